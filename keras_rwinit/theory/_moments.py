@@ -1,0 +1,154 @@
+r"""Gaussian moments of an activation as smooth functions of the pre-activation's log-variance.
+
+For `a ~ N(0, q)` and `y = ln q`, everything the mean field asks of an activation is a handful of
+expectations. They are computed once an activation, on a grid of `y`, by Gauss-Legendre quadrature on
+panels whose edges include the activation's kinks, and interpolated by cubic splines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from .activations import Activation
+
+__all__ = ["MomentTable", "Moments", "moment_table"]
+
+Array = NDArray[np.float64]
+
+_LOG_VARIANCE = np.arange(-200, 161) / 10.0
+_REACH = 9.0
+_PANELS = np.arange(-_REACH, _REACH + 1.0)
+# Panels in units of the activation's own argument, for q so large that f' is a narrow peak in x.
+_SCALES = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0])
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments at given log-variances; every field has the shape of the `y` asked for.
+
+    With `x = a / sqrt(q)` and all expectations over `a ~ N(0, q)`:
+
+    Args:
+        log_f2: `ln E f^2`.
+        log_df2: `ln m1`, `m1 = E f'^2`.
+        kurtosis_f: `E f^4 / (E f^2)^2`.
+        kurtosis_df: `k = E f'^4 / m1^2`.
+        cross: `E[f^2 f'^2] / (E f^2 m1)`.
+        x_f: `E[x^2 f^2] / E f^2`.
+        x_df: `E[x^2 f'^2] / m1`.
+        alignment: `E[x f f']^2 / (E f^2 m1)`: what one layer keeps of the squared alignment between
+            a layer's pre-activations and its gradient.
+        curvature_f: `q^2 (d/dq)^2 E f^2 / E f^2`.
+        curvature_df: the same of `m1`.
+        flat: Probability that `f' = 0`.
+    """
+
+    log_f2: Array
+    log_df2: Array
+    kurtosis_f: Array
+    kurtosis_df: Array
+    cross: Array
+    x_f: Array
+    x_df: Array
+    alignment: Array
+    curvature_f: Array
+    curvature_df: Array
+    flat: Array
+
+
+class MomentTable:
+    """Interpolated `Moments` of one activation.
+
+    Args:
+        activation: The activation.
+
+    Raises:
+        ValueError: The moments are not finite and positive at unit variance.
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        raw = _raw_moments(activation)
+        usable = np.logical_and.reduce(np.isfinite(raw), axis=1)
+        centre = int(np.searchsorted(_LOG_VARIANCE, 0.0))
+        if not usable[centre]:
+            raise ValueError(
+                f"No gain exists for the activation {activation.name!r}: E f(a)^2 and E f'(a)^2 must "
+                "be finite and above 0 for a standard normal a. Received moments "
+                f"ln E f^2 = {raw[centre, 0]:g}, ln E f'^2 = {raw[centre, 1]:g}. "
+                "Check that the callable acts on NumPy arrays element by element."
+            )
+        below, above = np.flatnonzero(~usable[:centre]), np.flatnonzero(~usable[centre:])
+        first = int(below[-1]) + 1 if below.size else 0
+        last = centre + int(above[0]) if above.size else len(raw)
+        y, raw = _LOG_VARIANCE[first:last], raw[first:last]
+        curvatures = []
+        for column in (raw[:, 0], raw[:, 1]):
+            spline = CubicSpline(y, column)
+            curvatures.append(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
+        columns = np.column_stack([raw[:, :8], *curvatures, raw[:, 8]])
+        self._spline = CubicSpline(y, columns)
+        self.lowest, self.highest = float(y[0]), float(y[-1])
+        self._end_slopes = self._spline(np.array([self.lowest, self.highest]), 1)[:, :2]
+
+    def __call__(self, y: Array) -> Moments:
+        """Moments at log-variances `y`; beyond the grid E f^2 and m1 go on as powers of q."""
+        inside = np.clip(y, self.lowest, self.highest)
+        values = self._spline(inside)
+        if not np.array_equal(inside, y):
+            beyond = (y - inside)[..., None]
+            slopes = np.where(beyond < 0, self._end_slopes[0], self._end_slopes[1])
+            values[..., :2] += slopes * beyond
+        return Moments(*np.moveaxis(values, -1, 0))
+
+
+@lru_cache(maxsize=64)
+def moment_table(activation: Activation) -> MomentTable:
+    """The `MomentTable` of an activation, built at its first use."""
+    return MomentTable(activation)
+
+
+def _raw_moments(activation: Activation) -> Array:
+    """The nine quadrature columns of `Moments`, one row a grid point; not finite where undefined."""
+    scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
+    in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, activation.kinks])
+    edges = np.concatenate(
+        [
+            np.broadcast_to(_PANELS, (len(scale), len(_PANELS))),
+            np.clip(in_argument / scale, -_REACH, _REACH),
+        ],
+        axis=1,
+    )
+    edges.sort(axis=1)
+    half = np.diff(edges, axis=1)[:, :, None] / 2.0
+    middle = (edges[:, 1:] + edges[:, :-1])[:, :, None] / 2.0
+    x = (middle + half * _NODES).reshape(len(scale), -1)
+    weight = (half * _WEIGHTS).reshape(x.shape) * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
+
+    with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
+        a = scale * x
+        f = np.asarray(activation.function(a), np.float64)
+        df = np.asarray(activation.slope_at(a), np.float64)
+
+        def mean(values: Array) -> Array:
+            return np.asarray((weight * values).sum(axis=1), np.float64)
+
+        f2, df2 = mean(f * f), mean(df * df)
+        return np.column_stack(
+            [
+                np.log(f2),
+                np.log(df2),
+                mean(f**4) / f2**2,
+                mean(df**4) / df2**2,
+                mean(f * f * df * df) / (f2 * df2),
+                mean(x * x * f * f) / f2,
+                mean(x * x * df * df) / df2,
+                mean(x * f * df) ** 2 / (f2 * df2),
+                mean(1.0 * (df == 0.0)),
+            ]
+        )

@@ -1,0 +1,281 @@
+r"""Exact Monte Carlo of the gradient's walk, without ever drawing a weight matrix.
+
+Given `h`, the pre-activations `a = g W h` of normal kernels are independent with variance
+`g^2 |h|^2 / n`. Given `a` as well, `W = a h^T / (g |h|^2) + W P`, `P` the projector off `h` and `W P`
+independent of everything else, so with `xi ~ N(0, I)`
+
+    g W^T delta = h (a . delta) / |h|^2 + g |delta| / sqrt(n) * (xi - hhat (hhat . xi)).
+
+An orthogonal kernel maps `hhat` to `ahat`, uniformly distributed, and the complement of the one onto the
+complement of the other, uniformly: `g W^T delta = hhat g (ahat . delta)` plus a uniformly distributed
+vector orthogonal to `h` whose length makes the whole one `g |delta|`. Either way a sample costs
+O(depth * width). Entries of any other law have no such form: there the matrices are drawn, and a sample
+costs O(depth * width^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from ._checks import check_count, check_positive
+from ._distributions import Distribution, draw_kernel, resolve_distribution
+from .activations import Activation, ActivationLike, resolve_activation
+from .gains import NoGainError, analytic_gain
+
+__all__ = ["refined_gain", "simulate_walk"]
+
+Array = NDArray[np.float64]
+
+_CHUNK_BYTES = 32 * 2**20
+_REFINE_SAMPLES = 10_000
+_REFINE_SEED = 1412_6558
+
+
+def simulate_walk(
+    activation: ActivationLike,
+    width: int,
+    depth: int,
+    gain: float | None = None,
+    samples: int = 1000,
+    distribution: str = "normal",
+    seed: int | None = None,
+) -> Array:
+    r"""Draws the gradient's log-norm at every hidden layer of random networks, exactly.
+
+    Each sample is a network of its own, fed an input with `|x|^2` equal to its fan-in and a normally
+    distributed gradient from above. Normal and orthogonal kernels take O(depth * width) a sample,
+    with no matrix drawn; truncated-normal and uniform ones draw their matrices.
+
+    Args:
+        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        width: Units of a hidden layer, at least 1.
+        depth: Number of hidden layers, at least 1.
+        gain: The gain in use. `None`: `keras_rwinit.gain` of the other arguments.
+        samples: Number of networks, at least 1.
+        distribution: Of the kernels; see `keras_rwinit.gain`.
+        seed: Of NumPy's generator; `None` draws anew each time.
+
+    Returns:
+        `ln(|delta_d| / |delta_depth|)` in nats, float64, shape (samples, depth). Column 0 is the first
+        hidden layer, the last column is 0. Where a gradient died, its row is -inf from there down,
+        and nan where it was dead at the last layer already.
+
+    Raises:
+        ValueError: An argument is out of range or unknown, or `gain` is None and none exists.
+
+    Example:
+        >>> walks = simulate_walk("relu", width=100, depth=50, samples=2000, seed=0)
+        >>> walks.shape
+        (2000, 50)
+        >>> standard_error = walks[:, 0].std() / 2000**0.5
+        >>> bool(abs(walks[:, 0].mean()) < 3 * standard_error)
+        True
+    """
+    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    width, depth = check_count("width", width), check_count("depth", depth)
+    samples = check_count("samples", samples)
+    if gain is None:
+        gain = analytic_gain(resolved, width, max(depth, 2), law)
+    else:
+        gain = check_positive("gain", gain)
+    rng = np.random.default_rng(seed)
+    chunks = _chunks(resolved, width, depth, gain, samples, law, rng)
+    return np.concatenate([chunk.log_norm for chunk in chunks])
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Samples of the walk, and two sums over layers whose expectation is zero.
+
+    `controls[:, 0]` sums `ln(|xi|^2 / n)` of the backward draws, `controls[:, 1]` that of the forward
+    ones, each less its expectation: control variates, since the walk of normal kernels follows them.
+    """
+
+    log_norm: Array
+    controls: Array
+
+
+def _chunks(
+    activation: Activation,
+    width: int,
+    depth: int,
+    gain: float,
+    samples: int,
+    law: Distribution,
+    rng: np.random.Generator,
+) -> Iterator[_Chunk]:
+    matrix_free = law.orthogonal or law.excess_kurtosis == 0.0
+    per_sample = 8 * width * (2 * depth + (0 if matrix_free else width))
+    size = max(1, _CHUNK_BYTES // per_sample)
+    draw = _matrix_free if matrix_free else _with_matrices
+    for start in range(0, samples, size):
+        with np.errstate(divide="ignore", invalid="ignore"):  # dead gradients: log 0 and 0 / 0
+            yield draw(activation, width, depth, gain, min(size, samples - start), law, rng)
+
+
+def _norm(vectors: Array) -> Array:
+    return np.asarray(np.sqrt(np.einsum("sn,sn->s", vectors, vectors))[:, None])
+
+
+def _unit(vectors: Array, length: Array) -> Array:
+    return vectors / np.where(length > 0, length, 1.0)
+
+
+def _activate(activation: Activation, a: Array) -> Array:
+    """`f(a)`, scaled to a root mean square of one where scaling leaves `f'` of all layers as it is.
+
+    That keeps activations of two slopes within the floats at any depth and gain.
+    """
+    h = activation.function(a)
+    return _unit(h, _norm(h) / np.sqrt(h.shape[1])) if activation.slopes is not None else h
+
+
+def _matrix_free(
+    activation: Activation,
+    width: int,
+    depth: int,
+    gain: float,
+    count: int,
+    law: Distribution,
+    rng: np.random.Generator,
+) -> _Chunk:
+    expected = float(special.digamma(width / 2) - np.log(width / 2))
+    controls = np.zeros((count, 2))
+
+    def draw(control: int) -> Array:
+        values = rng.standard_normal((count, width))
+        controls[:, control] += np.log(np.einsum("sn,sn->s", values, values) / width) - expected
+        return values
+
+    layers: list[tuple[Array, Array]] = []
+    rms = np.ones((count, 1))
+    for _ in range(depth):
+        a = draw(1)
+        if law.orthogonal:
+            a *= np.sqrt(width) / _norm(a)
+        a *= gain * rms
+        h = _activate(activation, a)
+        rms = _norm(h) / np.sqrt(width)
+        layers.append((a, h))
+
+    a, _ = layers.pop()
+    delta = activation.slope_at(a) * rng.standard_normal((count, width))
+    length = _norm(delta)
+    log_norm = np.zeros((count, depth))
+    log_norm[:, -1] = np.where(length[:, 0] > 0, 0.0, np.nan)
+    for d in range(depth - 2, -1, -1):
+        unit, above = _unit(delta, length), a
+        a, h = layers.pop()
+        h_length = _norm(h)
+        h_unit = _unit(h, h_length)
+        along = np.einsum("sn,sn->s", above, unit)[:, None] / np.where(h_length > 0, h_length, np.inf)
+        across = draw(0)
+        across -= h_unit * np.einsum("sn,sn->s", h_unit, across)[:, None]
+        if law.orthogonal:
+            across = _unit(across, _norm(across)) * np.sqrt(np.maximum(gain**2 - along**2, 0.0))
+        else:
+            across *= gain / np.sqrt(width)
+        delta = activation.slope_at(a) * (h_unit * along + across)
+        length = _norm(delta)
+        log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
+    return _Chunk(log_norm, controls)
+
+
+def _with_matrices(
+    activation: Activation,
+    width: int,
+    depth: int,
+    gain: float,
+    count: int,
+    law: Distribution,
+    rng: np.random.Generator,
+) -> _Chunk:
+    # Each layer's kernels are drawn twice from one seed, on the way up and on the way down: keeping
+    # them all would take depth times the memory.
+    seeds = np.random.SeedSequence(rng.integers(2**63)).spawn(depth)
+
+    def kernels(d: int) -> Array:
+        entries = draw_kernel(law, np.random.default_rng(seeds[d]), width, count * width)
+        return gain * entries.reshape(width, count, width).transpose(1, 0, 2)
+
+    h = rng.standard_normal((count, width))
+    h *= np.sqrt(width) / _norm(h)
+    layers: list[Array] = []
+    for d in range(depth):
+        a = np.einsum("si,sij->sj", h, kernels(d), optimize=True)
+        layers.append(a)
+        h = _activate(activation, a)
+    delta = activation.slope_at(layers[-1]) * rng.standard_normal((count, width))
+    length = _norm(delta)
+    log_norm = np.zeros((count, depth))
+    log_norm[:, -1] = np.where(length[:, 0] > 0, 0.0, np.nan)
+    for d in range(depth - 2, -1, -1):
+        back = np.einsum("sj,sij->si", _unit(delta, length), kernels(d + 1), optimize=True)
+        delta = activation.slope_at(layers[d]) * back
+        length = _norm(delta)
+        log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
+    return _Chunk(log_norm, np.zeros((count, 2)))
+
+
+def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+    """Root of the simulated mean of the walk, over draws that stay the same from gain to gain.
+
+    Raises:
+        NoGainError: The mean does not change sign within a factor of five of the analytic gain.
+    """
+    start = np.log(_starting_gain(activation, width, depth, law))
+
+    def mean_and_tolerance(log_gain: float) -> tuple[float, float]:
+        rng = np.random.default_rng(_REFINE_SEED)
+        chunks = list(_chunks(activation, width, depth, float(np.exp(log_gain)), _REFINE_SAMPLES, law, rng))
+        total = np.concatenate([chunk.log_norm[:, 0] for chunk in chunks])
+        alive = np.isfinite(total)
+        if alive.sum() < _REFINE_SAMPLES // 10:
+            raise NoGainError(
+                f"{activation.name} at width {width} and depth {depth}: the gradient dies in "
+                f"{1.0 - alive.mean():.0%} of the networks. Use a larger width."
+            )
+        total, controls = total[alive], np.concatenate([c.controls for c in chunks])[alive]
+        design = np.column_stack([np.ones(len(total)), controls])
+        mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
+        return mean, float(total.std() / np.sqrt(len(total)) / 2.0)
+
+    below = above = (start, *mean_and_tolerance(start))
+    step = max(abs(below[1]) / (depth - 1), 1e-3)
+    while below[1] > below[2] or above[1] < -above[2]:
+        if below[1] > 0:
+            above, edge = below, below[0] - step
+            below = (edge, *mean_and_tolerance(edge))
+        else:
+            below, edge = above, above[0] + step
+            above = (edge, *mean_and_tolerance(edge))
+        step *= 2.0
+        if abs(edge - start) > np.log(5.0):
+            raise NoGainError(
+                f"No gain within a factor of five of {np.exp(start):.4g} makes the simulated walk "
+                f"unbiased for {activation.name} at width {width} and depth {depth}. "
+                "Use a larger width or orthogonal kernels."
+            )
+    best = min(below, above, key=lambda point: abs(point[1]))
+    while abs(best[1]) > best[2]:
+        share = np.clip(below[1] / (below[1] - above[1]), 0.1, 0.9)
+        middle = below[0] + share * (above[0] - below[0])
+        best = (middle, *mean_and_tolerance(middle))
+        below, above = (best, above) if best[1] < 0 else (below, best)
+    return float(np.exp(best[0]))
+
+
+def _starting_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+    """The analytic gain, from the nearest larger width that has one where `width` has none."""
+    for wider in (width, 16, 24, 32, 48, 64):
+        if wider >= width:
+            try:
+                return analytic_gain(activation, wider, depth, law)
+            except NoGainError as error:
+                last = error
+    raise last
