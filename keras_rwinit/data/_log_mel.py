@@ -1,0 +1,85 @@
+"""A recording of any length as a log-mel spectrogram of fixed size, in NumPy."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BANDS", "FRAMES", "SAMPLE_RATE", "log_mel"]
+
+SAMPLE_RATE = 8000
+BANDS = 32
+FRAMES = 32
+
+_WINDOW = 200
+_HOP = 80
+_FFT = 512
+# About the power that rounding to 16 bits puts into one band: log(0) in digital silence is cut
+# where the recording's own resolution ends.
+_FLOOR = 1e-8
+
+Array = NDArray[np.float64]
+
+
+def log_mel(audio: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Returns the log-mel spectrogram of a recording, resampled in time to `FRAMES` frames.
+
+    Samples are divided by 2^15. Frames of 25 ms (200 samples at 8 kHz) every 10 ms (80 samples),
+    the end padded with zeros so that every sample is in a frame and nothing is trimmed, are
+    multiplied by a periodic Hann window; the power of their 512-point DFT is summed in `BANDS`
+    triangular filters of height 1, evenly spaced from 0 to 4 kHz on the mel scale
+
+        mel(f) = 2595 log10(1 + f / 700 Hz),
+
+    and the natural logarithm of max(power, 1e-8) is taken. The sequence of frames is then
+    interpolated linearly at `FRAMES` evenly spaced times from its first to its last frame, so a
+    recording of any length gives one vector of `FRAMES * BANDS` features.
+
+    Args:
+        audio: 16-bit samples at 8 kHz, shape (samples,), at least one.
+
+    Returns:
+        float32, shape (FRAMES * BANDS,): the bands of the first frame, low to high, then those of
+        the second, and so on; in nats.
+
+    References:
+        S. B. Davis and P. Mermelstein, "Comparison of parametric representations for monosyllabic
+        word recognition in continuously spoken sentences", IEEE Transactions on Acoustics, Speech
+        and Signal Processing 28, 1980.
+    """
+    power = np.abs(np.fft.rfft(_frames(audio / 2.0**15) * _hann(), _FFT)) ** 2
+    spectrogram = np.log(np.maximum(power @ _mel_filters(), _FLOOR))
+    return _resample(spectrogram).astype(np.float32).ravel()
+
+
+def _frames(signal: Array) -> Array:
+    hops = -(-max(len(signal) - _WINDOW, 0) // _HOP)
+    padded = np.pad(signal, (0, _WINDOW + hops * _HOP - len(signal)))
+    return np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+
+
+def _hann() -> Array:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
+
+
+@functools.cache
+def _mel_filters() -> Array:
+    """Returns the filters' weights, shape (_FFT // 2 + 1, BANDS)."""
+    frequency = np.fft.rfftfreq(_FFT, 1.0 / SAMPLE_RATE)[:, None]
+    top = 2595.0 * np.log10(1.0 + SAMPLE_RATE / 2.0 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, BANDS + 2) / 2595.0) - 1.0)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequency - left) / (centre - left)
+    falling = (right - frequency) / (right - centre)
+    return np.maximum(np.minimum(rising, falling), 0.0)
+
+
+def _resample(spectrogram: Array) -> Array:
+    position = np.linspace(0.0, len(spectrogram) - 1.0, FRAMES)
+    before = np.floor(position).astype(int)
+    after = np.minimum(before + 1, len(spectrogram) - 1)
+    weight = (position - before)[:, None]
+    resampled: Array = (1.0 - weight) * spectrogram[before] + weight * spectrogram[after]
+    return resampled

@@ -1,0 +1,19 @@
+"""What a loader hands to `load`, before standardisation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Arrays"]
+
+
+class Arrays(NamedTuple):
+    """Inputs, float32 (examples, features), and labels, int32 (examples,), of both sets."""
+
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int32]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int32]

@@ -1,0 +1,254 @@
+"""The computed gain as Keras initializers; importing the package registers them."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from ._activations import theory_activation
+from ._fans import assemble_kernel, fan_in_axes, layer_being_built
+from .theory import NoGainError
+from .theory import gain as computed_gain
+from .theory._checks import check_count, check_positive
+from .theory._distributions import draw_kernel, resolve_distribution
+
+__all__ = ["RandomWalk", "RandomWalkLinear", "RandomWalkReLU", "RandomWalkTanh"]
+
+_PACKAGE = "keras_rwinit"
+_WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class RandomWalk(keras.initializers.Initializer):
+    r"""Random kernels that leave the gradient's log-norm an unbiased random walk.
+
+    Draws a kernel with entries of mean zero and variance
+
+        gain^2 / fan_in,
+
+    with the gain that `keras_rwinit.gain` computes for the activation, the kernel's fan-in and, if
+    given, the depth of the network (Sussillo & Abbott, arXiv:1412.6558). The same seed gives the same
+    kernel on every Keras back end.
+
+    String ids, wherever Keras takes an initializer: `"random_walk"` (this class with its defaults),
+    `"random_walk_linear"`, `"random_walk_relu"`, `"random_walk_tanh"`.
+
+    Args:
+        activation: The activation of the layers that the gain is for: a name, a Keras function or
+            activation layer (`keras.layers.LeakyReLU(0.1)`), or any element-wise callable.
+        distribution: `"normal"` (the paper's), `"truncated_normal"` (cut at two standard deviations),
+            `"uniform"` or `"orthogonal"`.
+        depth: Number of hidden layers of the network, which the gain of activations other than those
+            of two slopes (linear, relu, leaky_relu) depends on. `None`: very many.
+        gain: A gain to use instead of the computed one, above 0.
+        seed: Python int, `keras.random.SeedGenerator` or None. With an int every call returns the
+            same values, as with Keras's initializers, and a second kernel of the same shape warns,
+            because equal layers are not a random walk. With None every call draws anew, repeatably
+            after `keras.utils.set_random_seed`.
+        fan_in: The fan-in of the kernels, where neither shape nor layer tells it: the product of the
+            kernel's leading axes. Dense, EinsumDense, convolutions and depthwise convolutions tell.
+
+    Raises:
+        ValueError: An argument is out of range, unknown or of the wrong type; on calling, a shape
+            with fewer than two axes or an empty one, a dtype that is not a float, or an activation
+            for which no gain exists (the message says what to use instead).
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> kernel = keras_rwinit.initializers.RandomWalk("relu", seed=1)(shape=(400, 100))
+        >>> tuple(kernel.shape)
+        (400, 100)
+        >>> layer = keras.layers.Dense(100, "relu", kernel_initializer="random_walk_relu")
+        >>> leaky = keras_rwinit.initializers.RandomWalk(keras.layers.LeakyReLU(0.1))
+
+    References:
+        Sussillo & Abbott, arXiv:1412.6558.
+    """
+
+    def __init__(
+        self,
+        activation: Any = "relu",
+        distribution: str = "normal",
+        depth: int | None = None,
+        gain: float | None = None,
+        seed: int | keras.random.SeedGenerator | None = None,
+        *,
+        fan_in: int | None = None,
+    ) -> None:
+        if isinstance(activation, dict):
+            activation = keras.saving.deserialize_keras_object(activation)
+        if isinstance(seed, dict):
+            seed = keras.saving.deserialize_keras_object(seed)
+        if seed is not None and (
+            isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator)
+        ):
+            raise ValueError(
+                f"`seed` must be an integer, a `keras.random.SeedGenerator` or None. Received: seed={seed!r}"
+            )
+        self._theory = theory_activation(activation)
+        self._law = resolve_distribution(distribution)
+        self.activation = activation
+        self.distribution = distribution
+        self.depth = None if depth is None else check_count("depth", depth)
+        self.gain = None if gain is None else check_positive("gain", gain)
+        self.seed = seed
+        self.fan_in = None if fan_in is None else check_count("fan_in", fan_in)
+        self._drawn: set[tuple[int, ...]] = set()
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel.
+
+        Args:
+            shape: Shape of the kernel, at least two axes.
+            dtype: A float dtype. `None`: `keras.config.floatx()`.
+
+        Returns:
+            A tensor of the back end.
+        """
+        shape = self._checked_shape(shape)
+        dtype = keras.backend.standardize_dtype(dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
+        contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
+        fan_in = math.prod(shape[axis] for axis in contracted)
+        scale = self.gain if self.gain is not None else self._computed_gain(fan_in)
+        rng = np.random.default_rng(self._entropy(shape))
+        matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
+        return keras.ops.convert_to_tensor(assemble_kernel(scale * matrix, shape, contracted), dtype=dtype)
+
+    def _checked_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        axes = tuple(shape) if isinstance(shape, Sequence) else ()
+        if len(axes) < 2:
+            raise ValueError(
+                "A kernel has at least two axes, inputs and outputs; initialize biases with 'zeros'. "
+                f"Received: shape={shape!r}"
+            )
+        return tuple(check_count("shape", axis) for axis in axes)
+
+    def _computed_gain(self, fan_in: int) -> float:
+        """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
+
+        A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a
+        kernel of small fan-in is mostly the one that reads the data, and no such chain.
+        """
+        try:
+            return computed_gain(self._theory, fan_in, self.depth, self.distribution)
+        except NoGainError:
+            for width in _WIDTHS_WITH_A_GAIN:
+                if width > fan_in:
+                    try:
+                        return computed_gain(self._theory, width, self.depth, self.distribution)
+                    except NoGainError:
+                        continue
+            raise
+
+    def _entropy(self, shape: tuple[int, ...]) -> Any:
+        if self.seed is None:
+            return random.getrandbits(63)
+        if isinstance(self.seed, keras.random.SeedGenerator):
+            state = keras.ops.convert_to_numpy(self.seed.next())
+            return [int(word) % 2**32 for word in state]
+        if shape in self._drawn:
+            warnings.warn(
+                f"{type(self).__name__}(seed={self.seed}) was asked for a second kernel of shape "
+                f"{shape} and returns the same values again. Equal layers do not make a random "
+                "walk: give each layer an initializer of its own, or use `seed=None`.",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._drawn.add(shape)
+        return self.seed % 2**64
+
+    def get_config(self) -> dict[str, Any]:
+        activation = self.activation
+        if not isinstance(activation, str):
+            activation = keras.saving.serialize_keras_object(activation)
+        seed = self.seed
+        if isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.saving.serialize_keras_object(seed)
+        return {
+            "activation": activation,
+            "distribution": self.distribution,
+            "depth": self.depth,
+            "gain": self.gain,
+            "seed": seed,
+            "fan_in": self.fan_in,
+        }
+
+
+class _FixedActivation(RandomWalk):
+    """`RandomWalk` of one activation."""
+
+    _activation: str
+
+    def __init__(
+        self,
+        distribution: str = "normal",
+        depth: int | None = None,
+        gain: float | None = None,
+        seed: int | keras.random.SeedGenerator | None = None,
+        *,
+        fan_in: int | None = None,
+    ) -> None:
+        super().__init__(self._activation, distribution, depth, gain, seed, fan_in=fan_in)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["activation"]
+        return config
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class RandomWalkLinear(_FixedActivation):
+    """`RandomWalk` for layers without an activation; `"random_walk_linear"`. See `RandomWalk`.
+
+    The gain is `exp(-(psi(N/2) + ln(2/N)) / 2)`, N the fan-in, about `exp(1 / (2 N))`; 1 if orthogonal.
+    """
+
+    _activation = "linear"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class RandomWalkReLU(_FixedActivation):
+    """`RandomWalk` for ReLU layers; `"random_walk_relu"`. See `RandomWalk`.
+
+    The gain is `sqrt(2)` with the exact correction for finite width, about `sqrt(2) exp(1.25 / N)`.
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> layer = keras.layers.Dense(100, "relu", kernel_initializer="random_walk_relu")
+        >>> layer.kernel_initializer.__class__.__name__
+        'RandomWalkReLU'
+    """
+
+    _activation = "relu"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class RandomWalkTanh(_FixedActivation):
+    """`RandomWalk` for tanh layers; `"random_walk_tanh"`. See `RandomWalk`.
+
+    The gain depends on the depth of the network: 1.23 for 50 normal layers of width 100, 1.11 for a
+    great many. Pass `depth=` where it is known.
+    """
+
+    _activation = "tanh"
+
+
+def _register_string_ids() -> None:
+    """Makes the bare ids work: Keras looks registered classes up by package and name only."""
+    keras.saving.get_custom_objects().update(
+        random_walk=RandomWalk,
+        random_walk_linear=RandomWalkLinear,
+        random_walk_relu=RandomWalkReLU,
+        random_walk_tanh=RandomWalkTanh,
+    )
+
+
+_register_string_ids()

@@ -1,0 +1,94 @@
+"""`DeepSequential`: a `keras.Sequential` of any number of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+__all__ = ["DeepSequential"]
+
+
+@keras.saving.register_keras_serializable(package="keras_rwinit")
+class DeepSequential(keras.Model):
+    """A plain chain of layers, as many as you like.
+
+    `keras.Sequential` and functional models recurse once a layer while they are built, and raise
+    RecursionError at about a thousand. This chain is a loop. It is built when it is made, its `layers`
+    are the layers it was given, and it saves, loads and trains like any model.
+
+    Args:
+        layers: The layers, in order, at least one; each with one input and one output.
+        input_shape: Shape of one input, without the batch.
+        name: Of the model.
+
+    Raises:
+        ValueError: There is no layer.
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> model = keras_rwinit.layers.DeepSequential(
+        ...     [keras.layers.Dense(8) for _ in range(1500)], input_shape=(8,)
+        ... )
+        >>> len(model.layers), model.count_params()
+        (1500, 108000)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[keras.layers.Layer],
+        input_shape: Sequence[int | None],
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not layers:
+            raise ValueError("DeepSequential needs at least one layer. Received: layers=[]")
+        self.chain = list(layers)
+        self.build((None, *input_shape))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if getattr(self, "built", False):
+            return
+        self._input_shape = tuple(input_shape)
+        for layer in self.chain:
+            if not layer.built:
+                layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+        self.built: bool = True
+
+    def call(self, inputs: Any) -> Any:
+        for layer in self.chain:
+            inputs = layer(inputs)
+        return inputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        for layer in self.chain:
+            input_shape = layer.compute_output_shape(input_shape)
+        return tuple(input_shape)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the input, the batch (None) included."""
+        return self._input_shape
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of the output, the batch (None) included."""
+        return self.compute_output_shape(self._input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "layers": [keras.saving.serialize_keras_object(layer) for layer in self.chain],
+            "input_shape": self._input_shape[1:],
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DeepSequential:
+        layers = [
+            keras.saving.deserialize_keras_object(layer, custom_objects=custom_objects)
+            for layer in config["layers"]
+        ]
+        return cls(**{**config, "layers": layers})

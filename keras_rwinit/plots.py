@@ -1,0 +1,116 @@
+"""Pictures: a record in, matplotlib Axes out. Needs the extra `plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .diagnostics import GradientWalk
+from .theory import WalkPrediction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk"]
+
+_MOST_LINES = 100
+
+
+def check_matplotlib() -> None:
+    """ImportError with the way out if matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError('Pictures need matplotlib: pip install "keras-rwinit[plots]"') from error
+
+
+def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.2) -> tuple[Figure, Any]:
+    """A figure that no window will show, and its axes (one, or an array of several in a row)."""
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)
+
+
+def plot_walk(
+    walk: GradientWalk,
+    prediction: WalkPrediction | None = None,
+    ax: Axes | None = None,
+    label: str = "measured",
+    color: str = "C0",
+) -> Axes:
+    """Draws `ln(|delta_d| / |delta_last|)` against depth: examples, their mean, the predicted band.
+
+    Args:
+        walk: What `gradient_walk` measured.
+        prediction: What `predict_walk` said of the network; its mean and bands of one and two
+            standard deviations are drawn. `None`: no band.
+        ax: Axes to draw on. `None`: those of a new figure.
+        label: Of the mean, for the legend.
+        color: Of the lines.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit import gradient_walk, model_zoo, plots, predict_walk
+        >>> model = model_zoo.deep_mlp(depth=20, width=50, input_shape=(8,), seed=0)
+        >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
+        >>> plots.plot_walk(walk, predict_walk("relu", 50, 20)).get_xlabel()
+        'hidden layer'
+    """
+    if ax is None:
+        ax = new_figure()[1]
+    relative = walk.backward - walk.backward[:, -1:]
+    layers = np.arange(1, relative.shape[1] + 1)
+    if prediction is not None:
+        for deviations, alpha in ((2.0, 0.12), (1.0, 0.22)):
+            ax.fill_between(
+                layers,
+                prediction.mean - deviations * prediction.std,
+                prediction.mean + deviations * prediction.std,
+                color="0.3",
+                alpha=alpha,
+                linewidth=0,
+                label=f"predicted, {deviations:g} standard deviation{'s'[: deviations > 1]}",
+            )
+        ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--")
+    ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
+    ax.plot(layers, relative.mean(axis=0), color=color, linewidth=1.6, label=label)
+    ax.set_xlabel("hidden layer")
+    ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
+    ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def plot_histories(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], axes: Sequence[Axes]
+) -> Sequence[Axes]:
+    """Draws training loss and test accuracy against the epoch, a line a network.
+
+    Args:
+        histories: Rows with `epoch`, `loss` and `test_accuracy`, by network.
+        axes: Two: for the loss and for the accuracy.
+
+    Returns:
+        The axes.
+    """
+    for index, (name, rows) in enumerate(histories.items()):
+        epochs = [row["epoch"] for row in rows]
+        style: dict[str, Any] = {"color": f"C{index}", "marker": "o", "markersize": 3, "label": name}
+        axes[0].plot(epochs, [row["loss"] for row in rows], **style)
+        axes[1].plot(epochs, [100.0 * row["test_accuracy"] for row in rows], **style)
+    axes[0].set_ylabel("training loss (nats)")
+    axes[1].set_ylabel("test accuracy (%)")
+    axes[1].set_ylim(0.0, 100.0)
+    for ax in axes:
+        ax.set_xlabel("epoch")
+    axes[1].legend(fontsize="small", frameon=False)
+    return axes
