@@ -1,0 +1,59 @@
+"""keras-rwinit: random-walk initialization of very deep feed-forward networks in Keras.
+
+Importing the package registers its initializers and layers with Keras, so that
+`kernel_initializer="random_walk_relu"` works in any layer and saved models load as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._quiet import running_as_command, silenced_imports
+
+with silenced_imports() if running_as_command() else contextlib.nullcontext():
+    from . import initializers, layers
+
+from ._version import __version__
+from .diagnostics import GradientWalk, gradient_walk
+from .theory import (
+    NoGainError,
+    WalkPrediction,
+    gain,
+    paper_gain,
+    plan_width,
+    predict_walk,
+    simulate_walk,
+)
+
+if TYPE_CHECKING:
+    from . import data, plots
+    from .models import model_zoo
+
+__all__ = [
+    "GradientWalk",
+    "NoGainError",
+    "WalkPrediction",
+    "__version__",
+    "data",
+    "gain",
+    "gradient_walk",
+    "initializers",
+    "layers",
+    "model_zoo",
+    "paper_gain",
+    "plan_width",
+    "plots",
+    "predict_walk",
+    "simulate_walk",
+]
+
+# Loaded at first use: the initializers need none of it.
+_LAZY = {"data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(_LAZY[name], __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

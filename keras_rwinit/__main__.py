@@ -1,0 +1,5 @@
+"""`python -m keras_rwinit`."""
+
+from .cli import main
+
+main()

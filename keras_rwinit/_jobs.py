@@ -1,0 +1,338 @@
+"""The work of `keras-rwinit train`: plan, train, compare, measure, report, in one run folder."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import data
+from ._files import held, write_atomically, write_json
+from ._memory import check_fits, format_bytes
+from ._training import Row, compiled, trained
+from ._version import __version__
+from .diagnostics import GradientWalk, gradient_walk
+from .plots import check_matplotlib, new_figure, plot_histories, plot_walk
+from .theory import WalkPrediction, predict_walk
+
+__all__ = ["Settings", "TrainingRun"]
+
+Build = Callable[..., keras.Model]
+
+_MEASURED_EXAMPLES = 50
+_RANDOM_WALK = "random_walk"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that determines a run; saved in its folder as `settings.json`."""
+
+    dataset: str
+    data_dir: str | None
+    depth: int
+    width: int
+    activation: str
+    distribution: str
+    initializer: str
+    compare: str | None
+    optimizer: str
+    learning_rate: float
+    cosine_decay: bool
+    batch_size: int
+    epochs: int
+    seed: int
+    backend: str
+
+    @property
+    def networks(self) -> list[str]:
+        """Initializers of the networks to train, the run's own first."""
+        return [self.initializer, *([self.compare] if self.compare else [])]
+
+    @classmethod
+    def load(cls, folder: Path) -> Settings:
+        """Settings of the run in `folder`; ValueError if there is none."""
+        path = folder / "settings.json"
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"There is no run to go on with in {folder}: {path} is missing or damaged."
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Writes `settings.json`."""
+        write_json(folder / "settings.json", dataclasses.asdict(self))
+
+
+class TrainingRun:
+    """One run of `keras-rwinit train`.
+
+    Args:
+        settings: What to do.
+        build: `deep_mlp`, or what takes the same arguments.
+        console: Where to print.
+
+    Raises:
+        ValueError: The data or a setting is unusable, or the run does not fit into memory. Nothing
+            has been written then.
+    """
+
+    def __init__(self, settings: Settings, build: Build, console: Console) -> None:
+        check_matplotlib()
+        self.settings, self.build, self.console = settings, build, console
+        if settings.backend != keras.backend.backend():
+            raise ValueError(
+                f"The run was started on the {settings.backend} back end of Keras. "
+                f"Received: {keras.backend.backend()}; set KERAS_BACKEND={settings.backend}"
+            )
+        if len(set(settings.networks)) < len(settings.networks):
+            raise ValueError(
+                "A network is compared with one of another initializer. "
+                f"Received: {settings.initializer!r} twice; choose another, or pass --no-compare"
+            )
+        self.data = data.load(settings.dataset, settings.data_dir)
+        self.steps = -(-len(self.data.x_train) // settings.batch_size)
+        self.prediction = self._prediction()
+        self.parameters = self._check_memory()
+        for name in settings.networks:  # a misspelt initializer should not wait until its turn
+            self._untrained(name, depth=1)
+
+    def execute(self, folder: Path) -> Any:
+        """Does, or goes on with, the run in `folder`; returns its report, the last file written."""
+        with held(folder):
+            if (folder / "report.json").exists():
+                self.console.print("This run is finished; nothing is left to do.")
+                report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+                self._print_report(report, folder)
+                return report
+            self._print_plan(folder)
+            started = time.perf_counter()
+            histories: dict[str, list[Row]] = {}
+            for name in self.settings.networks:
+                model = self._compiled(name)
+                histories[name] = self._train(name, model, folder)
+                if name == self.settings.initializer:
+                    write_atomically(folder / "model.keras", model.save)
+            walks = {name: self._measured(name) for name in self.settings.networks}
+            seconds = time.perf_counter() - started
+            report = self._report(histories, walks, seconds)
+            self._write(folder, histories, walks, report)
+            for name in self.settings.networks:
+                _checkpoint(folder, name).unlink(missing_ok=True)
+            self._print_report(report, folder)
+        return report
+
+    def _untrained(self, name: str, depth: int | None = None) -> keras.Model:
+        settings = self.settings
+        chosen = (
+            {"distribution": settings.distribution} if name == _RANDOM_WALK else {"kernel_initializer": name}
+        )
+        return self.build(
+            depth=depth or settings.depth,
+            width=settings.width,
+            activation=settings.activation,
+            input_shape=(self.data.features,),
+            classes=self.data.classes,
+            seed=settings.seed,
+            **chosen,
+        )
+
+    def _compiled(self, name: str) -> keras.Model:
+        settings = self.settings
+        decay_steps = self.steps * settings.epochs if settings.cosine_decay else None
+        return compiled(self._untrained(name), settings.optimizer, settings.learning_rate, decay_steps)
+
+    def _prediction(self) -> WalkPrediction:
+        settings = self.settings
+        return predict_walk(
+            settings.activation, settings.width, settings.depth, distribution=settings.distribution
+        )
+
+    def _check_memory(self) -> int:
+        settings = self.settings
+        inputs = (self.data.features + 1) * settings.width
+        hidden = (settings.depth - 1) * (settings.width + 1) * settings.width
+        parameters = inputs + hidden + (settings.width + 1) * self.data.classes
+        # Weights, gradients and Adam's two moments; activations and their gradients.
+        self.memory = 4 * (4 * parameters + 2 * settings.batch_size * settings.depth * settings.width)
+        check_fits(
+            self.memory,
+            f"Training {parameters:,} parameters (depth {settings.depth:,}, width "
+            f"{settings.width:,}, batch {settings.batch_size:,})",
+        )
+        return parameters
+
+    def _train(self, name: str, model: keras.Model, folder: Path) -> list[Row]:
+        settings = self.settings
+        checkpoint = _checkpoint(folder, name)
+        with _progress(self.console, name, self.steps * settings.epochs) as advance:
+
+            def on_epoch(row: Row) -> None:
+                self.console.print(
+                    f"  {name:>14}  epoch {row['epoch']:>{len(str(settings.epochs))}}"
+                    f"/{settings.epochs}  loss {row['loss']:.4f}  "
+                    f"training {row['accuracy']:7.2%}  test {row['test_accuracy']:7.2%}",
+                    highlight=False,
+                )
+
+            return trained(
+                model,
+                self.data,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                checkpoint=checkpoint,
+                on_step=advance,
+                on_epoch=on_epoch,
+            )
+
+    def _measured(self, name: str) -> GradientWalk:
+        """The walk of the network as it was before training."""
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        x, y = self.data.x_test[:_MEASURED_EXAMPLES], self.data.y_test[:_MEASURED_EXAMPLES]
+        return gradient_walk(self._untrained(name), x, y, loss)
+
+    def _report(
+        self, histories: dict[str, list[Row]], walks: dict[str, GradientWalk], seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "plan": {
+                "gain": self.prediction.gain,
+                "predicted_spread_nats": float(self.prediction.std[0]),
+                "dead_probability": self.prediction.dead_probability,
+                "parameters": self.parameters,
+                "memory_bytes": self.memory,
+            },
+            "networks": {
+                name: {
+                    **rows[-1],
+                    "diverged": not math.isfinite(rows[-1]["loss"]),
+                    "measured_drift_nats_per_layer": walks[name].drift,
+                }
+                for name, rows in histories.items()
+            },
+            "seconds_of_this_process": seconds,
+            "versions": {
+                "keras_rwinit": __version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "machine": f"{platform.system()} {platform.machine()}",
+        }
+
+    def _write(
+        self,
+        folder: Path,
+        histories: dict[str, list[Row]],
+        walks: dict[str, GradientWalk],
+        report: dict[str, Any],
+    ) -> None:
+        def write_history(path: Path) -> None:
+            with open(path, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                fields = list(next(iter(histories.values()))[0])
+                writer.writerow(["network", *fields])
+                for name, rows in histories.items():
+                    writer.writerows([name, *(row[field] for field in fields)] for row in rows)
+
+        write_atomically(folder / "history.csv", write_history)
+        title = f"{self.settings.depth} {self.settings.activation} layers of width {self.settings.width}"
+        figure, axes = new_figure(columns=2, width=9.0)
+        figure.suptitle(f"{title}, {self.settings.dataset}")
+        plot_histories(histories, axes)
+        write_atomically(folder / "training.png", figure.savefig)
+        figure, ax = new_figure()
+        for index, (name, walk) in enumerate(walks.items()):
+            predicted = self.prediction if name == _RANDOM_WALK else None
+            plot_walk(
+                walk,
+                predicted,
+                ax,
+                label=f"{name}, mean of {len(walk.backward)}",
+                color=f"C{index}",
+            )
+        ax.set_title(f"The gradient before training: {title}")
+        write_atomically(folder / "gradient_walk.png", figure.savefig)
+        write_json(folder / "report.json", report)
+
+    def _print_plan(self, folder: Path) -> None:
+        settings = self.settings
+        table = Table(title="Plan", title_justify="left", show_header=False, box=None)
+        rows = {
+            "network": f"{settings.depth:,} hidden {settings.activation} layers of width "
+            f"{settings.width:,}, {self.parameters:,} parameters",
+            "kernels": f"{settings.initializer}"
+            + (
+                f", {settings.distribution}, gain {self.prediction.gain:.5f}"
+                if settings.initializer == _RANDOM_WALK
+                else ""
+            ),
+            "predicted spread": f"{self.prediction.std[0]:.2f} nats of the gradient's log-norm "
+            "over all layers, one standard deviation",
+            "data": f"{settings.dataset}, {len(self.data.x_train):,} training and "
+            f"{len(self.data.x_test):,} test examples",
+            "training": f"{settings.epochs} epochs of {self.steps:,} steps, {settings.optimizer} at "
+            f"{settings.learning_rate:.3g}{', cosine decay' if settings.cosine_decay else ''}",
+            "memory": f"about {format_bytes(self.memory)}",
+            "comparison": settings.compare or "none",
+            "output": str(folder),
+        }
+        if self.prediction.dead_probability > 1e-3:
+            rows["dead networks"] = f"{self.prediction.dead_probability:.1%} pass no gradient"
+        for key, value in rows.items():
+            table.add_row(f"[bold]{key}", value)
+        self.console.print(table, highlight=False)
+
+    def _print_report(self, report: dict[str, Any], folder: Path) -> None:
+        table = Table(title="Result", title_justify="left", box=None)
+        for column in (
+            "network",
+            "training loss",
+            "training",
+            "test",
+            "gradient drift, nats a layer",
+        ):
+            table.add_column(column, justify="left" if column == "network" else "right")
+        for name, row in report["networks"].items():
+            table.add_row(
+                name,
+                f"{row['loss']:.4f}",
+                f"{row['accuracy']:.2%}",
+                f"{row['test_accuracy']:.2%}",
+                f"{row['measured_drift_nats_per_layer']:+.5f}",
+            )
+        self.console.print(table, highlight=False)
+        self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+
+
+def _checkpoint(folder: Path, name: str) -> Path:
+    return folder / f"checkpoint-{name}.npz"
+
+
+@contextmanager
+def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar where there is a terminal to draw it on."""
+    columns = (
+        TextColumn("  {task.description:>14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda: bar.advance(task)

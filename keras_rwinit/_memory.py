@@ -1,0 +1,34 @@
+"""How much memory there is, and a refusal before a model is drawn that cannot fit."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["check_fits", "format_bytes", "physical_memory"]
+
+
+def physical_memory() -> int | None:
+    """Bytes of physical memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def format_bytes(count: float) -> str:
+    """`count` bytes with a binary unit, as in `40.1 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024.0:
+            return f"{count:.3g} {unit}"
+        count /= 1024.0
+    return f"{count:,.0f} PiB"
+
+
+def check_fits(needed: int, what: str) -> None:
+    """Raises ValueError if `what`, which takes `needed` bytes, is larger than the machine's memory."""
+    available = physical_memory()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"{what} takes {format_bytes(needed)}, and this machine has {format_bytes(available)} of "
+            "memory. Use a smaller width or depth."
+        )

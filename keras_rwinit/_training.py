@@ -1,0 +1,120 @@
+"""Training that can be killed at any moment and goes on from the last finished epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ._files import write_atomically
+from .data import Dataset
+
+__all__ = ["Row", "compiled", "restored", "trained"]
+
+Row = dict[str, float]
+
+
+def compiled(
+    model: keras.Model, optimizer: str, learning_rate: float, decay_steps: int | None
+) -> keras.Model:
+    """Compiles a classifier with logits.
+
+    Args:
+        model: The model.
+        optimizer: Keras optimizer id.
+        learning_rate: At the start.
+        decay_steps: Steps after which half a cosine has brought it to zero. `None`: constant.
+    """
+    rate = (
+        learning_rate
+        if decay_steps is None
+        else keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
+    )
+    made = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": rate}})
+    model.compile(
+        made,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    made.build(model.trainable_variables)
+    return model
+
+
+def trained(
+    model: keras.Model,
+    data: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    checkpoint: Path,
+    on_step: Callable[[], None],
+    on_epoch: Callable[[Row], None],
+) -> list[Row]:
+    """Trains a compiled model, going on from `checkpoint` if that file is there.
+
+    The order of the examples is drawn anew every epoch from `seed` and the number of the epoch, and
+    the checkpoint holds all weights and optimizer variables as they are: a run that was interrupted
+    ends with the same numbers as one that was not.
+
+    Returns:
+        A row an epoch: `epoch` (from 1), `loss`, `accuracy`, `test_loss`, `test_accuracy`. Training
+        stops early if the loss is not finite.
+    """
+    rows = restored(model, checkpoint)
+    steps = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step())
+    for epoch in range(len(rows), epochs):
+        if rows and not np.isfinite(rows[-1]["loss"]):
+            break
+        order = np.random.default_rng([seed, epoch]).permutation(len(data.x_train))
+        history = model.fit(
+            data.x_train[order],
+            data.y_train[order],
+            batch_size=batch_size,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[steps],
+        ).history
+        test = model.evaluate(data.x_test, data.y_test, batch_size, verbose=0, return_dict=True)
+        row = {
+            "epoch": epoch + 1,
+            "loss": float(history["loss"][-1]),
+            "accuracy": float(history["accuracy"][-1]),
+            "test_loss": float(test["loss"]),
+            "test_accuracy": float(test["accuracy"]),
+        }
+        rows.append(row)
+        _save(model, rows, checkpoint)
+        on_epoch(row)
+    return rows
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _save(model: keras.Model, rows: list[Row], checkpoint: Path) -> None:
+    tensors = [keras.ops.convert_to_tensor(variable) for variable in _variables(model)]
+    values = [keras.ops.convert_to_numpy(tensor) for tensor in tensors]
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez(file, *values, rows=np.array(json.dumps(rows)))
+
+    write_atomically(checkpoint, write)
+
+
+def restored(model: keras.Model, checkpoint: Path) -> list[Row]:
+    """Puts a checkpoint's values into a compiled model and returns its rows; none, no rows."""
+    if not checkpoint.exists():
+        return []
+    with np.load(checkpoint) as values:
+        for index, variable in enumerate(_variables(model)):
+            variable.assign(values[f"arr_{index}"])
+        rows: list[Row] = json.loads(str(values["rows"]))
+    return rows

@@ -1,0 +1,283 @@
+"""The command line: `keras-rwinit gain | plan | train`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import keras
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import data
+from ._files import new_folder, write_atomically
+from ._jobs import Settings, TrainingRun
+from .theory import DISTRIBUTIONS, plan_width, predict_walk, simulate_walk
+from .theory import gain as computed_gain
+from .theory._checks import check_count, check_positive
+
+__all__ = ["app", "main"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="keras-rwinit",
+    help="Random-walk initialization of very deep feed-forward networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Activation = Annotated[str, typer.Option(help="Of the hidden layers, as in leaky_relu(0.1).")]
+Width = Annotated[int, typer.Option(help="Units of a hidden layer.")]
+Depth = Annotated[int, typer.Option(help="Number of hidden layers.")]
+Distribution = Annotated[str, typer.Option(help=f"Of the kernels: {', '.join(DISTRIBUTIONS)}.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file to write the result to.")]
+Samples = Annotated[int, typer.Option(help="Networks to simulate as a check; 0 for none.")]
+
+
+def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """One line and exit code 2 for what a user can put right; 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, ImportError, OSError, MemoryError) as error:
+            message = str(error) or type(error).__name__
+            typer.echo(f"keras-rwinit: {message}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as interrupt:
+            typer.echo("keras-rwinit: interrupted", err=True)
+            raise typer.Exit(130) from interrupt
+
+    return wrapped
+
+
+def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path | None) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}", value)
+    console.print(table, highlight=False)
+    if output is not None:
+        text = json.dumps(result, indent=2) + "\n"
+        write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _check_new(output: Path | None) -> None:
+    if output is not None and output.exists():
+        raise ValueError(f"{output} exists, and nothing is overwritten. Choose another --output.")
+
+
+def _simulated(
+    activation: str,
+    width: int,
+    depth: int,
+    gain: float,
+    distribution: str,
+    samples: int,
+    seed: int,
+) -> tuple[float, float, float]:
+    """Mean, its standard error and spread of the walk over `samples` simulated networks."""
+    total = simulate_walk(activation, width, depth, gain, samples, distribution, seed)[:, 0]
+    total = total[np.isfinite(total)]
+    if not total.size:
+        raise ValueError("The gradient died in every simulated network. Use a larger width.")
+    return float(total.mean()), float(total.std() / math.sqrt(total.size)), float(total.std())
+
+
+@app.command()
+@_plain_errors
+def gain(
+    activation: Activation = "relu",
+    width: Width = 100,
+    depth: Annotated[int | None, typer.Option(help="Number of hidden layers; very many if left out.")] = None,
+    distribution: Distribution = "normal",
+    refine: Annotated[bool, typer.Option(help="Polish with the exact simulation.")] = False,
+    samples: Samples = 0,
+    seed: Seed = 0,
+    output: JsonOutput = None,
+) -> None:
+    """Print the gain that makes the gradient's log-norm an unbiased random walk."""
+    _check_new(output)
+    value = computed_gain(activation, width, depth, distribution, refine=refine)
+    rows = {"gain": f"{value:.10g}"}
+    result: dict[str, Any] = {
+        "activation": activation,
+        "width": width,
+        "depth": depth,
+        "distribution": distribution,
+        "refined": refine,
+        "gain": value,
+    }
+    if samples:
+        if depth is None:
+            raise ValueError("Simulation needs a network's --depth. Received: none")
+        mean, error, _ = _simulated(activation, width, depth, value, distribution, samples, seed)
+        rows["simulated drift"] = f"{mean:+.4f} ± {error:.4f} nats over all layers"
+        result |= {
+            "simulated_mean": mean,
+            "standard_error": error,
+            "samples": samples,
+            "seed": seed,
+        }
+    title = f"{activation}, width {width:,}, " + (f"depth {depth:,}" if depth else "any depth")
+    _show(f"{title}, {distribution} kernels", rows, result, output)
+
+
+@app.command()
+@_plain_errors
+def plan(
+    depth: Depth = 1000,
+    spread: Annotated[
+        float | None,
+        typer.Option(help="Nats: print the smallest width whose log-norm spreads by no more."),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Units of a hidden layer: print what to expect of it.")
+    ] = None,
+    activation: Activation = "relu",
+    distribution: Distribution = "normal",
+    samples: Samples = 0,
+    seed: Seed = 0,
+    output: JsonOutput = None,
+) -> None:
+    """Print the width a spread asks for, or the spread a width gives, before training."""
+    _check_new(output)
+    if (spread is None) == (width is None):
+        raise ValueError(
+            f"Give one of --spread and --width. Received: {'both' if width is not None else 'neither'}"
+        )
+    if width is None:
+        assert spread is not None
+        width = plan_width(depth, spread, activation, distribution)
+    walk = predict_walk(activation, width, depth, distribution=distribution)
+    parameters = depth * width * (width + 1)
+    rows = {
+        "width": f"{width:,}",
+        "gain": f"{walk.gain:.10g}",
+        "predicted spread": f"{walk.std[0]:.4f} nats of ln|δ| over all layers",
+        "dead networks": f"{walk.dead_probability:.3g}",
+        "hidden parameters": f"{parameters:,}",
+    }
+    result: dict[str, Any] = {
+        "activation": activation,
+        "depth": depth,
+        "distribution": distribution,
+        "width": width,
+        "gain": walk.gain,
+        "predicted_spread": float(walk.std[0]),
+        "dead_probability": walk.dead_probability,
+        "hidden_parameters": parameters,
+    }
+    if samples:
+        mean, error, std = _simulated(activation, width, depth, walk.gain, distribution, samples, seed)
+        rows["simulated"] = f"drift {mean:+.4f} ± {error:.4f}, spread {std:.4f} nats"
+        result |= {
+            "simulated_mean": mean,
+            "standard_error": error,
+            "simulated_spread": std,
+            "samples": samples,
+            "seed": seed,
+        }
+    _show(f"{depth:,} {activation} layers, {distribution} kernels", rows, result, output)
+
+
+@app.command()
+@_plain_errors
+def train(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
+    ] = None,
+    depth: Depth = 1000,
+    width: Width = 64,
+    activation: Activation = "tanh",
+    distribution: Distribution = "orthogonal",
+    initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
+    compare: Annotated[
+        str, typer.Option(help="Initializer of a second network, trained alike.")
+    ] = "glorot_uniform",
+    no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
+    optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = "adam",
+    learning_rate: Annotated[
+        float | None, typer.Option(help="0.02 / depth, at most 0.001, if left out.")
+    ] = None,
+    cosine_decay: Annotated[
+        bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
+    ] = True,
+    batch: Annotated[int, typer.Option(help="Examples a step.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="New folder for the run; runs/train-N if left out.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on with the run in --output, or the latest in runs/, if interrupted."),
+    ] = False,
+) -> None:
+    """Train a very deep network, next to the same one under another initializer.
+
+    Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about a minute on two cores.
+    """
+    from .models.model_zoo import deep_mlp
+
+    if resume:
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name in context.params
+            if name not in ("output", "resume")
+            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ]
+        if given:
+            raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(given)}.")
+        folder = output or _latest_run()
+        TrainingRun(Settings.load(folder), deep_mlp, console).execute(folder)
+        return
+    depth = check_count("depth", depth)
+    settings = Settings(
+        dataset=dataset,
+        data_dir=None if data_dir is None else str(data_dir.resolve()),
+        depth=depth,
+        width=check_count("width", width),
+        activation=activation,
+        distribution=distribution,
+        initializer=initializer,
+        compare=None if no_compare else compare,
+        optimizer=optimizer,
+        learning_rate=check_positive(
+            "learning_rate", min(0.02 / depth, 1e-3) if learning_rate is None else learning_rate
+        ),
+        cosine_decay=cosine_decay,
+        batch_size=check_count("batch", batch),
+        epochs=check_count("epochs", epochs),
+        seed=check_count("seed", seed, minimum=0),
+        backend=keras.backend.backend(),
+    )
+    run = TrainingRun(settings, deep_mlp, console)
+    folder = new_folder(output, Path("runs"), "train")
+    settings.save(folder)
+    run.execute(folder)
+
+
+def _latest_run() -> Path:
+    runs = [path.parent for path in Path("runs").glob("train-*/settings.json")]
+    if not runs:
+        raise ValueError("There is no run to go on with in runs/: name its folder with --output.")
+    return max(runs, key=lambda folder: (folder / "settings.json").stat().st_mtime)
+
+
+def main() -> None:
+    """Entry point of the command `keras-rwinit`."""
+    app()

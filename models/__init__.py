@@ -1,0 +1,11 @@
+"""Very deep networks ready to train; installed as `keras_rwinit.models`."""
+
+if __name__ == "models":
+    # A second copy under this name would register its classes over the first one's.
+    raise ImportError(
+        "This folder is installed as keras_rwinit.models: use `from keras_rwinit import model_zoo`."
+    )
+
+from . import model_zoo
+
+__all__ = ["model_zoo"]

@@ -1,0 +1,146 @@
+"""One network, two forms: a `DenseStack` or plain `Dense` layers, with the same weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_rwinit._chain import chain_of
+from keras_rwinit._seeding import layer_initializers
+from keras_rwinit.layers import DeepSequential, DenseStack
+
+__all__ = ["stack", "unstack"]
+
+Array = NDArray[Any]
+
+# What Dense and DenseStack are configured by alike.
+_SHARED = (
+    "activation",
+    "use_bias",
+    "bias_initializer",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+    "dtype",
+    "trainable",
+)
+
+
+def unstack(model: keras.Model) -> DeepSequential:
+    """The same network with every `DenseStack` replaced by plain `Dense` layers.
+
+    Args:
+        model: A built chain of layers, such as `deep_mlp` gives.
+
+    Returns:
+        A new model with the same weights, not compiled.
+
+    Raises:
+        ValueError: The model is not a chain.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> len(model_zoo.unstack(model_zoo.deep_mlp(depth=30, width=8)).layers)
+        31
+    """
+    layers: list[keras.layers.Layer] = []
+    weights: list[Array] = []
+    for layer in chain_of(model):
+        if isinstance(layer, DenseStack):
+            hidden = sum(type(other) is keras.layers.Dense for other in layers)
+            layers += _dense_layers(layer, first=hidden + 1)
+            stacked = layer.get_weights()
+            weights += [weight[index] for index in range(layer.depth) for weight in stacked]
+        else:
+            layers.append(_copy(layer))
+            weights += layer.get_weights()
+    plain = DeepSequential(layers, model.input_shape[1:], name=model.name)
+    plain.set_weights(weights)
+    return plain
+
+
+def stack(model: keras.Model) -> keras.Model:
+    """The same network with its longest runs of equal `Dense` layers replaced by `DenseStack`s.
+
+    Args:
+        model: A built chain of layers, such as `deep_mlp(stacked=False)` gives.
+
+    Returns:
+        A new functional model with the same weights, not compiled.
+
+    Raises:
+        ValueError: The model is not a chain.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> plain = model_zoo.deep_mlp(depth=30, width=8, stacked=False)
+        >>> [layer.name for layer in model_zoo.stack(plain).layers]
+        ['inputs', 'hidden_1', 'hidden_stack', 'classifier']
+    """
+    layers: list[keras.layers.Layer] = []
+    weights: list[Array] = []
+    for run in _runs(chain_of(model)):
+        if len(run) > 1:
+            layers.append(_dense_stack(run, name=f"hidden_stack_{len(layers)}"))
+            per_layer = [layer.get_weights() for layer in run]
+            weights += [np.stack(arrays) for arrays in zip(*per_layer, strict=True)]
+        else:
+            layers.append(_copy(run[0]))
+            weights += run[0].get_weights()
+    stacks = [layer for layer in layers if isinstance(layer, DenseStack)]
+    if len(stacks) == 1:
+        stacks[0].name = "hidden_stack"
+    inputs = outputs = keras.Input(model.input_shape[1:], name="inputs")
+    for layer in layers:
+        outputs = layer(outputs)
+    stacked = keras.Model(inputs, outputs, name=model.name)
+    stacked.set_weights(weights)
+    return stacked
+
+
+def _runs(layers: list[keras.layers.Layer]) -> Iterator[list[Any]]:
+    """`layers` cut into runs of Dense layers that could be one stack, and single other layers."""
+
+    def key(layer: keras.layers.Layer) -> Any:
+        if type(layer) is not keras.layers.Dense or layer.kernel.shape[0] != layer.units:
+            return id(layer)
+        config = layer.get_config()
+        return [layer.units, *(config[name] for name in _SHARED)]
+
+    for _, run in itertools.groupby(layers, key):
+        yield list(run)
+
+
+def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return type(layer).from_config(layer.get_config())
+
+
+def _dense_stack(run: list[keras.layers.Dense], name: str) -> DenseStack:
+    config = run[0].get_config()
+    return DenseStack(
+        len(run),
+        kernel_initializer=run[0].kernel_initializer,
+        name=name,
+        **{key: config[key] for key in _SHARED},
+    )
+
+
+def _dense_layers(layer: DenseStack, first: int) -> list[keras.layers.Layer]:
+    """The plain layers of a stack, named from `hidden_<first>` on."""
+    config = layer.get_config()
+    initializers = layer_initializers(layer.kernel_initializer, layer.depth)
+    return [
+        keras.layers.Dense(
+            layer.kernel.shape[-1],
+            kernel_initializer=initializer,
+            name=f"hidden_{index}",
+            **{key: config[key] for key in _SHARED},
+        )
+        for index, initializer in enumerate(initializers, start=first)
+    ]

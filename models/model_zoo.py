@@ -1,0 +1,211 @@
+"""Very deep networks with the right gain in every kernel, and recipes that train them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_rwinit._activations import theory_activation
+from keras_rwinit._memory import check_fits
+from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
+from keras_rwinit.initializers import RandomWalk
+from keras_rwinit.layers import DeepSequential, DenseStack
+from keras_rwinit.theory import gain as computed_gain
+from keras_rwinit.theory._checks import check_count
+
+from ._presets import Preset, presets
+from ._stacking import stack, unstack
+
+__all__ = ["Preset", "count_parameters", "deep_mlp", "from_preset", "presets", "stack", "unstack"]
+
+
+def deep_mlp(
+    depth: int = 100,
+    width: int = 100,
+    activation: Any = "relu",
+    *,
+    input_shape: Sequence[int] = (784,),
+    classes: int = 10,
+    classifier_activation: Any = None,
+    kernel_initializer: Any = None,
+    distribution: str = "normal",
+    gain: float | None = None,
+    input_gain: float | None = None,
+    output_gain: float | None = None,
+    stacked: bool = True,
+    seed: int | None = None,
+    dtype: Any = None,
+    name: str | None = None,
+) -> keras.Model:
+    r"""A plain feed-forward classifier of any depth, initialized so that it can be trained.
+
+    The layers: depth 1 is `Dense(width, activation)` and the linear `Dense(classes)` on top; depth 2
+    has one more `Dense(width, activation)` between them; depth d has d - 1 more. Hidden kernels have
+    entries of variance `g^2 / fan_in`, `g` the gain that makes the log-norm of the back-propagated
+    gradient an unbiased random walk at this width and depth (`keras_rwinit.gain`).
+
+    Args:
+        depth: Number of hidden layers, at least 1. The classifier is not counted.
+        width: Units of every hidden layer, at least 1.
+        activation: Of the hidden layers.
+        input_shape: Shape of one input; more than one axis is flattened. Inputs should have zero mean
+            and unit variance in every dimension, as `keras_rwinit.data.load` gives them.
+        classes: Units of the classifier, at least 1.
+        classifier_activation: Of the classifier; None for logits, `"softmax"` for probabilities.
+        kernel_initializer: An initializer for all kernels in place of the random walk's, such as
+            `"glorot_uniform"` for comparison. Excludes `distribution` and the gains.
+        distribution: Of the random walk's kernels: `"normal"`, `"truncated_normal"`, `"uniform"`
+            or `"orthogonal"`.
+        gain: Gain of the hidden kernels in place of the computed one.
+        input_gain: Gain of the first kernel. `None`: that of the hidden kernels.
+        output_gain: Gain of the classifier's kernel. `None`: that of a linear layer.
+        stacked: True: a functional model with one `DenseStack` for all but the first hidden layer.
+            False: a `DeepSequential` of plain `Dense` layers. Both are the same network: the same
+            seed gives the same weights and outputs; `stack` and `unstack` convert.
+        seed: Root of the seeds of all layers. `None` draws anew, repeatably after
+            `keras.utils.set_random_seed`.
+        dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`.
+        name: Of the model.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: An argument is out of range or of the wrong type, two arguments exclude each
+            other, no gain exists for the activation, or the weights exceed the machine's memory.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> model = model_zoo.deep_mlp(depth=500, width=32, input_shape=(64,), seed=1)
+        >>> model.compile("sgd", "mse")
+        >>> f"{model.count_params():,}"
+        '529,354'
+
+    References:
+        Sussillo & Abbott, arXiv:1412.6558.
+    """
+    depth, width = check_count("depth", depth), check_count("width", width)
+    classes = check_count("classes", classes)
+    input_shape = tuple(check_count("input_shape", size) for size in input_shape)
+    count = count_parameters(depth, width, math.prod(input_shape), classes)
+    item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()
+    check_fits(
+        count * (8 if item == "float64" else 2 if item in ("float16", "bfloat16") else 4),
+        f"A network of depth {depth:,} and width {width:,} has {count:,} parameters, and in {item}",
+    )
+    first, hidden, last = _initializers(
+        activation,
+        depth,
+        width,
+        kernel_initializer,
+        distribution,
+        gain,
+        input_gain,
+        output_gain,
+        seed,
+    )
+    layers: list[keras.layers.Layer] = []
+    if len(input_shape) > 1:
+        layers.append(keras.layers.Flatten(name="flatten", dtype=dtype))
+
+    def dense(units: int, activation: Any, initializer: Any, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(units, activation, kernel_initializer=initializer, dtype=dtype, name=name)
+
+    layers.append(dense(width, activation, first, "hidden_1"))
+    name = name or f"deep_mlp_{depth}x{width}"
+    classifier = dense(classes, classifier_activation, last, "classifier")
+    if not stacked:
+        layers += [
+            dense(width, activation, initializer, f"hidden_{index}")
+            for index, initializer in enumerate(layer_initializers(hidden, depth - 1), start=2)
+        ]
+        return DeepSequential([*layers, classifier], input_shape, name=name)
+    if depth > 1:
+        layers.append(
+            DenseStack(depth - 1, activation, kernel_initializer=hidden, dtype=dtype, name="hidden_stack")
+        )
+    inputs = outputs = keras.Input(input_shape, name="inputs")
+    for layer in [*layers, classifier]:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _initializers(
+    activation: Any,
+    depth: int,
+    width: int,
+    kernel_initializer: Any,
+    distribution: str,
+    gain: float | None,
+    input_gain: float | None,
+    output_gain: float | None,
+    seed: int | None,
+) -> tuple[Any, Any, Any]:
+    """Initializers of the first, the other hidden and the classifier's kernels."""
+    first_seed, hidden_seed, last_seed = layer_seeds(seed, 3)
+    if kernel_initializer is None:
+        if gain is None:
+            gain = computed_gain(theory_activation(activation), width, depth, distribution)
+        if input_gain is None:
+            input_gain = gain
+        return (
+            RandomWalk(activation, distribution, depth, input_gain, first_seed),
+            RandomWalk(activation, distribution, depth, gain, hidden_seed),
+            RandomWalk("linear", distribution, gain=output_gain, seed=last_seed),
+        )
+    excluded = {
+        "gain": gain,
+        "input_gain": input_gain,
+        "output_gain": output_gain,
+        "distribution": None if distribution == "normal" else distribution,
+    }
+    given = [name for name, value in excluded.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: these belong to the random-walk initializer that "
+            "`kernel_initializer` replaces. Give one or the other. "
+            f"Received: kernel_initializer={kernel_initializer!r}"
+        )
+    initializer = keras.initializers.get(kernel_initializer)
+    return (
+        with_seed(initializer, first_seed),
+        with_seed(initializer, hidden_seed),
+        with_seed(initializer, last_seed),
+    )
+
+
+def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
+    """Weights and biases of `deep_mlp(depth, width)`, without building it.
+
+    Example:
+        >>> count_parameters(1000, 64, 64, 10)
+        4160650
+    """
+    hidden = inputs * width + width + (depth - 1) * (width + 1) * width
+    return hidden + (width + 1) * classes
+
+
+def from_preset(name: str, **overrides: Any) -> keras.Model:
+    """The network of a preset.
+
+    Args:
+        name: A key of `presets`.
+        **overrides: Arguments of `deep_mlp` to use in place of the preset's.
+
+    Returns:
+        The model, not compiled. `presets[name].recipe` says how to train it.
+
+    Raises:
+        ValueError: The name is unknown, or an override is wrong.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> model_zoo.from_preset("digits_tanh_1000", depth=20, seed=0).name
+        'digits_tanh_1000'
+    """
+    if name not in presets:
+        raise ValueError(f"`name` must be one of {', '.join(presets)}. Received: name={name!r}")
+    return deep_mlp(**{"name": name, **presets[name].config, **overrides})
