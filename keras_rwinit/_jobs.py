@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -17,15 +16,15 @@ import keras
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from . import data
 from ._files import held, write_atomically, write_json
-from ._memory import check_fits, format_bytes
+from ._memory import check_fits
+from ._reports import RANDOM_WALK, draw_training, draw_walks, plan_table, result_table, write_history
 from ._training import Row, compiled, trained
 from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
-from .plots import check_matplotlib, new_figure, plot_histories, plot_walk
+from .plots import check_matplotlib
 from .theory import WalkPrediction, predict_walk
 
 __all__ = ["Settings", "TrainingRun"]
@@ -33,7 +32,6 @@ __all__ = ["Settings", "TrainingRun"]
 Build = Callable[..., keras.Model]
 
 _MEASURED_EXAMPLES = 50
-_RANDOM_WALK = "random_walk"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +114,9 @@ class TrainingRun:
             if (folder / "report.json").exists():
                 self.console.print("This run is finished; nothing is left to do.")
                 report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-                self._print_report(report, folder)
+                self.console.print(result_table(report), highlight=False)
                 return report
-            self._print_plan(folder)
+            self.console.print(plan_table(self, folder), highlight=False)
             started = time.perf_counter()
             histories: dict[str, list[Row]] = {}
             for name in self.settings.networks:
@@ -127,18 +125,25 @@ class TrainingRun:
                 if name == self.settings.initializer:
                     write_atomically(folder / "model.keras", model.save)
             walks = {name: self._measured(name) for name in self.settings.networks}
-            seconds = time.perf_counter() - started
-            report = self._report(histories, walks, seconds)
-            self._write(folder, histories, walks, report)
+            report = self._report(histories, walks, time.perf_counter() - started)
+            write_history(folder / "history.csv", histories)
+            title = f"{self.settings.depth} {self.settings.activation} layers of width {self.settings.width}"
+            draw_training(folder / "training.png", histories, f"{title}, {self.settings.dataset}")
+            predictions = {RANDOM_WALK: self.prediction}
+            draw_walks(
+                folder / "gradient_walk.png", walks, predictions, f"The gradient before training: {title}"
+            )
+            write_json(folder / "report.json", report)
             for name in self.settings.networks:
                 _checkpoint(folder, name).unlink(missing_ok=True)
-            self._print_report(report, folder)
+            self.console.print(result_table(report), highlight=False)
+            self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
         return report
 
     def _untrained(self, name: str, depth: int | None = None) -> keras.Model:
         settings = self.settings
         chosen = (
-            {"distribution": settings.distribution} if name == _RANDOM_WALK else {"kernel_initializer": name}
+            {"distribution": settings.distribution} if name == RANDOM_WALK else {"kernel_initializer": name}
         )
         return self.build(
             depth=depth or settings.depth,
@@ -234,90 +239,6 @@ class TrainingRun:
             },
             "machine": f"{platform.system()} {platform.machine()}",
         }
-
-    def _write(
-        self,
-        folder: Path,
-        histories: dict[str, list[Row]],
-        walks: dict[str, GradientWalk],
-        report: dict[str, Any],
-    ) -> None:
-        def write_history(path: Path) -> None:
-            with open(path, "w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                fields = list(next(iter(histories.values()))[0])
-                writer.writerow(["network", *fields])
-                for name, rows in histories.items():
-                    writer.writerows([name, *(row[field] for field in fields)] for row in rows)
-
-        write_atomically(folder / "history.csv", write_history)
-        title = f"{self.settings.depth} {self.settings.activation} layers of width {self.settings.width}"
-        figure, axes = new_figure(columns=2, width=9.0)
-        figure.suptitle(f"{title}, {self.settings.dataset}")
-        plot_histories(histories, axes)
-        write_atomically(folder / "training.png", figure.savefig)
-        figure, ax = new_figure()
-        for index, (name, walk) in enumerate(walks.items()):
-            predicted = self.prediction if name == _RANDOM_WALK else None
-            plot_walk(
-                walk,
-                predicted,
-                ax,
-                label=f"{name}, mean of {len(walk.backward)}",
-                color=f"C{index}",
-            )
-        ax.set_title(f"The gradient before training: {title}")
-        write_atomically(folder / "gradient_walk.png", figure.savefig)
-        write_json(folder / "report.json", report)
-
-    def _print_plan(self, folder: Path) -> None:
-        settings = self.settings
-        table = Table(title="Plan", title_justify="left", show_header=False, box=None)
-        rows = {
-            "network": f"{settings.depth:,} hidden {settings.activation} layers of width "
-            f"{settings.width:,}, {self.parameters:,} parameters",
-            "kernels": f"{settings.initializer}"
-            + (
-                f", {settings.distribution}, gain {self.prediction.gain:.5f}"
-                if settings.initializer == _RANDOM_WALK
-                else ""
-            ),
-            "predicted spread": f"{self.prediction.std[0]:.2f} nats of the gradient's log-norm "
-            "over all layers, one standard deviation",
-            "data": f"{settings.dataset}, {len(self.data.x_train):,} training and "
-            f"{len(self.data.x_test):,} test examples",
-            "training": f"{settings.epochs} epochs of {self.steps:,} steps, {settings.optimizer} at "
-            f"{settings.learning_rate:.3g}{', cosine decay' if settings.cosine_decay else ''}",
-            "memory": f"about {format_bytes(self.memory)}",
-            "comparison": settings.compare or "none",
-            "output": str(folder),
-        }
-        if self.prediction.dead_probability > 1e-3:
-            rows["dead networks"] = f"{self.prediction.dead_probability:.1%} pass no gradient"
-        for key, value in rows.items():
-            table.add_row(f"[bold]{key}", value)
-        self.console.print(table, highlight=False)
-
-    def _print_report(self, report: dict[str, Any], folder: Path) -> None:
-        table = Table(title="Result", title_justify="left", box=None)
-        for column in (
-            "network",
-            "training loss",
-            "training",
-            "test",
-            "gradient drift, nats a layer",
-        ):
-            table.add_column(column, justify="left" if column == "network" else "right")
-        for name, row in report["networks"].items():
-            table.add_row(
-                name,
-                f"{row['loss']:.4f}",
-                f"{row['accuracy']:.2%}",
-                f"{row['test_accuracy']:.2%}",
-                f"{row['measured_drift_nats_per_layer']:+.5f}",
-            )
-        self.console.print(table, highlight=False)
-        self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
 def _checkpoint(folder: Path, name: str) -> Path:

@@ -99,8 +99,7 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _save(model: keras.Model, rows: list[Row], checkpoint: Path) -> None:
-    tensors = [keras.ops.convert_to_tensor(variable) for variable in _variables(model)]
-    values = [keras.ops.convert_to_numpy(tensor) for tensor in tensors]
+    values = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:

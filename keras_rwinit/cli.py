@@ -18,6 +18,7 @@ from rich.table import Table
 from . import data
 from ._files import new_folder, write_atomically
 from ._jobs import Settings, TrainingRun
+from .models.model_zoo import deep_mlp, presets
 from .theory import DISTRIBUTIONS, plan_width, predict_walk, simulate_walk
 from .theory import gain as computed_gain
 from .theory._checks import check_count, check_positive
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+main_job = presets["digits_tanh_1000"]
 
 Activation = Annotated[str, typer.Option(help="Of the hidden layers, as in leaky_relu(0.1).")]
 Width = Annotated[int, typer.Option(help="Units of a hidden layer.")]
@@ -196,28 +198,28 @@ def plan(
 @_plain_errors
 def train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = "digits",
+    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = main_job.recipe.dataset,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
     ] = None,
-    depth: Depth = 1000,
-    width: Width = 64,
-    activation: Activation = "tanh",
-    distribution: Distribution = "orthogonal",
+    depth: Depth = main_job.config["depth"],
+    width: Width = main_job.config["width"],
+    activation: Activation = main_job.config["activation"],
+    distribution: Distribution = main_job.config["distribution"],
     initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
     compare: Annotated[
         str, typer.Option(help="Initializer of a second network, trained alike.")
     ] = "glorot_uniform",
     no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
-    optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = main_job.recipe.optimizer,
     learning_rate: Annotated[
         float | None, typer.Option(help="0.02 / depth, at most 0.001, if left out.")
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
-    ] = True,
-    batch: Annotated[int, typer.Option(help="Examples a step.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
+    ] = main_job.recipe.cosine_decay,
+    batch: Annotated[int, typer.Option(help="Examples a step.")] = main_job.recipe.batch_size,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = main_job.recipe.epochs,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="New folder for the run; runs/train-N if left out.")
@@ -231,8 +233,6 @@ def train(
 
     Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about a minute on two cores.
     """
-    from .models.model_zoo import deep_mlp
-
     if resume:
         given = [
             f"--{name.replace('_', '-')}"

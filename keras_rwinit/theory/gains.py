@@ -86,7 +86,7 @@ def gain(
     if refine and resolved.slopes is None:
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")
-        from .simulation import refined_gain  # simulation.py asks this module for its gain
+        from ._refinement import refined_gain  # which asks this module for the gain to start from
 
         return refined_gain(resolved, width, depth, law)
     return analytic_gain(resolved, width, depth, law)

@@ -25,15 +25,13 @@ from scipy import special
 from ._checks import check_count, check_positive
 from ._distributions import Distribution, draw_kernel, resolve_distribution
 from .activations import Activation, ActivationLike, resolve_activation
-from .gains import NoGainError, analytic_gain
+from .gains import analytic_gain
 
-__all__ = ["refined_gain", "simulate_walk"]
+__all__ = ["Chunk", "chunks", "simulate_walk"]
 
 Array = NDArray[np.float64]
 
 _CHUNK_BYTES = 32 * 2**20
-_REFINE_SAMPLES = 10_000
-_REFINE_SEED = 1412_6558
 
 
 def simulate_walk(
@@ -84,12 +82,12 @@ def simulate_walk(
     else:
         gain = check_positive("gain", gain)
     rng = np.random.default_rng(seed)
-    chunks = _chunks(resolved, width, depth, gain, samples, law, rng)
-    return np.concatenate([chunk.log_norm for chunk in chunks])
+    drawn = chunks(resolved, width, depth, gain, samples, law, rng)
+    return np.concatenate([chunk.log_norm for chunk in drawn])
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Samples of the walk, and two sums over layers whose expectation is zero.
 
     `controls[:, 0]` sums `ln(|xi|^2 / n)` of the backward draws, `controls[:, 1]` that of the forward
@@ -100,7 +98,7 @@ class _Chunk:
     controls: Array
 
 
-def _chunks(
+def chunks(
     activation: Activation,
     width: int,
     depth: int,
@@ -108,7 +106,8 @@ def _chunks(
     samples: int,
     law: Distribution,
     rng: np.random.Generator,
-) -> Iterator[_Chunk]:
+) -> Iterator[Chunk]:
+    """Draws the samples some at a time, so that memory stays small at any depth and width."""
     matrix_free = law.orthogonal or law.excess_kurtosis == 0.0
     per_sample = 8 * width * (2 * depth + (0 if matrix_free else width))
     size = max(1, _CHUNK_BYTES // per_sample)
@@ -143,7 +142,7 @@ def _matrix_free(
     count: int,
     law: Distribution,
     rng: np.random.Generator,
-) -> _Chunk:
+) -> Chunk:
     expected = float(special.digamma(width / 2) - np.log(width / 2))
     controls = np.zeros((count, 2))
 
@@ -183,7 +182,7 @@ def _matrix_free(
         delta = activation.slope_at(a) * (h_unit * along + across)
         length = _norm(delta)
         log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
-    return _Chunk(log_norm, controls)
+    return Chunk(log_norm, controls)
 
 
 def _with_matrices(
@@ -194,7 +193,7 @@ def _with_matrices(
     count: int,
     law: Distribution,
     rng: np.random.Generator,
-) -> _Chunk:
+) -> Chunk:
     # Each layer's kernels are drawn twice from one seed, on the way up and on the way down: keeping
     # them all would take depth times the memory.
     seeds = np.random.SeedSequence(rng.integers(2**63)).spawn(depth)
@@ -219,63 +218,4 @@ def _with_matrices(
         delta = activation.slope_at(layers[d]) * back
         length = _norm(delta)
         log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
-    return _Chunk(log_norm, np.zeros((count, 2)))
-
-
-def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
-    """Root of the simulated mean of the walk, over draws that stay the same from gain to gain.
-
-    Raises:
-        NoGainError: The mean does not change sign within a factor of five of the analytic gain.
-    """
-    start = np.log(_starting_gain(activation, width, depth, law))
-
-    def mean_and_tolerance(log_gain: float) -> tuple[float, float]:
-        rng = np.random.default_rng(_REFINE_SEED)
-        chunks = list(_chunks(activation, width, depth, float(np.exp(log_gain)), _REFINE_SAMPLES, law, rng))
-        total = np.concatenate([chunk.log_norm[:, 0] for chunk in chunks])
-        alive = np.isfinite(total)
-        if alive.sum() < _REFINE_SAMPLES // 10:
-            raise NoGainError(
-                f"{activation.name} at width {width} and depth {depth}: the gradient dies in "
-                f"{1.0 - alive.mean():.0%} of the networks. Use a larger width."
-            )
-        total, controls = total[alive], np.concatenate([c.controls for c in chunks])[alive]
-        design = np.column_stack([np.ones(len(total)), controls])
-        mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
-        return mean, float(total.std() / np.sqrt(len(total)) / 2.0)
-
-    below = above = (start, *mean_and_tolerance(start))
-    step = max(abs(below[1]) / (depth - 1), 1e-3)
-    while below[1] > below[2] or above[1] < -above[2]:
-        if below[1] > 0:
-            above, edge = below, below[0] - step
-            below = (edge, *mean_and_tolerance(edge))
-        else:
-            below, edge = above, above[0] + step
-            above = (edge, *mean_and_tolerance(edge))
-        step *= 2.0
-        if abs(edge - start) > np.log(5.0):
-            raise NoGainError(
-                f"No gain within a factor of five of {np.exp(start):.4g} makes the simulated walk "
-                f"unbiased for {activation.name} at width {width} and depth {depth}. "
-                "Use a larger width or orthogonal kernels."
-            )
-    best = min(below, above, key=lambda point: abs(point[1]))
-    while abs(best[1]) > best[2]:
-        share = np.clip(below[1] / (below[1] - above[1]), 0.1, 0.9)
-        middle = below[0] + share * (above[0] - below[0])
-        best = (middle, *mean_and_tolerance(middle))
-        below, above = (best, above) if best[1] < 0 else (below, best)
-    return float(np.exp(best[0]))
-
-
-def _starting_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
-    """The analytic gain, from the nearest larger width that has one where `width` has none."""
-    for wider in (width, 16, 24, 32, 48, 64):
-        if wider >= width:
-            try:
-                return analytic_gain(activation, wider, depth, law)
-            except NoGainError as error:
-                last = error
-    raise last
+    return Chunk(log_norm, np.zeros((count, 2)))

@@ -1,0 +1,175 @@
+"""The table of activations against Keras's own functions and against numerical derivatives."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_rwinit.theory import (
+    ACTIVATIONS,
+    Activation,
+    NoGainError,
+    gain,
+    predict_walk,
+    resolve_activation,
+    simulate_walk,
+)
+
+keras = pytest.importorskip("keras")
+
+# In Keras's table but not in ours: they mix units, or need an argument, or are no activations.
+MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}
+NEEDS_ARGUMENTS = {"threshold"}
+NOT_ACTIVATIONS = {"get", "serialize", "deserialize"}
+# In ours but not among Keras's activations.
+OWN = {"erf": "erf", "sin": "sin", "gelu_tanh": "gelu"}
+PARAMETERS = {
+    "leaky_relu": ("negative_slope", 0.1),
+    "elu": ("alpha", 0.5),
+    "celu": ("alpha", 2.0),
+    "squareplus": ("b", 1.0),
+}
+# From deep saturation to the middle, and off every kink by at least 1/128.
+POINTS = np.concatenate([np.arange(-8, 8, 0.25) + 1 / 128, [-30.0, 30.0]])
+
+
+def keras_function(name: str) -> Any:
+    return getattr(keras.ops if name in ("erf", "sin") else keras.activations, OWN.get(name, name))
+
+
+def keras_values(name: str, points: np.ndarray, **arguments: Any) -> np.ndarray:
+    tensor = keras.ops.convert_to_tensor(points, "float32")
+    return keras.ops.convert_to_numpy(keras_function(name)(tensor, **arguments))
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_values_are_those_of_keras(name: str) -> None:
+    """float32 against float64: 3e-6 of the value, and 1e-6 where sums of order one cancel."""
+    found = ACTIVATIONS[name].function(POINTS)
+    arguments = {"approximate": True} if name == "gelu_tanh" else {}
+    wanted = keras_values(name, POINTS, **arguments)
+    np.testing.assert_allclose(found, wanted, rtol=3e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_parameters_are_those_of_keras(name: str) -> None:
+    keyword, value = PARAMETERS[name]
+    found = resolve_activation(f"{name}({value:g})")
+    wanted = keras_values(name, POINTS, **{keyword: value})
+    np.testing.assert_allclose(found.function(POINTS), wanted, rtol=3e-6, atol=1e-6)
+    assert found.name == f"{name}({value:g})"
+    default = inspect.signature(getattr(keras.activations, name)).parameters[keyword].default
+    assert ACTIVATIONS[name].name == f"{name}({default:g})"
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(ACTIVATIONS), *(f"{name}({value})" for name, (_, value) in PARAMETERS.items())]
+)
+def test_derivatives(name: str) -> None:
+    """Against central differences, good to about 1e-9 of the largest value of f nearby."""
+    activation = resolve_activation(name)
+    points = POINTS[:-2]
+    numerical = Activation("numerical", activation.function).slope_at(points)
+    scale = np.maximum(1.0, np.abs(activation.function(points)))
+    assert (np.abs(activation.slope_at(points) - numerical) < 1e-8 * scale).all()
+    assert np.isfinite(activation.slope_at(np.array([-700.0, -1e-300, 0.0, 1e-300, 700.0]))).all()
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_kinks_and_slopes(name: str) -> None:
+    """Away from its kinks f is smooth; `slopes`, where given, are f' on both sides of zero."""
+    activation = ACTIVATIONS[name]
+    grid = np.arange(-1024, 1025) / 128.0
+    for kink in activation.kinks:
+        grid = grid[np.abs(grid - kink) > 0.02]
+    step = 1e-4
+    jump = activation.slope_at(grid + step) - activation.slope_at(grid - step)
+    # |f''| is below 2 for all but exp, where it is f' itself.
+    assert (np.abs(jump) <= 4.0 * step * np.maximum(1.0, np.abs(activation.slope_at(grid)))).all()
+    if activation.slopes is not None:
+        assert activation.slopes == tuple(activation.slope_at(np.array([-1.7, 1.7])))
+        assert activation.function(np.zeros(1))[0] == 0.0
+
+
+def test_every_activation_of_keras_is_known() -> None:
+    """A new element-wise activation in Keras makes this fail: add it to the table."""
+    theirs = {
+        name
+        for name, function in vars(keras.activations).items()
+        if inspect.isfunction(function) and not name.startswith("_")
+    }
+    assert "tanh" in theirs
+    assert theirs - NOT_ACTIVATIONS - MIXING - NEEDS_ARGUMENTS - set(ACTIVATIONS) == set()
+    assert set(ACTIVATIONS) - theirs == set(OWN)
+
+
+@pytest.mark.parametrize("name", sorted(MIXING))
+def test_mixing_activations_are_turned_down(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' mixes the units of a layer, so it has no gain"):
+        resolve_activation(name)
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("rellu", r"Names: celu, elu, .*tanh_shrink; with a parameter: leaky_relu\(x\).*'rellu'"),
+        ("ReLU", "`activation` must be the name of an element-wise activation.*'ReLU'"),
+        ("threshold", "`activation` must be the name.*'threshold'"),
+        ("", "`activation` must be the name.*Received: ''"),
+        (None, "`activation` must be the name.*Received: None"),
+        (3, "`activation` must be the name.*Received: 3"),
+        ("tanh(2)", r"`activation` must be the name.*'tanh\(2\)'"),
+        ("leaky_relu()", r"`activation` must be the name.*'leaky_relu\(\)'"),
+        ("leaky_relu(0.1", "`activation` must be the name"),
+        ("leaky_relu(x)", r"must be a finite number. Received: 'leaky_relu\(x\)'"),
+        ("elu(nan)", r"must be a finite number. Received: 'elu\(nan\)'"),
+        ("celu(inf)", r"must be a finite number. Received: 'celu\(inf\)'"),
+        ("celu(0)", "No gain exists for the activation.*must be finite"),
+        ("squareplus(-1)", "No gain exists for the activation.*must be finite"),
+    ],
+)
+def test_unknown_activations(activation: Any, message: str) -> None:
+    for function in (gain, predict_walk, simulate_walk):
+        with pytest.raises(ValueError, match=message):
+            function(activation, 10, 5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: np.ones_like(a),
+        lambda a: 1.0,
+        lambda a: a * np.nan,
+        lambda a: np.where(a > 0, np.inf, a),
+        lambda a: 0.0 * a,
+    ],
+    ids=["constant", "scalar", "nan", "inf", "zero"],
+)
+def test_callables_without_a_gain(function: Any) -> None:
+    for depth in (None, 5):
+        with pytest.raises(ValueError, match="No gain exists for the activation '<lambda>'.*callable"):
+            gain(function, 10, depth)
+
+
+def test_flat_activation() -> None:
+    flat = Activation("flat", np.zeros_like, np.zeros_like, slopes=(0.0, 0.0))
+    with pytest.raises(NoGainError, match="flat has slope 0 everywhere: no gradient passes"):
+        gain(flat, 10)
+
+
+def test_resolution() -> None:
+    assert resolve_activation("tanh") is ACTIVATIONS["tanh"]
+    assert resolve_activation(ACTIVATIONS["relu"]) is ACTIVATIONS["relu"]
+    assert resolve_activation("leaky_relu(1e-2)").slopes == (0.01, 1.0)
+    assert resolve_activation("leaky_relu").slopes == (0.2, 1.0)
+    assert resolve_activation(np.tanh).name == "tanh"
+    assert resolve_activation(np.tanh).derivative is None
+
+
+def test_callable_has_the_gain_of_its_name() -> None:
+    """Numerical derivatives cost nine digits, no more."""
+    for name, function in (("tanh", np.tanh), ("sin", np.sin), ("elu", ACTIVATIONS["elu"].function)):
+        assert gain(function, 100, 50) == pytest.approx(gain(name, 100, 50), rel=1e-7)

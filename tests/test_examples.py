@@ -1,0 +1,42 @@
+"""The examples run, and so does every Python block of the README."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def loaded(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_learns(path: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "walk.png"
+    accuracy = loaded(path).main(["--quick", "--picture", str(picture)])
+    # A network that learns nothing stays at the largest class's share, about 10 %.
+    assert accuracy > 0.85
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_has_blocks_to_run() -> None:
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_readme_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
