@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> float:
     if options.picture:
         plots.plot_walk(walk, predicted).figure.savefig(options.picture)
 
-    model.compile(keras.optimizers.Adam(0.02 / depth), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(0.03 / depth), loss, metrics=["accuracy"])
     model.fit(digits.x_train, digits.y_train, batch_size=32, epochs=epochs, verbose=2)
     _, accuracy = model.evaluate(digits.x_test, digits.y_test, verbose=0)
     print(f"test accuracy {accuracy:.1%}")

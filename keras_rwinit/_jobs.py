@@ -105,8 +105,7 @@ class TrainingRun:
         self.steps = -(-len(self.data.x_train) // settings.batch_size)
         self.prediction = self._prediction()
         self.parameters = self._check_memory()
-        for name in settings.networks:  # a misspelt initializer should not wait until its turn
-            self._untrained(name, depth=1)
+        self._check_names()
 
     def execute(self, folder: Path) -> Any:
         """Does, or goes on with, the run in `folder`; returns its report, the last file written."""
@@ -129,7 +128,7 @@ class TrainingRun:
             write_history(folder / "history.csv", histories)
             title = f"{self.settings.depth} {self.settings.activation} layers of width {self.settings.width}"
             draw_training(folder / "training.png", histories, f"{title}, {self.settings.dataset}")
-            predictions = {RANDOM_WALK: self.prediction}
+            predictions = {RANDOM_WALK: self.prediction} if self.prediction else {}
             draw_walks(
                 folder / "gradient_walk.png", walks, predictions, f"The gradient before training: {title}"
             )
@@ -140,13 +139,13 @@ class TrainingRun:
             self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
         return report
 
-    def _untrained(self, name: str, depth: int | None = None) -> keras.Model:
+    def _untrained(self, name: str) -> keras.Model:
         settings = self.settings
         chosen = (
             {"distribution": settings.distribution} if name == RANDOM_WALK else {"kernel_initializer": name}
         )
         return self.build(
-            depth=depth or settings.depth,
+            depth=settings.depth,
             width=settings.width,
             activation=settings.activation,
             input_shape=(self.data.features,),
@@ -160,8 +159,30 @@ class TrainingRun:
         decay_steps = self.steps * settings.epochs if settings.cosine_decay else None
         return compiled(self._untrained(name), settings.optimizer, settings.learning_rate, decay_steps)
 
-    def _prediction(self) -> WalkPrediction:
+    def _check_names(self) -> None:
+        """A misspelt name should not wait until its turn."""
+        for name in self.settings.networks:
+            try:
+                if name != RANDOM_WALK:
+                    keras.initializers.get(name)
+            except ValueError as error:
+                raise ValueError(
+                    "An initializer is random_walk or one of Keras's, such as he_normal, glorot_uniform or "
+                    f"orthogonal. Received: {name!r}"
+                ) from error
+        try:
+            keras.optimizers.get(self.settings.optimizer)
+        except ValueError as error:
+            raise ValueError(
+                "`optimizer` must be one of Keras's, such as adam, sgd, rmsprop or lion. "
+                f"Received: {self.settings.optimizer!r}"
+            ) from error
+
+    def _prediction(self) -> WalkPrediction | None:
+        """What to expect of the random walk's network; None if there is none in the run."""
         settings = self.settings
+        if RANDOM_WALK not in settings.networks:
+            return None
         return predict_walk(
             settings.activation, settings.width, settings.depth, distribution=settings.distribution
         )
@@ -216,9 +237,15 @@ class TrainingRun:
         return {
             "settings": dataclasses.asdict(self.settings),
             "plan": {
-                "gain": self.prediction.gain,
-                "predicted_spread_nats": float(self.prediction.std[0]),
-                "dead_probability": self.prediction.dead_probability,
+                **(
+                    {
+                        "gain": self.prediction.gain,
+                        "predicted_spread_nats": float(self.prediction.std[0]),
+                        "dead_probability": self.prediction.dead_probability,
+                    }
+                    if self.prediction
+                    else {}
+                ),
                 "parameters": self.parameters,
                 "memory_bytes": self.memory,
             },

@@ -29,15 +29,19 @@ _COLUMNS = ("network", "training loss", "training", "test", "gradient drift, nat
 def plan_table(run: TrainingRun, folder: Path) -> Table:
     """What a run is going to do, before it does it."""
     settings, prediction = run.settings, run.prediction
-    kernels = settings.initializer
-    if kernels == RANDOM_WALK:
-        kernels += f", {settings.distribution}, gain {prediction.gain:.5f}"
     rows = {
         "network": f"{settings.depth:,} hidden {settings.activation} layers of width {settings.width:,}, "
         f"{run.parameters:,} parameters",
-        "kernels": kernels,
-        "predicted spread": f"{prediction.std[0]:.2f} nats of the gradient's log-norm over all layers, one "
-        "standard deviation",
+        "kernels": settings.initializer,
+    }
+    if settings.initializer == RANDOM_WALK and prediction:
+        rows["kernels"] += f", {settings.distribution}, gain {prediction.gain:.5f}"
+        rows["predicted spread"] = (
+            f"{prediction.std[0]:.2f} nats of the gradient's log-norm over all layers, one standard deviation"
+        )
+        if prediction.dead_probability > 1e-3:
+            rows["dead networks"] = f"{prediction.dead_probability:.1%} pass no gradient"
+    rows |= {
         "data": f"{settings.dataset}, {len(run.data.x_train):,} training and {len(run.data.x_test):,} test "
         "examples",
         "training": f"{settings.epochs:,} epochs of {run.steps:,} steps, {settings.optimizer} at "
@@ -46,8 +50,6 @@ def plan_table(run: TrainingRun, folder: Path) -> Table:
         "comparison": settings.compare or "none",
         "output": str(folder),
     }
-    if prediction.dead_probability > 1e-3:
-        rows["dead networks"] = f"{prediction.dead_probability:.1%} pass no gradient"
     table = Table(title="Plan", title_justify="left", show_header=False, box=None)
     for key, value in rows.items():
         table.add_row(f"[bold]{key}", value)

@@ -55,7 +55,7 @@ def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (ValueError, ImportError, OSError, MemoryError) as error:
-            message = str(error) or type(error).__name__
+            message = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"keras-rwinit: {message}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
@@ -213,7 +213,7 @@ def train(
     no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
     optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = main_job.recipe.optimizer,
     learning_rate: Annotated[
-        float | None, typer.Option(help="0.02 / depth, at most 0.001, if left out.")
+        float | None, typer.Option(help="0.03 / depth, at most 0.001, if left out.")
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
@@ -257,7 +257,7 @@ def train(
         compare=None if no_compare else compare,
         optimizer=optimizer,
         learning_rate=check_positive(
-            "learning_rate", min(0.02 / depth, 1e-3) if learning_rate is None else learning_rate
+            "learning_rate", min(0.03 / depth, 1e-3) if learning_rate is None else learning_rate
         ),
         cosine_decay=cosine_decay,
         batch_size=check_count("batch", batch),

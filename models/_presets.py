@@ -62,7 +62,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
                     "input_shape": (64,),
                 }
             ),
-            Recipe("digits", "adam", 2e-5, batch_size=32, epochs=10, cosine_decay=True),
+            Recipe("digits", "adam", 3e-5, batch_size=32, epochs=12, cosine_decay=True),
         ),
     }
 )

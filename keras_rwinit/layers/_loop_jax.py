@@ -10,7 +10,9 @@ import jax
 __all__ = ["run_stack"]
 
 
-def run_stack(x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any]) -> Any:
+def run_stack(
+    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+) -> Any:
     """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
 
     def layer(h: Any, weights: tuple[Any, Any]) -> tuple[Any, None]:

@@ -33,10 +33,14 @@ _GRADIENT_FROM_OUTPUT: dict[Any, Gradient] = {
 }
 
 
-def run_stack(x: Tensor, kernel: Tensor, bias: Tensor, activation: Callable[[Any], Any]) -> Tensor:
+def run_stack(
+    x: Tensor, kernel: Tensor, bias: Tensor, activation: Callable[[Any], Any], inference: bool = False
+) -> Tensor:
     """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
     from_output = _GRADIENT_FROM_OUTPUT.get(activation)
     depth = kernel.shape[0]
+    # Keras hands over the variables themselves where no cast makes tensors of them.
+    weights = [tf.convert_to_tensor(w) for w in (kernel, bias) if w is not None]
 
     def empty(size: int, like: Tensor, shape: Any) -> tf.TensorArray:
         return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=shape)
@@ -59,9 +63,14 @@ def run_stack(x: Tensor, kernel: Tensor, bias: Tensor, activation: Callable[[Any
             return d + 1, next_h, *(k.write(d, v) for k, v in zip(kept, values, strict=True))
 
         arrays = [empty(depth, x, x.shape) for _ in range(1 if from_output else 2)]
-        _, y, inputs, *pre_activations = _loop(forward, depth, (0, x, *arrays))
+        _, y, *kept = _loop(forward, depth, (0, x, *arrays))
+        # A SavedModel stores the gradient too, and cannot store one that closes over TensorArrays.
+        stored = [k.stack() for k in kept] if inference else []
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+            inputs, *pre_activations = [unstacked(t) for t in stored] if inference else kept
+            backward_kernels = unstacked(kernel) if inference else kernels
+
             def backward(step: Any, dh: Tensor, h: Tensor, *written: tf.TensorArray) -> tuple[Any, ...]:
                 d = depth - 1 - step
                 if from_output:
@@ -71,7 +80,7 @@ def run_stack(x: Tensor, kernel: Tensor, bias: Tensor, activation: Callable[[Any
                 h = inputs.read(d)
                 d_weights = [tf.matmul(h, delta, transpose_a=True)]
                 d_weights += [delta if b.shape.rank == 3 else tf.reduce_sum(delta, 0) for b in bias]
-                dh = tf.matmul(delta, kernels.read(d), transpose_b=True)
+                dh = tf.matmul(delta, backward_kernels.read(d), transpose_b=True)
                 arrays = (w.write(d, v) for w, v in zip(written, d_weights, strict=True))
                 return step + 1, dh, h, *arrays
 
@@ -81,7 +90,7 @@ def run_stack(x: Tensor, kernel: Tensor, bias: Tensor, activation: Callable[[Any
 
         return y, gradient
 
-    return stack(x, kernel) if bias is None else stack(x, kernel, bias)
+    return stack(x, *weights)
 
 
 def _pulled_back(activation: Callable[[Any], Any], a: Tensor, upstream: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from typing import Any
 __all__ = ["run_stack"]
 
 
-def run_stack(x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any]) -> Any:
+def run_stack(
+    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+) -> Any:
     """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
     kernels = kernel.unbind(0)
     biases = [None] * len(kernels) if bias is None else bias.unbind(0)

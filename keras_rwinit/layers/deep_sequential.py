@@ -92,3 +92,7 @@ class DeepSequential(keras.Model):
             for layer in config["layers"]
         ]
         return cls(**{**config, "layers": layers})
+
+
+# Keras's legacy HDF5 files name a model's class without its package.
+keras.saving.get_custom_objects()["DeepSequential"] = DeepSequential

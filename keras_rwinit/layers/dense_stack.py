@@ -20,7 +20,9 @@ __all__ = ["DenseStack", "run_stack"]
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def run_stack(x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any]) -> Any:
+def run_stack(
+    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+) -> Any:
     """Applies `h = activation(h @ kernel[d] + bias[d])` for every d, in the back end's own loop.
 
     Args:
@@ -29,11 +31,13 @@ def run_stack(x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any]) 
         bias: Shape (depth, units); (depth, batch, units) for a bias of each example's own, whose
             gradient is then the gradient at every example's pre-activations; or None.
         activation: Element-wise, of the back end.
+        inference: Whether the loop is for predictions and export: on TensorFlow it then costs a
+            copy of the activations and can be written into a SavedModel. No other back end minds.
 
     Returns:
         The last layer's activations, shape (batch, units).
     """
-    return _backend_loop(keras.backend.backend()).run_stack(x, kernel, bias, activation)
+    return _backend_loop(keras.backend.backend()).run_stack(x, kernel, bias, activation, inference)
 
 
 @functools.cache
@@ -147,10 +151,10 @@ class DenseStack(keras.layers.Layer):
             constraint=None if constraint is None else PerLayerConstraint(constraint),
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
-        return run_stack(inputs, kernel, bias, self.activation)
+        return run_stack(inputs, kernel, bias, self.activation, inference=not training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)
