@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,46 @@ def test_callables_without_a_gain(function: Any) -> None:
     for depth in (None, 5):
         with pytest.raises(ValueError, match="No gain exists for the activation '<lambda>'.*callable"):
             gain(function, 10, depth)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: None,
+        lambda a: "tanh",
+        lambda a: a[:, :3],
+        lambda a: a.sum(),
+        lambda a: np.exp(a) / np.exp(a).sum(axis=-1, keepdims=True),
+        math.tanh,
+        int,
+    ],
+    ids=["none", "string", "shape", "sum", "softmax", "math", "class"],
+)
+def test_callables_that_do_not_act_element_by_element(function: Any) -> None:
+    with pytest.raises(ValueError, match="must act on NumPy arrays element by element. Received: "):
+        gain(function, 10, 5)
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, a: np.ndarray) -> np.ndarray:
+        return np.tanh(a)
+
+
+def test_lists_and_unhashable_callables_are_welcome() -> None:
+    wanted = gain("tanh", 50, 5)
+    assert gain(Unhashable(), 50, 5) == pytest.approx(wanted, rel=1e-7)
+    own = Activation("own", np.tanh, kinks=[0.0])  # type: ignore[arg-type]
+    assert gain(own, 50, 5) == pytest.approx(wanted, rel=1e-7)
+    own = Activation("own", np.abs, slopes=[-1, 1])  # type: ignore[arg-type]
+    assert gain(own, 50) == gain("linear", 50)
+
+
+@pytest.mark.parametrize("slopes", [(np.nan, 1.0), (1.0, np.inf), (1e-170, 1.0), (1.0,), (1.0, 2.0, 3.0)])
+def test_slopes_out_of_range(slopes: Any) -> None:
+    with pytest.raises(ValueError, match="`slopes` must be two finite numbers"):
+        Activation("own", np.tanh, slopes=slopes)
 
 
 def test_flat_activation() -> None:

@@ -13,7 +13,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from keras_rwinit.theory import Activation, gain
+from keras_rwinit.theory import Activation, gain, paper_gain, paper_log_variance, simulate_walk
 from keras_rwinit.theory._distributions import resolve_distribution
 from keras_rwinit.theory._two_slopes import log_step_moments
 
@@ -198,7 +198,43 @@ def test_depth_and_refinement_change_nothing(depth: int | None) -> None:
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "truncated_normal"])
+@pytest.mark.parametrize("slopes", [(1.0, 1.0), (0.0, 1.0)], ids=["linear", "relu"])
+def test_kurtosis_term_helps_at_tiny_width(slopes: tuple[float, float], distribution: str) -> None:
+    """Widths 1 to 4, 40,000 networks of 4 layers, seed 1: nearer to the truth than the normal law's."""
+    law, normal = resolve_distribution(distribution), resolve_distribution("normal")
+    name = "linear" if slopes[0] else "relu"
+    for width in (1, 2, 3, 4):
+        walks = simulate_walk(name, width, 4, 1.0, 40_000, distribution, seed=1)[:, 0]
+        walks = walks[np.isfinite(walks)]
+        simulated = 2.0 * walks.mean() / 3.0, 4.0 * walks.var() / 3.0
+        ours, theirs = log_step_moments(slopes, width, law), log_step_moments(slopes, width, normal)
+        for truth, a, b in zip(simulated, ours, theirs, strict=True):
+            assert abs(a - truth) < abs(b - truth)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal"])
 def test_kurtosis_term_vanishes_like_the_square_of_the_width(distribution: str) -> None:
     ratios = [gain("relu", n, distribution=distribution) / gain("relu", n) - 1 for n in (200, 400)]
     assert ratios[0] / ratios[1] == pytest.approx(4.0, rel=0.05)
     assert all(ratio < 0 for ratio in ratios)
+
+
+def test_paper_gain() -> None:
+    """ReLU over 1000 layers: within 0.75 nat of exact from width 20 up, off by nats below 11."""
+    for width in (20, 24, 32, 36, 50, 100, 1000, 10_000):
+        assert abs(1000 * np.log(paper_gain("relu", width) / gain("relu", width))) < 0.75
+        assert abs(1000 * np.log(paper_gain("linear", width) / gain("linear", width))) < 0.5
+    for width in (1, 5, 6, 10):
+        assert abs(1000 * np.log(paper_gain("relu", width) / gain("relu", width))) > 3.0
+    assert paper_gain("relu", 100) == pytest.approx(np.sqrt(2.0) * np.exp(1.2 / 97.6), rel=1e-14)
+    assert paper_gain("relu", 2) == paper_gain("relu", 6)
+    with pytest.raises(ValueError, match="formula for linear and relu only.*activation='tanh'"):
+        paper_gain("tanh", 100)
+    with pytest.raises(ValueError, match="`width` must be an integer of at least 1. Received: width=0"):
+        paper_gain("relu", 0)
+
+
+@pytest.mark.parametrize(("width", "error"), [(10, 0.05), (20, 0.01), (100, 0.01), (1000, 0.001)])
+def test_paper_log_variance(width: int, error: float) -> None:
+    exact = log_step_moments((0.0, 1.0), width, resolve_distribution("normal"))[1]
+    assert paper_log_variance(width) == pytest.approx(exact, rel=error)

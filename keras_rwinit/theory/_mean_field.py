@@ -128,7 +128,7 @@ def mean_field_walk(
     table = moment_table(activation)
     log_gain2 = 2.0 * np.log(np.asarray(gains, np.float64))
     mean_y, var_y = log_gain2, np.zeros_like(log_gain2)
-    layers = []
+    layers, by_node = [], []
     for _ in range(depth):
         std_y = np.sqrt(var_y)
         m = table(mean_y[:, None] + std_y[:, None] * _NODES)
@@ -146,14 +146,11 @@ def mean_field_walk(
                     (step.chain_mean * _NODES) @ _WEIGHTS / scale,
                     chain_noise,
                     step.covariance @ _WEIGHTS,
-                    m.x_df[:, _MIDDLE],
-                    m.alignment[:, _MIDDLE],
-                    step.aligned[:, _MIDDLE],
-                    step.skewed[:, _MIDDLE],
                     m.flat @ _WEIGHTS,
                 ]
             )
         )
+        by_node.append(np.stack([m.x_df, m.alignment, step.aligned, step.skewed]))
         next_var = (step.chain_mean - chain[:, None]) ** 2 @ _WEIGHTS + chain_noise
         next_mean = chain + log_gain2
         settled = max(np.abs(next_mean - mean_y).max(), np.abs(next_var - var_y).max()) < 1e-13
@@ -161,11 +158,12 @@ def mean_field_walk(
         if settled:
             break
     # Once the chain has settled every further layer is the last one again.
-    record = np.stack([layers[min(d, len(layers) - 1)] for d in range(depth)])
-    return _backward(record, log_gain2, width)
+    last = len(layers) - 1
+    record = np.stack([layers[min(d, last)] for d in range(depth)])
+    return _backward(record, [by_node[min(d, last)] for d in range(depth)], log_gain2, width)
 
 
-def _backward(record: Array, log_gain2: Array, width: int) -> MeanFieldWalk:
+def _backward(record: Array, by_node: list[Array], log_gain2: Array, width: int) -> MeanFieldWalk:
     """Carries the gradient back over the recorded layers, accumulating mean and variance.
 
     With `y~` the deviation of `y` from its mean, the walk from layer d is
@@ -175,22 +173,22 @@ def _backward(record: Array, log_gain2: Array, width: int) -> MeanFieldWalk:
     mean, std = np.zeros((count, depth)), np.zeros((count, depth))
     misalignment = np.zeros((count, depth))
     total = noise = slope = np.zeros(count)
-    x_df_above = record[-1, 8]
+    x_df_above = by_node[-1][0]
     aligned = x_df_above - 1.0
-    misalignment[:, -1] = np.abs(aligned)
+    misalignment[:, -1] = np.abs(aligned) @ _WEIGHTS
     for d in range(depth - 2, -1, -1):
-        _, var_y, step, step_noise, step_slope, chain_slope, chain_noise, cov, *rest = record[d]
-        x_df, alignment, aligned_weight, skewed_weight, _ = rest
+        _, var_y, step, step_noise, step_slope, chain_slope, chain_noise, cov, _ = record[d]
+        x_df, alignment, aligned_weight, skewed_weight = by_node[d]
         total = total + log_gain2 + step
-        total = total + aligned * aligned_weight + (x_df_above - 1.0) * skewed_weight
+        total = total + (aligned * aligned_weight + (x_df_above - 1.0) * skewed_weight) @ _WEIGHTS
         noise = noise + step_noise + 2.0 * slope * cov + slope**2 * chain_noise
         slope = step_slope + chain_slope * slope
         aligned = x_df - 1.0 + aligned * alignment
         x_df_above = x_df
         mean[:, d] = total / 2.0
         std[:, d] = np.sqrt(np.maximum(noise + slope**2 * var_y, 0.0)) / 2.0
-        misalignment[:, d] = np.abs(aligned)
-    dead = np.clip(record[:, 12], 0.0, 1.0).T ** width
+        misalignment[:, d] = np.abs(aligned) @ _WEIGHTS
+    dead = np.clip(record[:, 8], 0.0, 1.0).T ** width
     return MeanFieldWalk(mean, std, record[:, 0].T, np.sqrt(record[:, 1]).T, misalignment, dead)
 
 

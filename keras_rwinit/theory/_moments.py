@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from .activations import Activation
+from .activations import Activation, Function
 
 __all__ = ["MomentTable", "Moments", "moment_table"]
 
@@ -113,6 +113,23 @@ def moment_table(activation: Activation) -> MomentTable:
     return MomentTable(activation)
 
 
+def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
+    """`function(a)`; ValueError if it is no function of single elements."""
+    try:
+        values = np.asarray(function(a), np.float64)
+        few = np.asarray(function(a[:, ::7]), np.float64)
+        same = values.shape == () or np.allclose(values[:, ::7], few, equal_nan=True)
+        if values.shape in ((), a.shape) and same:
+            return values
+        reason = f"an array of shape {values.shape} for one of shape {a.shape}"
+        reason = reason if values.shape != a.shape else "values that depend on neighbouring elements"
+    except (TypeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise ValueError(
+        f"The activation {activation.name!r} must act on NumPy arrays element by element. Received: {reason}"
+    )
+
+
 def _raw_moments(activation: Activation) -> Array:
     """The nine quadrature columns of `Moments`, one row a grid point; not finite where undefined."""
     scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
@@ -132,8 +149,8 @@ def _raw_moments(activation: Activation) -> Array:
 
     with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
         a = scale * x
-        f = np.asarray(activation.function(a), np.float64)
-        df = np.asarray(activation.slope_at(a), np.float64)
+        f = _elementwise(activation, activation.function, a)
+        df = _elementwise(activation, activation.slope_at, a)
 
         def mean(values: Array) -> Array:
             return np.asarray((weight * values).sum(axis=1), np.float64)

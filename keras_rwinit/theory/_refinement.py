@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._distributions import Distribution
+from ._mean_field import mean_field_walk
 from .activations import Activation
 from .gains import NoGainError, analytic_gain
 from .simulation import chunks
@@ -13,6 +14,7 @@ __all__ = ["refined_gain"]
 
 _SAMPLES = 10_000
 _SEED = 1412_6558
+_FURTHER_BATCHES = 4
 
 
 def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
@@ -23,8 +25,8 @@ def refined_gain(activation: Activation, width: int, depth: int, law: Distributi
     """
     start = np.log(_starting_gain(activation, width, depth, law))
 
-    def mean_and_tolerance(log_gain: float) -> tuple[float, float]:
-        rng = np.random.default_rng(_SEED)
+    def mean_and_tolerance(log_gain: float, batch: int = 0) -> tuple[float, float]:
+        rng = np.random.default_rng(_SEED + batch)
         drawn = list(chunks(activation, width, depth, float(np.exp(log_gain)), _SAMPLES, law, rng))
         total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
         alive = np.isfinite(total)
@@ -60,7 +62,13 @@ def refined_gain(activation: Activation, width: int, depth: int, law: Distributi
         middle = below[0] + share * (above[0] - below[0])
         best = (middle, *mean_and_tolerance(middle))
         below, above = (best, above) if best[1] < 0 else (below, best)
-    return float(np.exp(best[0]))
+    # The root of one batch of draws is off by that batch's sampling error; further batches at the same
+    # gain, and the expansion's slope there, take most of it away.
+    around = np.exp(best[0] + np.array([-1e-3, 1e-3]))
+    low, high = mean_field_walk(activation, around, width, depth, law).mean[:, 0]
+    means = [best[1], *(mean_and_tolerance(best[0], batch + 1)[0] for batch in range(_FURTHER_BATCHES))]
+    correction = -float(np.mean(means)) * 2e-3 / (high - low) if high > low else 0.0
+    return float(np.exp(best[0] + np.clip(correction, -0.05, 0.05)))
 
 
 def _starting_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:

@@ -47,6 +47,8 @@ def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution)
         `(E ln z, Var ln z)`, in nats of the squared norm.
     """
     low, high = sorted(slope * slope for slope in slopes)
+    if high == 0.0:
+        raise ValueError("An activation whose slopes are both 0 passes no gradient, at any gain.")
     mean, variance = _normal_moments(low / high, width)
     mean += float(np.log(high))
     if law.orthogonal:
@@ -54,9 +56,11 @@ def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution)
         variance = max(variance - float(special.polygamma(1, width / 2)), 0.0)
     elif law.excess_kurtosis:
         # Entries that are not normal give (W^T u)_i the excess kurtosis law.excess * sum u_j^4, and
-        # sum u_j^4 is 3 k / width; the rest of the correction is of third order in 1 / width.
+        # sum u_j^4 is about 3 / active for `active` = width / k units; the rest of the correction is of
+        # third order in 1 / width, chosen so that it does not overshoot at the smallest widths.
         k = 2.0 * (low * low + high * high) / (low + high) ** 2
-        shift = 3.0 * law.excess_kurtosis * k * k / width**2
+        active = max(width / k, 1.0)
+        shift = 3.0 * law.excess_kurtosis / ((active + 1.0) * (active + 3.0))
         mean -= shift / 2.0
         variance += shift
     return mean, variance

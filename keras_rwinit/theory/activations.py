@@ -7,7 +7,7 @@ One table, `ACTIVATIONS`, holds every element-wise activation that Keras ships b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,17 @@ class Activation:
     derivative: Function | None = None
     kinks: tuple[float, ...] = (0.0,)
     slopes: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinks", tuple(float(kink) for kink in self.kinks))
+        if self.slopes is not None:
+            slopes = tuple(float(slope) for slope in self.slopes)
+            if len(slopes) != 2 or not all(s == 0.0 or 1e-60 < abs(s) < 1e60 for s in slopes):
+                raise ValueError(
+                    "`slopes` must be two finite numbers, each 0 or of size 1e-60 to 1e60. "
+                    f"Received: slopes={self.slopes!r}"
+                )
+            object.__setattr__(self, "slopes", slopes)
 
     def slope_at(self, a: Array) -> Any:
         """Returns `f'(a)`, by central differences where no derivative was given."""
@@ -259,7 +270,8 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     if isinstance(activation, Activation):
         return activation
     if callable(activation):
-        return Activation(getattr(activation, "__name__", "activation"), activation)
+        function = activation if isinstance(activation, Hashable) else lambda a: activation(a)
+        return Activation(getattr(activation, "__name__", "activation"), function)
     if isinstance(activation, str):
         if activation in ACTIVATIONS:
             return ACTIVATIONS[activation]

@@ -49,7 +49,10 @@ def gain(
     For activations with two slopes (linear, relu, leaky_relu, ...) every term is the same and `E ln z`
     is exact at any width, so `g = exp(-E ln z / 2)`, whatever the depth. For all others `z_d` depends
     on the variance of layer d's pre-activations; the sum is solved for `g` with that variance started
-    at `g^2` (inputs of unit variance) and followed through the layers to first order in 1 / width.
+    at `g^2` (inputs of unit variance) and followed through the layers to first order in 1 / width. From
+    width 100 up the drift that remains is within the sampling error of 2,000 simulated networks, but for
+    relu6 in hundreds of layers (0.002 nats a layer at depth 200): its variance wanders without a hold.
+    Below, and there, `refine` takes the drift away.
 
     Args:
         activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
@@ -59,7 +62,7 @@ def gain(
         distribution: `"normal"`, `"truncated_normal"`, `"uniform"` or `"orthogonal"`. The two that
             are neither normal nor orthogonal include the leading term of their kurtosis.
         refine: Polish the result with the exact simulation, until the mean of the walk is within
-            half a standard error of zero at 10,000 samples. Takes seconds to minutes where the rest
+            three standard errors of zero at 10,000 samples. Takes seconds to minutes where the rest
             takes milliseconds. Needs a finite `depth`, and changes nothing where the gain is exact.
 
     Returns:
@@ -210,7 +213,7 @@ def paper_gain(activation: str, width: int) -> float:
         width: N, at least 1.
 
     Returns:
-        The paper's gain. Within 0.5 nat of exact over 1000 ReLU layers from width 20 up.
+        The paper's gain. Within 0.75 nat of exact over 1000 ReLU layers from width 14 up.
 
     Raises:
         ValueError: The paper gives no formula for the activation (for tanh it reports that gains of

@@ -113,8 +113,10 @@ def chunks(
     size = max(1, _CHUNK_BYTES // per_sample)
     draw = _matrix_free if matrix_free else _with_matrices
     for start in range(0, samples, size):
-        with np.errstate(divide="ignore", invalid="ignore"):  # dead gradients: log 0 and 0 / 0
-            yield draw(activation, width, depth, gain, min(size, samples - start), law, rng)
+        # Dead gradients: log 0 and 0 / 0. Exploding activations: inf, and nan in the walk.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            chunk = draw(activation, width, depth, gain, min(size, samples - start), law, rng)
+        yield chunk
 
 
 def _norm(vectors: Array) -> Array:

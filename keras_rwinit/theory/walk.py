@@ -145,13 +145,13 @@ def plan_width(
             return False
         return bool(predict_walk(resolved, width, depth, best, distribution).std[0] <= spread)
 
+    if not narrow_enough(_WIDEST):
+        raise ValueError(
+            f"No width up to {_WIDEST:,} keeps the spread over {depth} layers at or below "
+            f"{spread:g} nats. Allow a larger spread or use fewer layers."
+        )
     high = 2
     while not narrow_enough(high):
-        if high >= _WIDEST:
-            raise ValueError(
-                f"No width up to {_WIDEST:,} keeps the spread over {depth} layers at or below "
-                f"{spread:g} nats. Allow a larger spread or use fewer layers."
-            )
         high = min(2 * high, _WIDEST)
     low = high // 2
     while high - low > 1:
