@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import data
 from ._files import held, write_atomically, write_json
-from ._memory import check_fits
+from ._memory import check_fits, count_parameters
 from ._reports import RANDOM_WALK, draw_training, draw_walks, plan_table, result_table, write_history
 from ._training import Row, compiled, trained
 from ._version import __version__
@@ -189,9 +189,7 @@ class TrainingRun:
 
     def _check_memory(self) -> int:
         settings = self.settings
-        inputs = (self.data.features + 1) * settings.width
-        hidden = (settings.depth - 1) * (settings.width + 1) * settings.width
-        parameters = inputs + hidden + (settings.width + 1) * self.data.classes
+        parameters = count_parameters(settings.depth, settings.width, self.data.features, self.data.classes)
         # Weights, gradients and Adam's two moments; activations and their gradients.
         self.memory = 4 * (4 * parameters + 2 * settings.batch_size * settings.depth * settings.width)
         check_fits(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from keras_rwinit._memory import count_parameters
+
 __all__ = ["Preset", "Recipe", "presets"]
 
 
@@ -48,21 +50,40 @@ class Preset:
     recipe: Recipe
 
 
+def _digits(description: str, recipe: Recipe, depth: int, width: int, **config: Any) -> Preset:
+    return Preset(
+        description,
+        count_parameters(depth, width, inputs=64, classes=10),
+        MappingProxyType({"depth": depth, "width": width, "input_shape": (64,), **config}),
+        recipe,
+    )
+
+
 presets: Mapping[str, Preset] = MappingProxyType(
     {
-        "digits_tanh_1000": Preset(
-            "1000 hidden tanh layers of width 64, orthogonal, on 8x8 digits: 96 to 97 % test accuracy.",
-            4_160_650,
-            MappingProxyType(
-                {
-                    "depth": 1000,
-                    "width": 64,
-                    "activation": "tanh",
-                    "distribution": "orthogonal",
-                    "input_shape": (64,),
-                }
-            ),
+        "digits_tanh_1000": _digits(
+            "1000 hidden tanh layers of width 64, orthogonal kernels, on 8x8 digits.",
             Recipe("digits", "adam", 3e-5, batch_size=32, epochs=12, cosine_decay=True),
+            depth=1000,
+            width=64,
+            activation="tanh",
+            distribution="orthogonal",
+        ),
+        "digits_tanh_100": _digits(
+            "100 hidden tanh layers of width 64, orthogonal kernels, on 8x8 digits: 95 to 97 % in seconds.",
+            Recipe("digits", "adam", 3e-4, batch_size=32, epochs=8, cosine_decay=True),
+            depth=100,
+            width=64,
+            activation="tanh",
+            distribution="orthogonal",
+        ),
+        "digits_relu_30": _digits(
+            "30 hidden ReLU layers of width 200, normal kernels (the paper's), on 8x8 digits: 93 to 95 %.",
+            Recipe("digits", "adam", 3e-4, batch_size=32, epochs=15, cosine_decay=True),
+            depth=30,
+            width=200,
+            activation="relu",
+            distribution="normal",
         ),
     }
 )

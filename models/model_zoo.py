@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_rwinit._activations import theory_activation
-from keras_rwinit._memory import check_fits
+from keras_rwinit._memory import check_fits, count_parameters
 from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
@@ -175,17 +175,6 @@ def _initializers(
         with_seed(initializer, hidden_seed),
         with_seed(initializer, last_seed),
     )
-
-
-def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
-    """Weights and biases of `deep_mlp(depth, width)`, without building it.
-
-    Example:
-        >>> count_parameters(1000, 64, 64, 10)
-        4160650
-    """
-    hidden = inputs * width + width + (depth - 1) * (width + 1) * width
-    return hidden + (width + 1) * classes
 
 
 def from_preset(name: str, **overrides: Any) -> keras.Model:
