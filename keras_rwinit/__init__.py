@@ -10,8 +10,10 @@ import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._quiet import running_as_command, silenced_imports
+from ._quiet import quiet_interrupts, running_as_command, silenced_imports
 
+if running_as_command():
+    quiet_interrupts()
 with silenced_imports() if running_as_command() else contextlib.nullcontext():
     from . import initializers, layers
 

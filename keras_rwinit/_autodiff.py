@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["double_precision", "gradients"]
+__all__ = ["double_precision", "gradients", "in_double_precision"]
 
 Array = NDArray[Any]
 
@@ -22,6 +22,15 @@ def double_precision() -> contextlib.AbstractContextManager[Any]:
 
         return jax.enable_x64(True)
     return contextlib.nullcontext()
+
+
+def in_double_precision(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`activation` with results of its argument's dtype: on JAX Keras's tanh gives float32 always."""
+    if keras.backend.backend() == "jax" and activation is keras.activations.tanh:
+        import jax
+
+        return jax.numpy.tanh
+    return activation
 
 
 def gradients(function: Callable[[Sequence[Any]], Any], arrays: Sequence[Array]) -> list[Array]:
@@ -52,14 +61,14 @@ def gradients(function: Callable[[Sequence[Any]], Any], arrays: Sequence[Array])
 def _tensorflow(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:
     import tensorflow as tf
 
-    @tf.function(autograph=False)
     def graph(tensors: list[Any]) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             value = function(tensors)
         return tape.gradient(value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    return graph(tensors)
+    # A concrete function is traced once and forgotten; calls of many a tf.function draw a warning.
+    return tf.function(graph, autograph=False).get_concrete_function(tensors)(tensors)
 
 
 def _jax(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:

@@ -28,7 +28,7 @@ def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
             break
         tensors = [layer.output]
     else:
-        if tensors and tensors[0] is model.outputs[0]:
+        if tensors and len(model.outputs) == 1 and tensors[0] is model.outputs[0]:
             return layers
     raise ValueError(
         "The model must be a chain of layers, each fed by the one before and by nothing else. "

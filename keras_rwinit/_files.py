@@ -12,6 +12,8 @@ from typing import Any
 
 __all__ = ["held", "new_folder", "write_atomically", "write_json"]
 
+_PARTIAL = ".partial-"
+
 
 def new_folder(path: Path | None, parent: Path, prefix: str) -> Path:
     """Makes the folder of a new run.
@@ -52,7 +54,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
     Whoever reads `path` sees the old file or the new one, whole, however the process ends.
     """
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -93,4 +95,6 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(f"Another process is at work on the run in {folder}.") from error
+        for left in folder.glob(f"{_PARTIAL}*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         yield

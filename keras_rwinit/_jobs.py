@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import keras
 import numpy as np
@@ -26,6 +26,8 @@ from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
 from .plots import check_matplotlib
 from .theory import WalkPrediction, predict_walk
+from .theory._checks import check_count, check_positive
+from .theory._distributions import resolve_distribution
 
 __all__ = ["Settings", "TrainingRun"]
 
@@ -53,6 +55,15 @@ class Settings:
     epochs: int
     seed: int
     backend: str
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"`{name}` must be {kind}. Received: {name}={getattr(self, name)!r}")
+        for name in ("depth", "width", "batch_size", "epochs"):
+            check_count(name, getattr(self, name))
+        check_count("seed", self.seed, minimum=0)
+        check_positive("learning_rate", self.learning_rate)
 
     @property
     def networks(self) -> list[str]:
@@ -103,15 +114,22 @@ class TrainingRun:
             )
         self.data = data.load(settings.dataset, settings.data_dir)
         self.steps = -(-len(self.data.x_train) // settings.batch_size)
-        self.prediction = self._prediction()
-        self.parameters = self._check_memory()
         self._check_names()
+        self.parameters = self._check_memory()
+        self.prediction = self._prediction()
 
-    def execute(self, folder: Path) -> Any:
+    def execute(self, folder: Path, new: bool = False) -> Any:
         """Does, or goes on with, the run in `folder`; returns its report, the last file written."""
         with held(folder):
+            if new:
+                if (folder / "settings.json").exists():
+                    raise ValueError(
+                        f"{folder} is not empty: another run began in it. Choose another --output."
+                    )
+                self.settings.save(folder)
             if (folder / "report.json").exists():
                 self.console.print("This run is finished; nothing is left to do.")
+                self._delete_checkpoints(folder)
                 report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
                 self.console.print(result_table(report), highlight=False)
                 return report
@@ -133,11 +151,14 @@ class TrainingRun:
                 folder / "gradient_walk.png", walks, predictions, f"The gradient before training: {title}"
             )
             write_json(folder / "report.json", report)
-            for name in self.settings.networks:
-                _checkpoint(folder, name).unlink(missing_ok=True)
+            self._delete_checkpoints(folder)
             self.console.print(result_table(report), highlight=False)
             self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
         return report
+
+    def _delete_checkpoints(self, folder: Path) -> None:
+        for name in self.settings.networks:
+            _checkpoint(folder, name).unlink(missing_ok=True)
 
     def _untrained(self, name: str) -> keras.Model:
         settings = self.settings
@@ -165,11 +186,19 @@ class TrainingRun:
             try:
                 if name != RANDOM_WALK:
                     keras.initializers.get(name)
-            except ValueError as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     "An initializer is random_walk or one of Keras's, such as he_normal, glorot_uniform or "
                     f"orthogonal. Received: {name!r}"
                 ) from error
+        try:
+            keras.activations.get(self.settings.activation)
+        except ValueError as error:
+            raise ValueError(
+                "`activation` must be one of Keras's, such as relu, tanh, elu or selu. "
+                f"Received: {self.settings.activation!r}"
+            ) from error
+        resolve_distribution(self.settings.distribution)
         try:
             keras.optimizers.get(self.settings.optimizer)
         except ValueError as error:

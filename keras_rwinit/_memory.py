@@ -30,7 +30,7 @@ def format_bytes(count: float) -> str:
     """`count` bytes with a binary unit, as in `40.1 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024.0:
-            return f"{count:.3g} {unit}"
+            return f"{count:.3g} {unit}" if count < 999.5 else f"{count:,.0f} {unit}"
         count /= 1024.0
     return f"{count:,.0f} PiB"
 

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
-__all__ = ["running_as_command", "silenced_imports"]
+__all__ = ["quiet_interrupts", "running_as_command", "silenced_imports"]
 
 
 def running_as_command() -> bool:
@@ -19,6 +20,20 @@ def running_as_command() -> bool:
     return program.removesuffix(".exe") == "keras-rwinit"
 
 
+def quiet_interrupts() -> None:
+    """Lets Ctrl-C end the process with one line and 130, also in the seconds that imports take."""
+    others = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            others(kind, error, trace)
+            return
+        print("keras-rwinit: interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    sys.excepthook = hook
+
+
 @contextlib.contextmanager
 def silenced_imports() -> Iterator[None]:
     """Sends file descriptor 2 nowhere while importing.
@@ -27,6 +42,9 @@ def silenced_imports() -> Iterator[None]:
     through, as Python's own.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if sys.stderr is None:  # closed: descriptor 2 is nobody's, or somebody else's
+        yield
+        return
     sys.stderr.flush()
     saved = os.dup(2)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def result_table(report: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, row in report["networks"].items():
         loss = "diverged" if row["diverged"] else f"{row['loss']:.4f}"
-        drift = f"{row['measured_drift_nats_per_layer']:+.5f}"
+        drift = row["measured_drift_nats_per_layer"]
+        drift = "no gradient" if drift is None or not math.isfinite(drift) else f"{drift:+.5f}"
         table.add_row(name, loss, f"{row['accuracy']:.2%}", f"{row['test_accuracy']:.2%}", drift)
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,8 +113,13 @@ def restored(model: keras.Model, checkpoint: Path) -> list[Row]:
     """Puts a checkpoint's values into a compiled model and returns its rows; none, no rows."""
     if not checkpoint.exists():
         return []
-    with np.load(checkpoint) as values:
-        for index, variable in enumerate(_variables(model)):
-            variable.assign(values[f"arr_{index}"])
-        rows: list[Row] = json.loads(str(values["rows"]))
+    try:
+        with open(checkpoint, "rb") as file, np.load(file) as values:
+            for index, variable in enumerate(_variables(model)):
+                variable.assign(values[f"arr_{index}"])
+            rows: list[Row] = json.loads(str(values["rows"]))
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"The checkpoint {checkpoint} is damaged. Delete it to train that network again."
+        ) from error
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -28,8 +29,31 @@ __all__ = ["app", "main"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; what is wrong with their options is said in one line, as every other error."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Runs a command and ends the process, unless `standalone_mode` is off."""
+        try:
+            result = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except Exception as error:  # not every release of Typer exports its exceptions' base class
+            message = getattr(error, "format_message", None)
+            if not standalone_mode or message is None:
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                typer.echo(message(), err=True)
+            else:
+                typer.echo(f"keras-rwinit: {' '.join(message().split())}", err=True)
+            sys.exit(2)
+        if standalone_mode:
+            sys.exit(result if isinstance(result, int) else 0)
+        return result
+
+
 app = typer.Typer(
     name="keras-rwinit",
+    cls=_Commands,
     help="Random-walk initialization of very deep feed-forward networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,13 +62,28 @@ app = typer.Typer(
 console = Console()
 main_job = presets["digits_tanh_1000"]
 
+
+def _number(kind: type[Any], name: str) -> dict[str, Any]:
+    """Arguments of `typer.Option` for a number, whose message names what was received."""
+
+    def parse(text: Any) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"it must be {name}. Received: {text}") from error
+
+    return {"parser": parse, "metavar": name.split()[-1].upper()}
+
+
+_INTEGER, _NUMBER = _number(int, "an integer"), _number(float, "a number")
+
 Activation = Annotated[str, typer.Option(help="Of the hidden layers, as in leaky_relu(0.1).")]
-Width = Annotated[int, typer.Option(help="Units of a hidden layer.")]
-Depth = Annotated[int, typer.Option(help="Number of hidden layers.")]
+Width = Annotated[int, typer.Option(**_INTEGER, help="Units of a hidden layer.")]
+Depth = Annotated[int, typer.Option(**_INTEGER, help="Number of hidden layers.")]
 Distribution = Annotated[str, typer.Option(help=f"Of the kernels: {', '.join(DISTRIBUTIONS)}.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(**_INTEGER, help="Of everything that is drawn.")]
 JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file to write the result to.")]
-Samples = Annotated[int, typer.Option(help="Networks to simulate as a check; 0 for none.")]
+Samples = Annotated[int, typer.Option(**_INTEGER, help="Networks to simulate as a check; 0 for none.")]
 
 
 def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -66,13 +105,17 @@ def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path | None) -> None:
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
-    for key, value in rows.items():
-        table.add_row(f"[bold]{key}", value)
-    console.print(table, highlight=False)
     if output is not None:
         text = json.dumps(result, indent=2) + "\n"
-        write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+        try:
+            write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from error
+    table = Table(show_header=False, box=None)
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}", value)
+    console.print(f"[italic]{title}", highlight=False)
+    console.print(table, highlight=False)
 
 
 def _check_new(output: Path | None) -> None:
@@ -102,7 +145,9 @@ def _simulated(
 def gain(
     activation: Activation = "relu",
     width: Width = 100,
-    depth: Annotated[int | None, typer.Option(help="Number of hidden layers; very many if left out.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(**_INTEGER, help="Number of hidden layers; very many if left out.")
+    ] = None,
     distribution: Distribution = "normal",
     refine: Annotated[bool, typer.Option(help="Polish with the exact simulation.")] = False,
     samples: Samples = 0,
@@ -111,6 +156,7 @@ def gain(
 ) -> None:
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
     _check_new(output)
+    check_count("seed", seed, minimum=0)
     value = computed_gain(activation, width, depth, distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
     result: dict[str, Any] = {
@@ -142,10 +188,10 @@ def plan(
     depth: Depth = 1000,
     spread: Annotated[
         float | None,
-        typer.Option(help="Nats: print the smallest width whose log-norm spreads by no more."),
+        typer.Option(**_NUMBER, help="Nats: print the smallest width whose log-norm spreads by no more."),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Units of a hidden layer: print what to expect of it.")
+        int | None, typer.Option(**_INTEGER, help="Units of a hidden layer: print what to expect of it.")
     ] = None,
     activation: Activation = "relu",
     distribution: Distribution = "normal",
@@ -155,6 +201,7 @@ def plan(
 ) -> None:
     """Print the width a spread asks for, or the spread a width gives, before training."""
     _check_new(output)
+    check_count("seed", seed, minimum=0)
     if (spread is None) == (width is None):
         raise ValueError(
             f"Give one of --spread and --width. Received: {'both' if width is not None else 'neither'}"
@@ -204,7 +251,9 @@ def train(
     ] = None,
     depth: Depth = main_job.config["depth"],
     width: Width = main_job.config["width"],
-    activation: Activation = main_job.config["activation"],
+    activation: Annotated[str, typer.Option(help="Keras activation of the hidden layers.")] = main_job.config[
+        "activation"
+    ],
     distribution: Distribution = main_job.config["distribution"],
     initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
     compare: Annotated[
@@ -213,13 +262,15 @@ def train(
     no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
     optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = main_job.recipe.optimizer,
     learning_rate: Annotated[
-        float | None, typer.Option(help="0.03 / depth, at most 0.001, if left out.")
+        float | None, typer.Option(**_NUMBER, help="0.03 / depth, at most 0.001, if left out.")
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
     ] = main_job.recipe.cosine_decay,
-    batch: Annotated[int, typer.Option(help="Examples a step.")] = main_job.recipe.batch_size,
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = main_job.recipe.epochs,
+    batch: Annotated[int, typer.Option(**_INTEGER, help="Examples a step.")] = main_job.recipe.batch_size,
+    epochs: Annotated[
+        int, typer.Option(**_INTEGER, help="Passes over the training set.")
+    ] = main_job.recipe.epochs,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="New folder for the run; runs/train-N if left out.")
@@ -267,8 +318,7 @@ def train(
     )
     run = TrainingRun(settings, deep_mlp, console)
     folder = new_folder(output, Path("runs"), "train")
-    settings.save(folder)
-    run.execute(folder)
+    run.execute(folder, new=True)
 
 
 def _latest_run() -> Path:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._autodiff import double_precision, gradients
+from ._autodiff import double_precision, gradients, in_double_precision
 from ._chain import chain_of
 from .data._checks import check_real
 from .layers import DenseStack
@@ -45,8 +45,12 @@ class GradientWalk:
 
     @property
     def drift(self) -> float:
-        """Mean step of `ln|delta|` towards the input, in nats a layer; 0 for a single layer."""
-        total = (self.backward[:, 0] - self.backward[:, -1]).mean()
+        """Mean step of `ln|delta|` towards the input, in nats a layer; 0 for a single layer.
+
+        -inf or nan where the gradient of some example is dead.
+        """
+        with np.errstate(invalid="ignore"):  # -inf - (-inf), of a gradient that is dead throughout
+            total = (self.backward[:, 0] - self.backward[:, -1]).mean()
         return float(total / max(len(self.layer_names) - 1, 1))
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -91,6 +95,13 @@ def gradient_walk(
     """
     inputs = np.asarray(check_real("x", x), np.float64)
     layers = [layer for layer in chain_of(model) if not isinstance(layer, _PASSED_BY)]
+    expected = tuple(model.input_shape[1:])
+    sizes = zip(expected, inputs.shape[1:], strict=False)
+    if inputs.ndim != len(expected) + 1 or any(size not in (None, given) for size, given in sizes):
+        shape = ", ".join(["examples", *map(str, expected)])
+        raise ValueError(
+            f"`x` must have the shape of the model's inputs, ({shape}). Received: shape {inputs.shape}"
+        )
     examples = len(inputs)
     with double_precision():
         *hidden, output = [_Weights.of(layer) for layer in layers]
@@ -120,8 +131,10 @@ def gradient_walk(
 
 def _log_norm(vectors: Array) -> Array:
     """Natural logarithm of the Euclidean norm along the last axis; -inf at zero."""
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    scaled = vectors / np.where(largest > 0.0, largest, 1.0)  # whose squares stay within the floats
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.linalg.norm(vectors, axis=-1)))
+        return np.asarray(np.log(np.linalg.norm(scaled, axis=-1)) + np.log(largest[..., 0]))
 
 
 @dataclass(frozen=True)
@@ -147,9 +160,9 @@ class _Weights:
             return keras.ops.convert_to_tensor(values if stacked else values[None], "float64")
 
         kernels = copy(layer.kernel)
-        biases = copy(keras.ops.zeros(kernels.shape[::2]) if layer.bias is None else layer.bias)
+        biases = keras.ops.zeros(kernels.shape[::2], "float64") if layer.bias is None else copy(layer.bias)
         names = [f"{layer.name}[{d}]" for d in range(layer.depth)] if stacked else [layer.name]
-        return cls(tuple(names), kernels, biases, layer.activation)
+        return cls(tuple(names), kernels, biases, in_double_precision(layer.activation))
 
     @property
     def units(self) -> int:
@@ -166,7 +179,7 @@ class _Weights:
         """The layers' output; `tap`, shape (layers, examples, units), is added to pre-activations."""
         biases = self.biases if tap is None else self.biases[:, None, :] + tap
         if len(self.names) == 1:
-            return self.activation(keras.ops.matmul(h, self.kernels[0]) + biases[0])
+            return self.activation(h @ self.kernels[0] + biases[0])
         return run_stack(h, self.kernels, biases, self.activation)
 
 
@@ -176,7 +189,8 @@ def _objective(
     """A scalar whose gradient with respect to an example's signals is that of its own loss."""
     if y is None:
         direction = np.random.default_rng(_SEED).standard_normal(units)
-        return lambda outputs: keras.ops.sum(outputs * direction)
+        towards = keras.ops.convert_to_tensor(direction, "float64")
+        return lambda outputs: keras.ops.sum(outputs * towards)
     loss = getattr(model, "loss", None) if loss is None else loss
     if loss is None:
         raise ValueError("Targets need a loss: pass `loss=`, compile the model with one, or leave `y` out.")
@@ -186,4 +200,5 @@ def _objective(
             f"`x` and `y` must hold equally many examples. Received: {examples} and {len(targets)}."
         )
     one_by_one = getattr(keras.losses.get(loss), "call", keras.losses.get(loss))
-    return lambda outputs: keras.ops.sum(one_by_one(targets, outputs))
+    tensor = keras.ops.convert_to_tensor(targets)
+    return lambda outputs: keras.ops.sum(one_by_one(tensor, outputs))

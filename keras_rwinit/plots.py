@@ -68,7 +68,11 @@ def plot_walk(
     """
     if ax is None:
         ax = new_figure()[1]
-    relative = walk.backward - walk.backward[:, -1:]
+    with np.errstate(invalid="ignore"):  # -inf - (-inf): a dead gradient has no place on the axis
+        relative = walk.backward - walk.backward[:, -1:]
+    relative = np.where(np.isfinite(relative), relative, np.nan)
+    alive = relative[np.isfinite(relative).all(axis=1)]
+    mean = alive.mean(axis=0) if len(alive) else np.full(relative.shape[1], np.nan)
     layers = np.arange(1, relative.shape[1] + 1)
     if prediction is not None:
         for deviations, alpha in ((2.0, 0.12), (1.0, 0.22)):
@@ -83,7 +87,7 @@ def plot_walk(
             )
         ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--")
     ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
-    ax.plot(layers, relative.mean(axis=0), color=color, linewidth=1.6, label=label)
+    ax.plot(layers, mean, color=color, linewidth=1.6, label=label)
     ax.set_xlabel("hidden layer")
     ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
     ax.legend(fontsize="small", frameon=False)

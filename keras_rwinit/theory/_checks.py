@@ -8,11 +8,17 @@ from typing import Any
 
 __all__ = ["check_count", "check_positive"]
 
+_LARGEST = 10**15  # counts enter formulas as floats, which are exact up to 2**53
+
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """Returns `value` as an int; ValueError unless it is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}")
+    if int(value) > _LARGEST and name != "seed":
+        raise ValueError(
+            f"`{name}` must be at most {_LARGEST:,}. Received: a number of {len(str(value)):,} digits"
+        )
     return int(value)
 
 

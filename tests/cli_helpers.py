@@ -1,0 +1,139 @@
+"""What several tests of the command line share: runs in this process, and runs that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_rwinit import cli
+
+FILES = {
+    "gradient_walk.png",
+    "history.csv",
+    "model.keras",
+    "report.json",
+    "settings.json",
+    "training.png",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_cli(*arguments: object) -> Finished:
+    """`keras-rwinit ARGUMENTS` in this process, through the entry point of the installed command."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["keras-rwinit", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+def refusal(*arguments: object) -> str:
+    """The one line with which a command refuses `arguments`, its prefix left out."""
+    finished = run_cli(*arguments)
+    assert finished.code == 2, finished
+    assert finished.out == ""
+    assert finished.err.startswith("keras-rwinit: "), finished.err
+    assert finished.err.endswith("\n")
+    assert finished.err.count("\n") == 1, finished.err
+    return finished.err.removeprefix("keras-rwinit: ")
+
+
+def shown(arguments: object) -> str:
+    """Name of a case."""
+    return " ".join(str(argument)[:12] for argument in arguments) if isinstance(arguments, tuple) else ""
+
+
+def left_in(folder: Path) -> list[Path]:
+    """All that lies in a folder and below."""
+    return sorted(folder.rglob("*"))
+
+
+def files_in(folder: Path) -> set[str]:
+    """Names of the files of a run, the lock left out."""
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def contents_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of the last change of each file of a finished run."""
+    return {name: ((folder / name).read_bytes(), (folder / name).stat().st_mtime_ns) for name in FILES}
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The report of a finished run."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A moment at which a run is killed.
+
+    Args:
+        name: Of the file being written or deleted.
+        nth: At the nth time.
+        how: `"half written"`, `"before its renaming"` or `"before its deletion"`.
+    """
+
+    name: str
+    nth: int
+    how: str
+
+    def arm(self) -> None:
+        """Makes this process kill itself, as `kill -9` would, when the moment comes."""
+        seen = 0
+        replace, unlink = os.replace, Path.unlink
+
+        def comes(path: Any) -> bool:
+            nonlocal seen
+            seen += Path(path).name == self.name
+            return Path(path).name == self.name and seen == self.nth
+
+        def stopping_replace(source: Any, target: Any) -> None:
+            if comes(target):
+                if self.how == "half written":
+                    os.truncate(source, os.path.getsize(source) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        def stopping_unlink(path: Path, missing_ok: bool = False) -> None:
+            if comes(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+            unlink(path, missing_ok)
+
+        if self.how == "before its deletion":
+            Path.unlink = stopping_unlink  # type: ignore[method-assign]
+        else:
+            os.replace = stopping_replace
+
+
+def run_until(stop: Stop | None, arguments: list[str]) -> None:
+    """`keras-rwinit ARGUMENTS`, killed at `stop`; for a process of its own."""
+    sys.argv = ["keras-rwinit", *arguments]
+    if stop is not None:
+        stop.arm()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        cli.main()

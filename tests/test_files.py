@@ -1,0 +1,218 @@
+"""Files that are never half-written, folders that are never overwritten, and those that are damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from cli_helpers import files_in, left_in, refusal, run_cli
+
+from keras_rwinit import _jobs
+from keras_rwinit._files import held, new_folder, write_atomically, write_json
+
+
+def test_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    for content in ("first", "second"):
+        write_atomically(path, lambda temporary, content=content: temporary.write_text(content))
+        assert path.read_text() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_writer_that_fails_leaves_what_was_there(
+    before: str | None, error: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "result.txt"
+    if before is not None:
+        path.write_text(before)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half of it")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, write)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+def test_the_temporary_file_has_the_same_ending_in_the_same_folder(tmp_path: Path) -> None:
+    """`savefig` and `save` choose the format by the ending; a rename must stay on one file system."""
+    seen: list[Path] = []
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary)
+        temporary.write_bytes(b"")
+
+    write_atomically(tmp_path / "model.keras", write)
+    assert seen[0].suffix == ".keras"
+    assert seen[0].parent == tmp_path
+    assert seen[0] != tmp_path / "model.keras"
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    content = {
+        "a": float("nan"),
+        "b": [float("inf"), (-float("inf"), 1.5)],
+        "c": {"d": None, "e": "é", "f": 2},
+    }
+    write_json(path, content)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == {"a": None, "b": [None, [None, 1.5]], "c": {"d": None, "e": "é", "f": 2}}
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert text.endswith("}\n")
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_named_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "down"
+    assert new_folder(folder, tmp_path / "runs", "train") == folder
+    assert folder.is_dir()
+    assert new_folder(folder, tmp_path / "runs", "train") == folder  # empty as yet
+    (folder / "mine").touch()
+    with pytest.raises(ValueError, match=r"down is not empty.*another --output.*--resume"):
+        new_folder(folder, tmp_path / "runs", "train")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unnamed_folders_are_numbered(tmp_path: Path) -> None:
+    parent = tmp_path / "runs"
+    (parent / "train-2").mkdir(parents=True)
+    names = [new_folder(None, parent, "train").name for _ in range(3)]
+    assert names == ["train-1", "train-3", "train-4"]
+    assert new_folder(None, parent, "tune").name == "tune-1"
+
+
+@pytest.mark.parametrize("below", ["", "run", "run/further"])
+def test_folder_that_cannot_be_made(below: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another --output"):
+        new_folder(file / below, tmp_path, "train")
+    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another --output"):
+        new_folder(None, file / below, "train")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    other = tmp_path / "other"
+    other.mkdir()
+    with held(tmp_path):
+        with pytest.raises(ValueError, match="Another process is at work on the run in"), held(tmp_path):
+            pytest.fail("held twice")
+        with held(other):
+            pass
+    with pytest.raises(ZeroDivisionError), held(tmp_path):
+        raise ZeroDivisionError
+    with held(tmp_path):
+        pass
+
+
+def test_a_folder_without_locks_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with held(tmp_path), held(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("command", [("gain",), ("plan", "--width", 10)], ids=lambda c: c[0])
+def test_results_are_written_to_new_files_only(
+    command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("old", encoding="utf-8")
+    line = refusal(*command, "--output", "taken")
+    assert "taken exists" in line
+    assert "Choose another --output" in line
+    line = refusal(*command, "--output", "taken/below.json")
+    assert "taken/below.json" in line
+    assert "another --output" in line
+    assert left_in(tmp_path) == [tmp_path / "taken"]
+    assert Path("taken").read_text(encoding="utf-8") == "old"
+
+
+def test_runs_are_written_to_new_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("used").mkdir()
+    Path("used/mine.txt").write_text("mine", encoding="utf-8")
+    for output, message in (
+        ("used", "used is not empty.*--resume"),
+        ("used/mine.txt", "mine.txt.*another --output"),
+        ("used/mine.txt/below", "mine.txt/below.*another --output"),
+    ):
+        line = refusal("train", "--depth", 3, "--width", 16, "--output", output)
+        assert re.search(message, line), line
+    assert left_in(tmp_path) == [tmp_path / "used", tmp_path / "used/mine.txt"]
+
+
+SETTINGS: dict[str, Any] = {
+    "dataset": "digits",
+    "data_dir": None,
+    "depth": 3,
+    "width": 16,
+    "activation": "tanh",
+    "distribution": "orthogonal",
+    "initializer": "random_walk",
+    "compare": None,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "cosine_decay": True,
+    "batch_size": 256,
+    "epochs": 2,
+    "seed": 0,
+    "backend": keras.backend.backend(),
+}
+DAMAGE: list[Any] = [
+    "",
+    "{",
+    "[]",
+    "null",
+    "{}",
+    "\0\0\0",
+    {"more": 1},
+    {"depth": "x"},
+    {"batch_size": "32"},
+    {"learning_rate": None},
+    {"epochs": 0},
+    {"seed": -1},
+    {"optimizer": 7},
+    {"initializer": None},
+    {"dataset": ["digits"]},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=str)
+def test_damaged_settings(damage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jobs, "trained", lambda *args, **kwargs: pytest.fail("training began"))
+    if isinstance(damage, dict):
+        damage = json.dumps(SETTINGS | damage)
+    (tmp_path / "settings.json").write_text(damage, encoding="utf-8")
+    line = refusal("train", "--resume", "--output", tmp_path)
+    assert "settings.json" in line
+    assert files_in(tmp_path) == {"settings.json"}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"], ids=["empty", "cut off"])
+def test_damaged_checkpoint(content: bytes, tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", SETTINGS)
+    (tmp_path / "checkpoint-random_walk.npz").write_bytes(content)
+    finished = run_cli("train", "--resume", "--output", tmp_path)
+    assert finished.code == 2
+    assert finished.err.count("\n") == 1
+    assert "checkpoint-random_walk.npz" in finished.err

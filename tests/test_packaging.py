@@ -1,0 +1,129 @@
+"""The wheel: one top-level name, everything in it, and an import that brings no more than it must."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "keras_rwinit", "models")
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Standard output of a command; its errors are the test's."""
+    finished = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    return finished.stdout
+
+
+def pip(*arguments: str | Path, cwd: Path) -> None:
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, cwd=cwd, PIP_NO_INDEX="1")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the build leaves nothing in the repository."""
+    for needed in ("pip", "setuptools"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"a wheel is built by {needed}, which is not installed")
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=skipped)
+        else:
+            shutil.copy(ROOT / name, source)
+    pip("wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", target, cwd=source)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_one_top_level_name(wheel: Path, names: list[str]) -> None:
+    version = importlib.import_module("keras_rwinit").__version__
+    metadata = f"keras_rwinit-{version}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"keras_rwinit", metadata}
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(f"{metadata}/top_level.txt").decode().split() == ["keras_rwinit"]
+        assert "keras-rwinit = keras_rwinit.cli:main" in archive.read(f"{metadata}/entry_points.txt").decode()
+    assert f"{metadata}/licenses/LICENSE" in names
+
+
+def test_every_module_is_in_it(names: list[str]) -> None:
+    own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_rwinit").rglob("*.py")}
+    own |= {f"keras_rwinit/models/{path.name}" for path in (ROOT / "models").glob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == own
+    assert "keras_rwinit/py.typed" in names
+    assert "keras_rwinit/models/model_zoo.py" in names
+
+
+HEAVY = {"jax", "keras_tuner", "matplotlib", "tensorflow", "tensorflow_datasets", "torch", "typer"}
+IMPORTED = f"""
+import sys
+import keras
+before = set(sys.modules)
+import keras_rwinit
+print("brought:", *sorted({HEAVY!r} & (set(sys.modules) - before)))
+print("in all:", *sorted({HEAVY!r} & set(sys.modules)))
+"""
+USED = """
+from keras_rwinit import model_zoo
+print(len(model_zoo.deep_mlp(depth=5).get_weights()), model_zoo.__name__, keras_rwinit.__file__)
+"""
+
+
+def test_installed_it_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip("install", "--no-deps", "--target", target, wheel, cwd=elsewhere)
+    out = run(sys.executable, "-c", IMPORTED + USED, cwd=elsewhere, PYTHONPATH=str(target))
+    brought, _, used = out.splitlines()[-3:]
+    assert brought.split() == ["brought:"]
+    weights, module, file = used.split(maxsplit=2)
+    assert int(weights) == 6
+    assert module == "keras_rwinit.models.model_zoo"
+    assert Path(file).resolve().is_relative_to(target.resolve())
+    assert {path.name for path in target.iterdir() if path.suffix != ".dist-info"} - {"bin", "Scripts"} == {
+        "keras_rwinit"
+    }
+
+
+def test_the_bare_folder_names_the_right_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.delitem(sys.modules, "models", raising=False)
+    with pytest.raises(ImportError, match="from keras_rwinit import model_zoo"):
+        importlib.import_module("models")
+    assert "models" not in sys.modules
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_importing_brings_nothing_heavy_beyond_keras(backend: str, tmp_path: Path) -> None:
+    """Keras itself imports matplotlib, and JAX on PyTorch, where they are installed."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    out = run(sys.executable, "-c", IMPORTED, cwd=tmp_path, KERAS_BACKEND=backend)
+    brought, everything = out.splitlines()[-2:]
+    assert brought.split() == ["brought:"]
+    assert backend in everything.split()
+    assert "tensorflow" not in everything.split()

@@ -1,0 +1,129 @@
+"""Pictures: a record in, matplotlib Axes out, and no window."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from keras_rwinit import GradientWalk, plots, predict_walk
+
+pytest.importorskip("matplotlib")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+
+DEPTH, EXAMPLES = 12, 5
+PREDICTION = predict_walk("relu", 30, DEPTH, gain=1.2)
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is shown, and nothing is left with pyplot, which would keep it in memory."""
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("show was called"))
+    before = plt.get_fignums()
+    yield
+    assert plt.get_fignums() == before
+
+
+@pytest.fixture
+def walk() -> GradientWalk:
+    rng = np.random.default_rng(0)
+    names = tuple(f"hidden_{layer}" for layer in range(1, DEPTH + 1))
+    return GradientWalk(names, rng.normal(size=(EXAMPLES, DEPTH)), rng.normal(size=(EXAMPLES, DEPTH)))
+
+
+def lines_of(ax: Axes) -> list[np.ndarray]:
+    return [np.asarray(line.get_ydata(), float) for line in ax.get_lines()]
+
+
+def test_band_is_the_prediction(walk: GradientWalk) -> None:
+    ax = plots.plot_walk(walk, PREDICTION)
+    bands = [one for one in ax.collections if isinstance(one, PolyCollection)]
+    assert len(bands) == 2
+    edges = {1.0: False, 2.0: False}
+    for band in bands:
+        (path,) = band.get_paths()
+        layers, values = path.vertices.T
+        for deviations in edges:
+            low = PREDICTION.mean - deviations * PREDICTION.std
+            high = PREDICTION.mean + deviations * PREDICTION.std
+            edges[deviations] |= all(
+                sorted(values[layers == layer])[:1] == [pytest.approx(low[layer - 1])]
+                and sorted(values[layers == layer])[-1:] == [pytest.approx(high[layer - 1])]
+                for layer in range(1, DEPTH + 1)
+            )
+    assert edges == {1.0: True, 2.0: True}
+    assert any(np.array_equal(line, PREDICTION.mean) for line in lines_of(ax))
+
+
+def test_examples_and_their_mean_relative_to_the_last_layer(walk: GradientWalk) -> None:
+    ax = plots.plot_walk(walk)
+    assert not ax.collections
+    relative = walk.backward - walk.backward[:, -1:]
+    expected = [*relative, relative.mean(axis=0)]
+    for line, values in zip(lines_of(ax), expected, strict=True):
+        np.testing.assert_allclose(line, values, rtol=1e-12)
+    for line in ax.get_lines():
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(1, DEPTH + 1))
+    assert ax.get_xlabel() == "hidden layer"
+    assert "nats" in ax.get_ylabel()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["measured"]
+
+
+def test_no_more_than_a_hundred_lines_are_drawn_and_all_are_averaged() -> None:
+    backward = np.random.default_rng(1).normal(size=(1000, 2))
+    ax = plots.plot_walk(GradientWalk(("a", "b"), backward, backward))
+    lines = lines_of(ax)
+    assert len(lines) == 101
+    assert lines[-1][0] == pytest.approx((backward[:, 0] - backward[:, 1]).mean())
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_draws_on_the_axes_it_is_given_and_returns_them(walk: GradientWalk, method: bool) -> None:
+    figure, axes = plots.new_figure(columns=2)
+    drawn = walk.plot(axes[1]) if method else plots.plot_walk(walk, ax=axes[1], label="mine", color="C3")
+    assert drawn is axes[1]
+    assert not axes[0].get_lines()
+    assert axes[1].get_lines()
+    assert axes[1].figure is figure
+    if not method:
+        assert drawn.get_lines()[-1].get_color() == "C3"
+        assert drawn.get_lines()[-1].get_label() == "mine"
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_makes_axes_of_its_own(walk: GradientWalk, method: bool) -> None:
+    ax = walk.plot() if method else plots.plot_walk(walk)
+    assert isinstance(ax, Axes)
+    assert len(ax.get_lines()) == EXAMPLES + 1
+
+
+def test_dead_gradients_are_left_out_without_a_warning(walk: GradientWalk) -> None:
+    dead = walk.backward.copy()
+    dead[0, :4] = dead[1] = -np.inf
+    ax = plots.plot_walk(GradientWalk(walk.layer_names, dead, walk.forward), PREDICTION)
+    ax.figure.canvas.draw()
+    assert np.isfinite(lines_of(ax)[3]).all()
+
+
+def test_histories() -> None:
+    rows = [{"epoch": epoch, "loss": 2.0 / epoch, "test_accuracy": 0.1 * epoch} for epoch in (1, 2, 3)]
+    diverged = [{"epoch": 1, "loss": float("nan"), "test_accuracy": 0.1}]
+    _, axes = plots.new_figure(columns=2)
+    drawn = plots.plot_histories({"random_walk": rows, "glorot_uniform": diverged}, axes)
+    assert drawn is axes
+    for ax, values in zip(drawn, ([2.0, 1.0, 2.0 / 3.0], [10.0, 20.0, 30.0]), strict=True):
+        np.testing.assert_allclose(lines_of(ax)[0], values)
+        assert len(ax.get_lines()) == 2
+        assert ax.get_xlabel() == "epoch"
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["random_walk", "glorot_uniform"]
+
+
+def test_without_matplotlib_the_extra_is_named(walk: GradientWalk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (plots.check_matplotlib, plots.new_figure, walk.plot, lambda: plots.plot_walk(walk)):
+        with pytest.raises(ImportError, match=r'pip install "keras-rwinit\[plots\]"'):
+            draw()
