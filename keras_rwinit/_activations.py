@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ._autodiff import double_precision
 from .theory import ACTIVATIONS, Activation, resolve_activation
+from .theory.activations import activation_of
 
 __all__ = ["theory_activation"]
 
@@ -21,7 +22,6 @@ _LAYER_NAMES: dict[type, Callable[[Any], str]] = {
 }
 
 
-@lru_cache(maxsize=256)
 def theory_activation(activation: Any) -> Activation:
     """The `theory.Activation` of whatever Keras takes as an activation.
 
@@ -36,6 +36,13 @@ def theory_activation(activation: Any) -> Activation:
     Raises:
         ValueError: The name is unknown, or the activation does not act element by element.
     """
+    if not isinstance(activation, Hashable):
+        return resolve_activation(activation)
+    return _cached(activation)
+
+
+@lru_cache(maxsize=256)
+def _cached(activation: Any) -> Activation:
     if activation is None:
         return ACTIVATIONS["linear"]
     if isinstance(activation, keras.layers.Activation):
@@ -48,7 +55,7 @@ def theory_activation(activation: Any) -> Activation:
     if name and getattr(keras.activations, name, None) is activation:
         return resolve_activation(name)
     if callable(activation):
-        return Activation(name or type(activation).__name__, _on_arrays(activation))
+        return activation_of(name or type(activation).__name__, _on_arrays(activation))
     return resolve_activation(activation)
 
 

@@ -7,10 +7,16 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 from numpy.typing import NDArray
 
 __all__ = ["assemble_kernel", "fan_in_axes", "layer_being_built"]
+
+
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 
 
 def layer_being_built() -> keras.layers.Layer | None:
@@ -19,6 +25,10 @@ def layer_being_built() -> keras.layers.Layer | None:
     An initializer is told a shape, and a shape does not say whether `(3, 3, 64, 1)` is a depthwise
     kernel (fan-in 9) or a convolution's (fan-in 576). Keras keeps the layer in its name scopes.
     """
+    try:  # not part of Keras's public interface; without it the shape alone decides
+        from keras.src.backend.common import global_state
+    except ImportError:
+        return None
     stack = global_state.get_global_attribute("name_scope_stack") or []
     for scope in reversed(stack):
         if isinstance(scope.caller, keras.layers.Layer):
@@ -54,6 +64,8 @@ def fan_in_axes(
         )
     if isinstance(layer, keras.layers.EinsumDense):
         return _contracted_axes(layer.equation, axes)
+    if isinstance(layer, _TRANSPOSED):
+        return (*axes[:-2], axes[-1])  # their kernels have the outputs before the inputs
     if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
         return axes[:-2]
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from .theory._checks import check_seed
+
 __all__ = ["layer_initializers", "layer_seeds", "with_seed"]
 
 Initializer = Callable[..., Any]
@@ -22,6 +24,7 @@ def layer_seeds(seed: int | None, count: int) -> list[int]:
 
     `None` takes the root from Python's `random`, which `keras.utils.set_random_seed` seeds.
     """
+    seed = check_seed(seed)
     entropy = random.getrandbits(63) if seed is None else seed % 2**64
     root = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     return [(root + layer * _STRIDE) % _MODULUS for layer in range(count)]
@@ -29,6 +32,8 @@ def layer_seeds(seed: int | None, count: int) -> list[int]:
 
 def with_seed(initializer: Initializer, seed: int) -> Initializer:
     """A copy of `initializer` with the given seed, or itself if it takes none."""
+    if hasattr(initializer, "reseeded"):
+        return initializer.reseeded(seed)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()
@@ -46,6 +51,8 @@ def layer_initializers(initializer: Initializer, count: int) -> list[Initializer
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
         return [initializer] * count
     root = None
-    if isinstance(initializer, keras.initializers.Initializer):
+    if hasattr(initializer, "reseeded"):
+        root = getattr(initializer, "seed", None)
+    elif isinstance(initializer, keras.initializers.Initializer):
         root = initializer.get_config().get("seed")
     return [with_seed(initializer, seed) for seed in layer_seeds(root, count)]

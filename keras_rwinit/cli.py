@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import data
-from ._files import new_folder, write_atomically
+from ._files import new_folder, write_json
 from ._jobs import Settings, TrainingRun
 from .models.model_zoo import deep_mlp, presets
 from .theory import DISTRIBUTIONS, plan_width, predict_walk, simulate_walk
@@ -106,9 +105,8 @@ def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path | None) -> None:
     if output is not None:
-        text = json.dumps(result, indent=2) + "\n"
         try:
-            write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+            write_json(output, result)
         except OSError as error:
             raise ValueError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from error
     table = Table(show_header=False, box=None)

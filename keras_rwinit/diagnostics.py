@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._autodiff import double_precision, gradients, in_double_precision
 from ._chain import chain_of
-from .data._checks import check_real
 from .layers import DenseStack
 from .layers.dense_stack import run_stack
+from .theory._checks import check_real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,7 +194,7 @@ def _objective(
     loss = getattr(model, "loss", None) if loss is None else loss
     if loss is None:
         raise ValueError("Targets need a loss: pass `loss=`, compile the model with one, or leave `y` out.")
-    targets = np.asarray(y)
+    targets = check_real("y", y)
     if len(targets) != examples:
         raise ValueError(
             f"`x` and `y` must hold equally many examples. Received: {examples} and {len(targets)}."

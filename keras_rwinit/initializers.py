@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import warnings
@@ -13,9 +14,9 @@ import numpy as np
 
 from ._activations import theory_activation
 from ._fans import assemble_kernel, fan_in_axes, layer_being_built
-from .theory import NoGainError
+from .theory import Activation, NoGainError
 from .theory import gain as computed_gain
-from .theory._checks import check_count, check_positive
+from .theory._checks import check_count, check_positive, check_seed
 from .theory._distributions import draw_kernel, resolve_distribution
 
 __all__ = ["RandomWalk", "RandomWalkLinear", "RandomWalkReLU", "RandomWalkTanh"]
@@ -85,12 +86,8 @@ class RandomWalk(keras.initializers.Initializer):
             activation = keras.saving.deserialize_keras_object(activation)
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
-        if seed is not None and (
-            isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator)
-        ):
-            raise ValueError(
-                f"`seed` must be an integer, a `keras.random.SeedGenerator` or None. Received: seed={seed!r}"
-            )
+        if not isinstance(seed, keras.random.SeedGenerator):
+            seed = check_seed(seed)
         self._theory = theory_activation(activation)
         self._law = resolve_distribution(distribution)
         self.activation = activation
@@ -123,7 +120,10 @@ class RandomWalk(keras.initializers.Initializer):
         return keras.ops.convert_to_tensor(assemble_kernel(scale * matrix, shape, contracted), dtype=dtype)
 
     def _checked_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        axes = tuple(shape) if isinstance(shape, Sequence) else ()
+        try:
+            axes = tuple(shape)
+        except TypeError:
+            axes = ()
         if len(axes) < 2:
             raise ValueError(
                 "A kernel has at least two axes, inputs and outputs; initialize biases with 'zeros'. "
@@ -165,8 +165,19 @@ class RandomWalk(keras.initializers.Initializer):
         self._drawn.add(shape)
         return self.seed % 2**64
 
+    def reseeded(self, seed: int) -> RandomWalk:
+        """A copy with another seed."""
+        twin = copy.copy(self)
+        twin.seed, twin._drawn = seed, set()
+        return twin
+
     def get_config(self) -> dict[str, Any]:
         activation = self.activation
+        if isinstance(activation, Activation | np.ufunc):
+            raise ValueError(
+                "An initializer can be saved if its activation is a name, a Keras function or a registered "
+                f"one. Received: activation={activation!r}; pass a name, or its gain as `gain=`"
+            )
         if not isinstance(activation, str):
             activation = keras.saving.serialize_keras_object(activation)
         seed = self.seed

@@ -51,10 +51,10 @@ def unstack(model: keras.Model) -> DeepSequential:
     """
     layers: list[keras.layers.Layer] = []
     weights: list[Array] = []
-    for layer in chain_of(model):
+    chain = chain_of(model)
+    for layer in chain:
         if isinstance(layer, DenseStack):
-            hidden = sum(type(other) is keras.layers.Dense for other in layers)
-            layers += _dense_layers(layer, first=hidden + 1)
+            layers += _dense_layers(layer, taken={other.name for other in (*chain, *layers)})
             stacked = layer.get_weights()
             weights += [weight[index] for index in range(layer.depth) for weight in stacked]
         else:
@@ -131,16 +131,18 @@ def _dense_stack(run: list[keras.layers.Dense], name: str) -> DenseStack:
     )
 
 
-def _dense_layers(layer: DenseStack, first: int) -> list[keras.layers.Layer]:
-    """The plain layers of a stack, named from `hidden_<first>` on."""
+def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer]:
+    """The plain layers of a stack, named `hidden_1`, `hidden_2` and so on, names `taken` left out."""
     config = layer.get_config()
     initializers = layer_initializers(layer.kernel_initializer, layer.depth)
+    names = (f"hidden_{number}" for number in itertools.count(1))
+    free = (name for name in names if name not in taken)
     return [
         keras.layers.Dense(
             layer.kernel.shape[-1],
             kernel_initializer=initializer,
-            name=f"hidden_{index}",
+            name=name,
             **{key: config[key] for key in _SHARED},
         )
-        for index, initializer in enumerate(initializers, start=first)
+        for initializer, name in zip(initializers, free, strict=False)
     ]

@@ -89,9 +89,13 @@ def deep_mlp(
     """
     depth, width = check_count("depth", depth), check_count("width", width)
     classes = check_count("classes", classes)
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
+        raise ValueError(f"`input_shape` must hold sizes, as in (784,). Received: {input_shape!r}")
     input_shape = tuple(check_count("input_shape", size) for size in input_shape)
     count = count_parameters(depth, width, math.prod(input_shape), classes)
     item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()
+    if not keras.backend.is_float_dtype(item):
+        raise ValueError(f"`dtype` must be a float dtype or a policy of one. Received: dtype={dtype!r}")
     check_fits(
         count * (8 if item == "float64" else 2 if item in ("float16", "bfloat16") else 4),
         f"A network of depth {depth:,} and width {width:,} has {count:,} parameters, and in {item}",
@@ -195,6 +199,6 @@ def from_preset(name: str, **overrides: Any) -> keras.Model:
         >>> model_zoo.from_preset("digits_tanh_1000", depth=20, seed=0).name
         'digits_tanh_1000'
     """
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         raise ValueError(f"`name` must be one of {', '.join(presets)}. Received: name={name!r}")
     return deep_mlp(**{"name": name, **presets[name].config, **overrides})

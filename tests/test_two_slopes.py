@@ -23,7 +23,7 @@ SMALL_WIDTHS = (1, 2, 3, 8, 20)
 SLOPES = (1e-4, 0.01, 0.3, 2.0, -0.5, -1e-4)
 LAWS = ("normal", "orthogonal")
 
-# Relative to exact; float64 has 2e-16 to offer, the issue asks for 1e-9.
+# Relative to exact; float64 has 2e-16 to offer, the promise is 1e-9.
 GAIN_TOLERANCE = 1e-12
 # Of E ln z and Var ln z in squared nats: an absolute part (rounding of sums of order one, of logs as
 # large as ln 1e-8) and a relative one.

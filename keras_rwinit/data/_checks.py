@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from keras_rwinit.theory._checks import check_count
+from keras_rwinit.theory._checks import check_count, check_real
 
-__all__ = ["check_real", "validate"]
-
-
-def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
-    """Returns `values` as an array; ValueError unless it is non-empty, real and finite."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"`{name}` must be a rectangular array. Received rows of unequal length: pad or "
-            "resample them to one length first."
-        ) from error
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"`{name}` must hold real numbers. Received: dtype {array.dtype}; convert it, for "
-            f"example with `{name}.astype('float32')`."
-        )
-    if array.size == 0:
-        raise ValueError(
-            f"`{name}` must hold at least one example with at least one feature. Received: "
-            f"shape {array.shape}; check the filter or the path that selected the examples."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        _raise_not_finite(name, array)
-    return array
+__all__ = ["validate"]
 
 
 def validate(x: ArrayLike, y: ArrayLike, classes: int) -> None:
@@ -91,13 +65,3 @@ def validate(x: ArrayLike, y: ArrayLike, classes: int) -> None:
             f"labels from {lowest} to {highest}; pass classes={max(highest, 0) + 1} or more, or "
             "relabel from 0."
         )
-
-
-def _raise_not_finite(name: str, array: NDArray[Any]) -> None:
-    nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-    bad = np.argwhere(~np.isfinite(array))[0]
-    first = ", ".join(str(int(index)) for index in bad)
-    raise ValueError(
-        f"`{name}` must be finite. Received: {nan} NaN and {infinite} infinite values, the first "
-        f"at {name}[{first}]; drop those examples or impute the values."
-    )

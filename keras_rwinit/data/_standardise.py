@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_rwinit.data._checks import check_real
+from keras_rwinit.theory._checks import check_real
 
 __all__ = ["standardise"]
 

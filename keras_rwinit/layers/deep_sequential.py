@@ -83,6 +83,7 @@ class DeepSequential(keras.Model):
             "layers": [keras.saving.serialize_keras_object(layer) for layer in self.chain],
             "input_shape": self._input_shape[1:],
             "name": self.name,
+            "trainable": self.trainable,
         }
 
     @classmethod

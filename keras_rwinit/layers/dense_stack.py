@@ -152,6 +152,7 @@ class DenseStack(keras.layers.Layer):
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        inputs = keras.ops.cast(inputs, self.compute_dtype)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
         return run_stack(inputs, kernel, bias, self.activation, inference=not training)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ._checks import check_count, check_positive
+from ._checks import check_count, check_positive, check_seed
 from ._distributions import Distribution, draw_kernel, resolve_distribution
 from .activations import Activation, ActivationLike, resolve_activation
 from .gains import analytic_gain
@@ -81,7 +81,8 @@ def simulate_walk(
         gain = analytic_gain(resolved, width, max(depth, 2), law)
     else:
         gain = check_positive("gain", gain)
-    rng = np.random.default_rng(seed)
+    seed = check_seed(seed)
+    rng = np.random.default_rng(None if seed is None else seed % 2**64)
     drawn = chunks(resolved, width, depth, gain, samples, law, rng)
     return np.concatenate([chunk.log_norm for chunk in drawn])
 
