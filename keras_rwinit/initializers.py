@@ -7,6 +7,7 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -87,7 +88,7 @@ class RandomWalk(keras.initializers.Initializer):
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
         if not isinstance(seed, keras.random.SeedGenerator):
-            seed = check_seed(seed)
+            seed = check_seed(seed, "an integer, a `keras.random.SeedGenerator` or None")
         self._theory = theory_activation(activation)
         self._law = resolve_distribution(distribution)
         self.activation = activation
@@ -114,7 +115,11 @@ class RandomWalk(keras.initializers.Initializer):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
         contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
         fan_in = math.prod(shape[axis] for axis in contracted)
-        scale = self.gain if self.gain is not None else self._computed_gain(fan_in)
+        scale = (
+            self.gain
+            if self.gain is not None
+            else _workable_gain(self._theory, fan_in, self.depth, self.distribution)
+        )
         rng = np.random.default_rng(self._entropy(shape))
         matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
         return keras.ops.convert_to_tensor(assemble_kernel(scale * matrix, shape, contracted), dtype=dtype)
@@ -132,21 +137,7 @@ class RandomWalk(keras.initializers.Initializer):
         return tuple(check_count("shape", axis) for axis in axes)
 
     def _computed_gain(self, fan_in: int) -> float:
-        """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
-
-        A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a
-        kernel of small fan-in is mostly the one that reads the data, and no such chain.
-        """
-        try:
-            return computed_gain(self._theory, fan_in, self.depth, self.distribution)
-        except NoGainError:
-            for width in _WIDTHS_WITH_A_GAIN:
-                if width > fan_in:
-                    try:
-                        return computed_gain(self._theory, width, self.depth, self.distribution)
-                    except NoGainError:
-                        continue
-            raise
+        return _workable_gain(self._theory, fan_in, self.depth, self.distribution)
 
     def _entropy(self, shape: tuple[int, ...]) -> Any:
         if self.seed is None:
@@ -191,6 +182,25 @@ class RandomWalk(keras.initializers.Initializer):
             "seed": seed,
             "fan_in": self.fan_in,
         }
+
+
+@lru_cache(maxsize=4096)
+def _workable_gain(activation: Activation, fan_in: int, depth: int | None, distribution: str) -> float:
+    """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
+
+    A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a kernel of
+    small fan-in is mostly the one that reads the data, and no such chain.
+    """
+    try:
+        return computed_gain(activation, fan_in, depth, distribution)
+    except NoGainError:
+        for width in _WIDTHS_WITH_A_GAIN:
+            if width > fan_in:
+                try:
+                    return computed_gain(activation, width, depth, distribution)
+                except NoGainError:
+                    continue
+        raise
 
 
 class _FixedActivation(RandomWalk):

@@ -90,7 +90,7 @@ def deep_mlp(
     depth, width = check_count("depth", depth), check_count("width", width)
     classes = check_count("classes", classes)
     if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
-        raise ValueError(f"`input_shape` must hold sizes, as in (784,). Received: {input_shape!r}")
+        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
     input_shape = tuple(check_count("input_shape", size) for size in input_shape)
     count = count_parameters(depth, width, math.prod(input_shape), classes)
     item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()

@@ -234,7 +234,7 @@ class TestDigits:
 
     def test_without_scikit_learn(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "sklearn", None)
-        with pytest.raises(ImportError, match=r'pip install "keras-rwinit\[data\]"'):
+        with pytest.raises(ImportError, match="pip install scikit-learn"):
             data.load("digits")
 
 
@@ -326,7 +326,7 @@ sys.modules["keras_rwinit"] = parent
 import keras_rwinit.data as data
 def loaded(*names):
     return [name for name in names if name in sys.modules]
-assert not loaded("tensorflow", "keras", "tensorflow_datasets", "sklearn", "scipy", "requests")
+assert not loaded("tensorflow", "keras", "tensorflow_datasets", "sklearn", "requests")
 data.load("digits")
 assert not loaded("tensorflow", "keras", "tensorflow_datasets", "requests")
 """

@@ -45,6 +45,9 @@ class DeepSequential(keras.Model):
         super().__init__(name=name, **kwargs)
         if not layers:
             raise ValueError("DeepSequential needs at least one layer. Received: layers=[]")
+        for layer in layers:
+            if not isinstance(layer, keras.layers.Layer):
+                raise ValueError(f"`layers` must be Keras layers. Received: {layer!r}")
         self.chain = list(layers)
         self.build((None, *input_shape))
 
@@ -84,6 +87,7 @@ class DeepSequential(keras.Model):
             "input_shape": self._input_shape[1:],
             "name": self.name,
             "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod

@@ -33,10 +33,10 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_seed(value: Any) -> int | None:
+def check_seed(value: Any, rule: str = "an integer or None") -> int | None:
     """Returns a seed as an int, or None; ValueError unless it is an integer or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
-        raise ValueError(f"`seed` must be an integer or None. Received: seed={value!r}")
+        raise ValueError(f"`seed` must be {rule}. Received: seed={value!r}")
     return None if value is None else int(value)
 
 
