@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -276,7 +277,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
             return ACTIVATIONS[activation]
         match = _WITH_PARAMETER.fullmatch(activation)
         if match and match[1] in _FAMILIES:
-            return _FAMILIES[match[1]](_parameter(activation, match[2]))
+            return _member(match[1], _parameter(activation, match[2]))
         if activation in _NOT_ELEMENTWISE:
             raise ValueError(
                 f"`activation` must act element by element, and {activation!r} mixes the units of "
@@ -287,6 +288,12 @@ def resolve_activation(activation: ActivationLike) -> Activation:
         f"`keras_rwinit.theory.Activation`. Names: {', '.join(sorted(ACTIVATIONS))}; with a "
         f"parameter: {', '.join(f'{name}(x)' for name in _FAMILIES)}. Received: {activation!r}"
     )
+
+
+@lru_cache(maxsize=256)
+def _member(family: str, parameter: float) -> Activation:
+    """One object for one activation, so that what is computed of it is found again."""
+    return _FAMILIES[family](parameter)
 
 
 def activation_of(name: str, function: Function) -> Activation:

@@ -1,0 +1,262 @@
+"""`DenseStack` is that many Dense layers: outputs, gradients, training, regularizers, constraints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras_helpers import (
+    BACKEND,
+    BATCH,
+    WIDTH,
+    X,
+    as_model,
+    dense_layers,
+    fit,
+    make_stack,
+    relative_error,
+    restacked,
+    run,
+    to_numpy,
+    weight_gradients,
+    weights_of,
+)
+
+from keras_rwinit.initializers import RandomWalk
+from keras_rwinit.layers import DenseStack
+from keras_rwinit.theory import gain
+
+pytestmark = pytest.mark.backends
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="of the TensorFlow loop")
+
+ACTIVATIONS = ("relu", "tanh", "gelu", "linear", "softplus", "selu", "sigmoid")
+# Rounds of ten layers, what is left over, and both: of the TensorFlow loop.
+DEPTHS = (1, 2, 3, 10, 11, 23) if BACKEND == "tensorflow" else (1, 3, 11)
+
+
+def assert_same_network(stack: DenseStack, plain: keras.Model) -> None:
+    """Outputs to 1e-5 and every gradient to 1e-4, relative to the largest entry."""
+    model = as_model(stack)
+    assert relative_error(run(model, X), run(plain, X)) < 1e-5
+    *weights, inputs = weight_gradients(model, X)
+    *plain_weights, plain_inputs = weight_gradients(plain, X)
+    assert relative_error(inputs, plain_inputs) < 1e-4
+    for stacked, separate in zip(weights, restacked(plain_weights, len(weights)), strict=True):
+        assert stacked.shape == separate.shape
+        assert relative_error(stacked, separate) < 1e-4
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_outputs_and_gradients_are_those_of_dense_layers(depth: int, activation: str) -> None:
+    stack = make_stack(depth, activation)
+    assert_same_network(stack, dense_layers(stack))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_two_hundred_layers(activation: str) -> None:
+    stack = make_stack(200, activation)
+    assert_same_network(stack, dense_layers(stack))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize("depth", [3, 11])
+def test_without_biases(depth: int, activation: str) -> None:
+    stack = make_stack(depth, activation, use_bias=False)
+    assert stack.bias is None
+    assert len(stack.weights) == 1
+    assert_same_network(stack, dense_layers(stack))
+
+
+@pytest.mark.parametrize("activation", [keras.layers.LeakyReLU(0.1), lambda a: a / (1.0 + abs(a)), None])
+def test_activations_that_are_no_names(activation: Any) -> None:
+    stack = make_stack(11, activation)
+    assert_same_network(stack, dense_layers(stack))
+
+
+def test_one_layer_at_a_time() -> None:
+    """The definition, in NumPy."""
+    stack = make_stack(11, "tanh")
+    kernel, bias = weights_of(stack)
+    h = X.astype(np.float64)
+    for w, b in zip(kernel, bias, strict=True):
+        h = np.tanh(h @ w + b)
+    np.testing.assert_allclose(run(stack, X), h, atol=1e-6)
+
+
+def test_a_wrong_weight_shows() -> None:
+    """The twin: one kernel entry of one layer off by a tenth of its size, and they are no longer the same."""
+    stack = make_stack(11, "tanh")
+    plain = dense_layers(stack)
+    kernel = to_numpy(stack.kernel)
+    kernel[5] *= 1.1
+    stack.kernel.assign(kernel)
+    assert relative_error(run(stack, X), run(plain, X)) > 1e-3
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    ("activation", "depth", "jit_compile", "training"),
+    [
+        ("tanh", 3, None, False),
+        ("tanh", 23, None, True),
+        ("gelu", 23, None, False),
+        ("gelu", 23, None, True),
+        ("tanh", 23, True, True),
+        ("gelu", 3, True, False),
+    ],
+)
+def test_graphs_and_xla(activation: str, depth: int, jit_compile: bool | None, training: bool) -> None:
+    """In a `tf.function` of unknown batch size, and with XLA, as eagerly."""
+    import tensorflow as tf
+
+    stack = make_stack(depth, activation)
+
+    def value_and_gradients(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(stack(x, training=training) ** 2)
+        return value, tape.gradient(value, [x, *(w.value for w in stack.trainable_weights)])
+
+    graph = tf.function(
+        value_and_gradients,
+        input_signature=[tf.TensorSpec([None if jit_compile is None else BATCH, WIDTH])],
+        jit_compile=jit_compile,
+    )
+    eager, compiled = value_and_gradients(tf.constant(X)), graph(tf.constant(X))
+    assert float(compiled[0]) == pytest.approx(float(eager[0]), rel=1e-5)
+    for one, other in zip(compiled[1], eager[1], strict=True):
+        assert relative_error(to_numpy(one), to_numpy(other)) < 1e-4
+
+
+@tensorflow_only
+@pytest.mark.parametrize("activation", ["tanh", "selu", "gelu"])
+def test_second_derivatives(activation: str) -> None:
+    """The loop's gradient is differentiable in turn: Hessian times gradient, in float64."""
+    import tensorflow as tf
+
+    stack = make_stack(12, activation, dtype="float64")
+    plain = dense_layers(stack)
+
+    @tf.function
+    def second(model: Any, x: Any) -> Any:
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = tf.reduce_sum(model(x) ** 2)
+            squared = tf.reduce_sum(inner.gradient(value, x) ** 2)
+        return outer.gradient(squared, [x, *(w.value for w in model.trainable_weights)])
+
+    x = tf.constant(X, tf.float64)
+    inputs, *stacked = second(stack, x)
+    plain_inputs, *separate = second(plain, x)
+    assert relative_error(to_numpy(inputs), to_numpy(plain_inputs)) < 1e-12
+    for one, other in zip(stacked, restacked([to_numpy(w) for w in separate], 2), strict=True):
+        assert relative_error(to_numpy(one), other) < 1e-12
+
+
+@pytest.mark.parametrize("depth", [3, 23])
+def test_training_is_that_of_dense_layers(depth: int) -> None:
+    """Five epochs of a full and a part batch; the loss falls, step by step as that of Dense layers."""
+    stack = make_stack(depth)
+    plain = dense_layers(stack)
+    losses = fit(as_model(stack), epochs=5)
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, fit(plain, epochs=5), rtol=1e-4)
+    for one, other in zip(weights_of(stack), restacked(weights_of(plain), 2), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_training_repeats_itself() -> None:
+    runs = []
+    for _ in range(2):
+        keras.utils.set_random_seed(4)
+        runs.append(fit(as_model(DenseStack(11, "tanh")), epochs=3))
+    assert runs[0] == runs[1]
+
+
+@tensorflow_only
+@pytest.mark.parametrize("setting", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
+def test_training_with_xla_and_eagerly(setting: dict[str, bool]) -> None:
+    np.testing.assert_allclose(
+        fit(as_model(make_stack(3)), **setting), fit(as_model(make_stack(3))), rtol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 1e-2), ("mixed_bfloat16", 1e-1), ("float64", 1e-6)]
+)
+def test_dtype_policies(policy: str, tolerance: float) -> None:
+    """Outputs near the float32 stack's; the tolerance is some ten roundings' worth of the compute dtype."""
+    stack, exact = make_stack(11, dtype=policy), make_stack(11)
+    stack.set_weights(exact.get_weights())
+    expected = keras.dtype_policies.get(policy)
+    for weight in stack.weights:
+        assert weight.dtype == expected.variable_dtype
+    x64_as_32 = BACKEND == "jax" and policy == "float64"
+    made = keras.backend.standardize_dtype(stack(X).dtype)
+    assert made == ("float32" if x64_as_32 else expected.compute_dtype)
+    assert relative_error(run(stack, X), run(exact, X)) < tolerance
+    assert np.isfinite(fit(as_model(stack))).all()
+
+
+def test_frozen() -> None:
+    stack = make_stack(11)
+    stack.trainable = False
+    model = keras.Sequential([keras.Input((WIDTH,)), stack, keras.layers.Dense(WIDTH)])
+    assert len(model.trainable_weights) == 2
+    before = weights_of(stack)
+    fit(model)
+    for one, other in zip(before, weights_of(stack), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_default_initializer_is_the_random_walk_of_activation_and_depth() -> None:
+    stack = DenseStack(50, "tanh")
+    assert isinstance(stack.kernel_initializer, RandomWalk)
+    stack.build((None, 40))
+    scale = np.sqrt(40 * (to_numpy(stack.kernel).astype(np.float64) ** 2).mean())
+    assert scale == pytest.approx(gain("tanh", 40, 50), rel=4.0 / np.sqrt(2 * 80_000))
+    np.testing.assert_array_equal(to_numpy(stack.bias), np.zeros((50, 40)))
+
+
+def test_integers_are_taken_as_dense_takes_them() -> None:
+    stack = make_stack(3)
+    np.testing.assert_array_equal(
+        run(stack, np.eye(WIDTH, dtype=np.int32)), run(stack, np.eye(WIDTH, dtype=np.float32))
+    )
+
+
+def test_an_empty_batch() -> None:
+    assert run(make_stack(11), X[:0]).shape == (0, WIDTH)
+    assert make_stack(11).compute_output_shape((None, WIDTH)) == (None, WIDTH)
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5, True, "3", None])
+def test_bad_depths(depth: Any) -> None:
+    with pytest.raises(ValueError, match="`depth` must be an integer of at least 1. Received: depth="):
+        DenseStack(depth)
+
+
+def test_inputs_that_do_not_fit() -> None:
+    with pytest.raises(
+        ValueError, match=r"needs an input of known width.*Received: input_shape=\(None, None\)"
+    ):
+        DenseStack(3)(keras.Input((None,)))
+    with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
+        DenseStack(3)(keras.Input((7, 5)))
+    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 12"):
+        make_stack(3)(keras.Input((5,)))
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"), [("gelu", "No meaningful gain"), ("softmax", "element by")]
+)
+def test_activations_without_a_gain_need_an_initializer(activation: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DenseStack(500, activation).build((None, WIDTH))
+    DenseStack(500, activation, kernel_initializer="he_normal").build((None, WIDTH))

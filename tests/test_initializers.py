@@ -1,0 +1,229 @@
+"""The contract every initializer passes with every law: moments, seeds, configs, dtypes, bad arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras_helpers import BACKEND, Array, to_numpy
+
+import keras_rwinit
+from keras_rwinit.initializers import RandomWalk, RandomWalkLinear, RandomWalkReLU, RandomWalkTanh
+from keras_rwinit.theory import ACTIVATIONS, Activation, NoGainError, gain
+from keras_rwinit.theory._distributions import DISTRIBUTIONS
+
+pytestmark = pytest.mark.backends
+
+CLASSES = {RandomWalk: "relu", RandomWalkLinear: "linear", RandomWalkReLU: "relu", RandomWalkTanh: "tanh"}
+IDS = {
+    "random_walk": RandomWalk,
+    "random_walk_linear": RandomWalkLinear,
+    "random_walk_relu": RandomWalkReLU,
+    "random_walk_tanh": RandomWalkTanh,
+}
+LAWS = tuple(DISTRIBUTIONS)
+ROUNDING = 3e-7  # of a float32 kernel against the float64 one it was drawn as
+
+every_class = pytest.mark.parametrize("cls", list(CLASSES), ids=lambda cls: cls.__name__)
+every_law = pytest.mark.parametrize("law", LAWS)
+
+
+def draw(
+    initializer: keras.initializers.Initializer, shape: tuple[int, ...] = (6, 5), **kwargs: Any
+) -> Array:
+    return to_numpy(initializer(shape, **kwargs))
+
+
+def moments_in_standard_errors(kernel: Array, expected_gain: float, law: str) -> tuple[float, float, float]:
+    """How far mean, variance and fourth moment lie from the law's, in standard errors.
+
+    Of n independent entries of variance v, the mean has the standard error sqrt(v / n), and the
+    variance v sqrt((kurtosis - 1) / n). An orthogonal kernel's variance is the same in every draw.
+    """
+    fan_in, count = kernel.shape[0], kernel.size
+    entries = kernel.astype(np.float64).ravel() * np.sqrt(fan_in) / expected_gain
+    kurtosis = 3.0 + DISTRIBUTIONS[law].excess_kurtosis
+    variance_error = ROUNDING if law == "orthogonal" else np.sqrt((kurtosis - 1.0) / count)
+    fourth = entries**4
+    return (
+        entries.mean() * np.sqrt(count),
+        ((entries**2).mean() - 1.0) / variance_error,
+        (fourth.mean() - kurtosis) / (fourth.std() / np.sqrt(count)),
+    )
+
+
+@every_law
+@every_class
+def test_moments_are_those_of_the_law(cls: Any, law: str) -> None:
+    """80,000 entries, seed 3, four standard errors."""
+    kernel = draw(cls(distribution=law, seed=3), (400, 200))
+    deviations = moments_in_standard_errors(kernel, gain(CLASSES[cls], 400, None, law), law)
+    assert np.max(np.abs(deviations)) < 4.0
+
+
+@every_law
+@every_class
+def test_a_gain_two_percent_off_fails_the_test_of_moments(cls: Any, law: str) -> None:
+    right = gain(CLASSES[cls], 400, None, law)
+    for factor in (0.98, 1.02):
+        kernel = draw(cls(distribution=law, seed=3, gain=factor * right), (400, 200))
+        assert abs(moments_in_standard_errors(kernel, right, law)[1]) > 4.0
+
+
+@every_law
+@every_class
+@pytest.mark.parametrize(("fan_in", "depth"), [(32, None), (100, 50), (100, 1000)])
+def test_the_gain_is_exactly_the_computed_one(cls: Any, law: str, fan_in: int, depth: int | None) -> None:
+    """The same seed with gain 1 gives the standard draw: the ratio is the gain, entry by entry."""
+    kernel = draw(cls(distribution=law, depth=depth, seed=8), (fan_in, 7)).astype(np.float64)
+    unit = draw(cls(distribution=law, gain=1.0, seed=8), (fan_in, 7)).astype(np.float64)
+    expected = gain(CLASSES[cls], fan_in, depth, law)
+    np.testing.assert_allclose(kernel / unit, expected, rtol=ROUNDING)
+
+
+@every_law
+def test_variance_times_fan_in_is_the_gain_squared_in_a_uniform_or_orthogonal_kernel(law: str) -> None:
+    """Where one kernel shows it without noise: the uniform law's bound, an orthogonal kernel's norm."""
+    kernel = draw(RandomWalkReLU(law, gain=1.5, seed=1), (300, 300)).astype(np.float64)
+    if law == "orthogonal":
+        assert (kernel**2).mean() * 300 == pytest.approx(1.5**2, rel=ROUNDING)
+    bounds = {"uniform": np.sqrt(3.0), "truncated_normal": 2.0 / 0.87962566103423978}
+    if law in bounds:
+        reached = np.abs(kernel).max() * np.sqrt(300) / 1.5
+        assert bounds[law] * (1.0 - 1e-3) < reached < bounds[law] * (1.0 + ROUNDING)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_string_ids(name: str) -> None:
+    assert type(keras.initializers.get(name)) is IDS[name]
+    layer = keras.layers.Dense(40, kernel_initializer=name)
+    keras.utils.set_random_seed(2)
+    layer.build((None, 30))
+    keras.utils.set_random_seed(2)
+    np.testing.assert_array_equal(to_numpy(layer.kernel), draw(IDS[name](), (30, 40)))
+    np.testing.assert_array_equal(to_numpy(layer.bias), np.zeros(40))
+    assert issubclass(IDS[name], keras_rwinit.initializers.RandomWalk)
+
+
+@every_class
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
+def test_dtypes(cls: Any, dtype: str) -> None:
+    """Each is the float64 draw, rounded once; JAX without x64 makes float32 of float64."""
+    kernel = cls(seed=5)((7, 6), dtype=dtype)
+    made = keras.backend.standardize_dtype(kernel.dtype)
+    assert made == ("float32" if dtype == "float64" and BACKEND == "jax" else dtype)
+    precision = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 0.0}[made]
+    exact = gain(CLASSES[cls], 16 if cls is RandomWalkTanh else 7)
+    exact *= np.random.default_rng(5).standard_normal((7, 6)) / np.sqrt(7.0)
+    # One ulp of float64 for the order of the multiplications; half precision goes through float32.
+    np.testing.assert_allclose(to_numpy(kernel), exact, rtol=1.01 * precision + 1e-15, atol=1e-7)
+    assert keras.backend.standardize_dtype(cls(seed=5)((7, 6)).dtype) == keras.config.floatx()
+
+
+@every_class
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_kernels_are_floats(cls: Any, dtype: str) -> None:
+    with pytest.raises(ValueError, match=f"Kernels have a float dtype. Received: dtype='{dtype}'"):
+        cls()((4, 4), dtype=dtype)
+
+
+@every_class
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"distribution": "cauchy"},
+            "`distribution` must be one of normal, .*orthogonal. Received: 'cauchy'",
+        ),
+        ({"distribution": None}, "`distribution` must be one of .*Received: None"),
+        *(
+            ({"depth": depth}, "`depth` must be an integer of at least 1")
+            for depth in (0, -1, 1.5, True, "9")
+        ),
+        *(
+            ({"gain": value}, f"`gain` must be a finite number above 0. Received: gain={value!r}")
+            for value in (0, 0.0, -1, float("nan"), float("inf"), True, "1")
+        ),
+        *(
+            ({"seed": seed}, "`seed` must be an integer, a `keras.random.SeedGenerator` or None. Received")
+            for seed in ("a", True, 1.5)
+        ),
+        *(({"fan_in": fan_in}, "`fan_in` must be an integer of at least 1") for fan_in in (0, -4, 2.5, True)),
+    ],
+)
+def test_bad_arguments(cls: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments)
+
+
+@every_class
+@pytest.mark.parametrize("shape", [(), (3,), 3, None])
+def test_a_kernel_has_two_axes(cls: Any, shape: Any) -> None:
+    with pytest.raises(
+        ValueError, match="A kernel has at least two axes.*biases with 'zeros'. Received: shape="
+    ):
+        cls()(shape)
+
+
+@every_class
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (3, -1), (3.0, 2), (None, 2)])
+def test_every_axis_has_a_positive_length(cls: Any, shape: Any) -> None:
+    with pytest.raises(ValueError, match="`shape` must .*at least 1. Received: shape="):
+        cls()(shape)
+
+
+@pytest.mark.parametrize("activation", ["sotfmax", "", 3, object(), ["relu"]])
+def test_an_unknown_activation(activation: Any) -> None:
+    with pytest.raises(ValueError, match="`activation` must be the name of an element-wise activation"):
+        RandomWalk(activation)
+
+
+@pytest.mark.parametrize("activation", ["softmax", keras.activations.softmax, keras.activations.log_softmax])
+def test_an_activation_across_units_has_no_gain(activation: Any) -> None:
+    with pytest.raises(ValueError, match="must act element by element.*linear gain there"):
+        RandomWalk(activation)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (keras.activations.relu, "relu"),
+        (keras.activations.tanh, "tanh"),
+        (None, "linear"),
+        (keras.layers.LeakyReLU(0.1), "leaky_relu(0.1)"),
+        (keras.layers.ELU(2.0), "elu(2.0)"),
+        (keras.layers.Activation("selu"), "selu"),
+        (ACTIVATIONS["tanh"], "tanh"),
+        ("leaky_relu(0.1)", "leaky_relu(0.1)"),
+    ],
+)
+def test_forms_of_an_activation_of_the_table(activation: Any, name: str) -> None:
+    assert RandomWalk(activation, depth=20)._computed_gain(100) == gain(name, 100, 20)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (lambda a: np.tanh(a), "tanh"),
+        (lambda a: keras.ops.tanh(a), "tanh"),
+        (lambda a: keras.ops.maximum(a, 0.25 * a), "leaky_relu(0.25)"),
+        (Activation("mine", lambda a: np.where(a > 0, a, np.expm1(a))), "elu"),
+        (keras.layers.ReLU(negative_slope=0.1), "leaky_relu(0.1)"),
+    ],
+    ids=["numpy", "keras.ops", "kinked", "theory", "layer"],
+)
+def test_forms_of_an_activation_outside_the_table(activation: Any, name: str) -> None:
+    """Numerical derivatives and, for two slopes, the expansion in 1 / width in place of the exact gain."""
+    initializer = RandomWalk(activation, depth=20)
+    assert initializer._computed_gain(100) == pytest.approx(gain(name, 100, 20), rel=1e-3)
+    assert draw(initializer).shape == (6, 5)
+
+
+@pytest.mark.parametrize("depth", [None, 100, 1000])
+def test_an_activation_without_a_gain_says_what_to_use_instead(depth: int | None) -> None:
+    with pytest.raises(NoGainError, match="gelu .*Use relu or leaky_relu.*or pass `gain=`"):
+        RandomWalk("gelu", depth=depth)((100, 100))
+    assert draw(RandomWalk("gelu", depth=depth, gain=1.4)).shape == (6, 5)
