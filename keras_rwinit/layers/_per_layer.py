@@ -17,7 +17,7 @@ class PerLayerRegularizer(keras.regularizers.Regularizer):
         self.regularizer = regularizer
 
     def __call__(self, stacked: Any) -> Any:
-        return keras.ops.sum(keras.ops.vectorized_map(self.regularizer, stacked))
+        return keras.ops.sum(keras.ops.vectorized_map(self.regularizer, keras.ops.convert_to_tensor(stacked)))
 
 
 class PerLayerConstraint(keras.constraints.Constraint):
@@ -27,4 +27,4 @@ class PerLayerConstraint(keras.constraints.Constraint):
         self.constraint = constraint
 
     def __call__(self, stacked: Any) -> Any:
-        return keras.ops.vectorized_map(self.constraint, stacked)
+        return keras.ops.vectorized_map(self.constraint, keras.ops.convert_to_tensor(stacked))
