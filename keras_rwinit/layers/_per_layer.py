@@ -10,6 +10,14 @@ import keras
 __all__ = ["PerLayerConstraint", "PerLayerRegularizer"]
 
 
+def map_layers(function: Callable[[Any], Any], stacked: Any) -> Any:
+    """`function` of every layer's weight, stacked again."""
+    stacked = keras.ops.convert_to_tensor(stacked)
+    if keras.backend.backend() == "torch":  # whose vmap refuses the in-place sums of Keras's regularizers
+        return keras.ops.stack([function(weight) for weight in stacked])
+    return keras.ops.vectorized_map(function, stacked)
+
+
 class PerLayerRegularizer(keras.regularizers.Regularizer):
     """Sum over the layers of a stacked weight of `regularizer` of each."""
 
@@ -17,7 +25,7 @@ class PerLayerRegularizer(keras.regularizers.Regularizer):
         self.regularizer = regularizer
 
     def __call__(self, stacked: Any) -> Any:
-        return keras.ops.sum(keras.ops.vectorized_map(self.regularizer, keras.ops.convert_to_tensor(stacked)))
+        return keras.ops.sum(map_layers(self.regularizer, stacked))
 
 
 class PerLayerConstraint(keras.constraints.Constraint):
@@ -27,4 +35,4 @@ class PerLayerConstraint(keras.constraints.Constraint):
         self.constraint = constraint
 
     def __call__(self, stacked: Any) -> Any:
-        return keras.ops.vectorized_map(self.constraint, keras.ops.convert_to_tensor(stacked))
+        return map_layers(self.constraint, stacked)

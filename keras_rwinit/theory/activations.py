@@ -315,7 +315,12 @@ def activation_of(name: str, function: Function) -> Activation:
         with np.errstate(all="ignore"):
             below, above = np.asarray(function(np.outer([-1.0, 1.0], magnitudes)), np.float64) / magnitudes
         slopes = 0.0 - float(below[20]), float(above[20])
-        linear = np.allclose(below, -slopes[0], 1e-6, 1e-9) and np.allclose(above, slopes[1], 1e-6, 1e-9)
+        linear = any(slopes) and bool(np.isfinite(slopes).all())
+        linear = (
+            linear
+            and np.allclose(below, -slopes[0], 1e-6, 1e-9)
+            and np.allclose(above, slopes[1], 1e-6, 1e-9)
+        )
     except Exception:  # a callable that fails on arrays is told so when its moments are taken
         linear = False
     if not linear:
