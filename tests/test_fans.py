@@ -13,7 +13,7 @@ from keras_rwinit._fans import assemble_kernel, fan_in_axes, layer_being_built
 from keras_rwinit.initializers import RandomWalk, RandomWalkReLU
 from keras_rwinit.theory import gain
 
-pytestmark = pytest.mark.backends
+backends = pytest.mark.backends  # where a back end's layers take part
 
 layers = keras.layers
 GAIN = 1.25
@@ -40,6 +40,11 @@ CASES = {
         [(0, 1, 2)],
     ),
     "Conv3D": (lambda init: layers.Conv3D(6, 2, kernel_initializer=init), (5, 5, 5, 3), [(0, 1, 2, 3)]),
+    "Conv2DTranspose": (
+        lambda init: layers.Conv2DTranspose(6, 3, kernel_initializer=init),
+        (9, 9, 4),
+        [(0, 1, 3)],
+    ),
     "DepthwiseConv1D": (
         lambda init: layers.DepthwiseConv1D(3, depth_multiplier=2, depthwise_initializer=init),
         (9, 4),
@@ -99,6 +104,7 @@ def assert_isometry(matrix: Array) -> None:
     assert (matrix**2).mean() * fan_in == pytest.approx(GAIN**2, rel=1e-6)
 
 
+@backends
 @pytest.mark.parametrize("case", CASES)
 def test_orthogonal_kernels_are_isometries_from_fan_in_to_fan_out(case: str) -> None:
     make, shape, contracted = CASES[case]
@@ -124,6 +130,7 @@ def test_the_computed_gain_is_that_of_the_fan_in(case: str) -> None:
         np.testing.assert_allclose(kernel / unit, gain("relu", fan_in), rtol=1e-6)
 
 
+@backends
 @pytest.mark.parametrize("attention", [layers.MultiHeadAttention, layers.GroupQueryAttention])
 def test_attention(attention: Any) -> None:
     """Queries, keys and values sum over the features; the output over heads and their features."""
@@ -139,6 +146,7 @@ def test_attention(attention: Any) -> None:
     assert_isometry(as_matrix(kernels[3], (0, 1)))
 
 
+@backends
 def test_layers_within_layers() -> None:
     """The initializer sees the innermost layer that is being built."""
     inner = layers.DepthwiseConv2D(3, depthwise_initializer=initializer())
@@ -166,6 +174,7 @@ def test_a_given_fan_in(shape: tuple[int, ...], fan_in: int | None, axes: tuple[
     assert_isometry(as_matrix(to_numpy(initializer(fan_in=fan_in)(shape)), axes))
 
 
+@backends
 def test_a_given_fan_in_goes_before_the_layer() -> None:
     layer = layers.DepthwiseConv2D(3, depthwise_initializer=initializer(fan_in=36))
     layer.build((None, 9, 9, 4))
@@ -220,6 +229,7 @@ def test_a_gain_is_computed_once(activation: Any, monkeypatch: pytest.MonkeyPatc
     RandomWalk.from_config(again.get_config())((3, 3))
 
 
+@backends
 def test_a_shape_may_be_that_of_a_variable() -> None:
     """TensorFlow's variables have a `TensorShape`, PyTorch's a `torch.Size`."""
     layer = layers.Dense(3)

@@ -14,7 +14,7 @@ from keras_rwinit.initializers import RandomWalk, RandomWalkLinear, RandomWalkRe
 from keras_rwinit.theory import ACTIVATIONS, Activation, NoGainError, gain
 from keras_rwinit.theory._distributions import DISTRIBUTIONS
 
-pytestmark = pytest.mark.backends
+backends = pytest.mark.backends  # not where the numbers are NumPy's
 
 CLASSES = {RandomWalk: "relu", RandomWalkLinear: "linear", RandomWalkReLU: "relu", RandomWalkTanh: "tanh"}
 IDS = {
@@ -54,6 +54,7 @@ def moments_in_standard_errors(kernel: Array, expected_gain: float, law: str) ->
     )
 
 
+@backends
 @every_law
 @every_class
 def test_moments_are_those_of_the_law(cls: Any, law: str) -> None:
@@ -95,6 +96,7 @@ def test_variance_times_fan_in_is_the_gain_squared_in_a_uniform_or_orthogonal_ke
         assert bounds[law] * (1.0 - 1e-3) < reached < bounds[law] * (1.0 + ROUNDING)
 
 
+@backends
 @pytest.mark.parametrize("name", IDS)
 def test_string_ids(name: str) -> None:
     assert type(keras.initializers.get(name)) is IDS[name]
@@ -107,6 +109,7 @@ def test_string_ids(name: str) -> None:
     assert issubclass(IDS[name], keras_rwinit.initializers.RandomWalk)
 
 
+@backends
 @every_class
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
@@ -123,6 +126,7 @@ def test_dtypes(cls: Any, dtype: str) -> None:
     assert keras.backend.standardize_dtype(cls(seed=5)((7, 6)).dtype) == keras.config.floatx()
 
 
+@backends
 @every_class
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
 def test_kernels_are_floats(cls: Any, dtype: str) -> None:
@@ -159,6 +163,7 @@ def test_bad_arguments(cls: Any, arguments: dict[str, Any], message: str) -> Non
         cls(**arguments)
 
 
+@backends
 @every_class
 @pytest.mark.parametrize("shape", [(), (3,), 3, None])
 def test_a_kernel_has_two_axes(cls: Any, shape: Any) -> None:
@@ -187,6 +192,7 @@ def test_an_activation_across_units_has_no_gain(activation: Any) -> None:
         RandomWalk(activation)
 
 
+@backends
 @pytest.mark.parametrize(
     ("activation", "name"),
     [
@@ -204,6 +210,7 @@ def test_forms_of_an_activation_of_the_table(activation: Any, name: str) -> None
     assert RandomWalk(activation, depth=20)._computed_gain(100) == gain(name, 100, 20)
 
 
+@backends
 @pytest.mark.parametrize(
     ("activation", "name"),
     [

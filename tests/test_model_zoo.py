@@ -16,7 +16,7 @@ from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
 from keras_rwinit.theory import NoGainError, gain
 
-pytestmark = pytest.mark.backends
+backends = pytest.mark.backends  # where a back end takes part
 
 X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
 both_forms = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "plain"])
@@ -31,6 +31,7 @@ def kernels_of(model: keras.Model) -> list[Array]:
     return [weight for weight in by_layer(model) if weight.ndim == 2]
 
 
+@backends
 @both_forms
 def test_layers_and_names(stacked: bool) -> None:
     for _ in range(2):  # the names do not count up from model to model
@@ -47,6 +48,7 @@ def test_layers_and_names(stacked: bool) -> None:
     assert small(name="mine", stacked=stacked).name == "mine"
 
 
+@backends
 @both_forms
 def test_thousand_layers_within_the_recursion_limit(stacked: bool) -> None:
     limit = sys.getrecursionlimit()
@@ -63,6 +65,7 @@ def test_parameters_are_counted_without_building(depth: int, stacked: bool) -> N
     assert model_zoo.count_parameters(depth, 20, 20, 3) == model.count_params()
 
 
+@backends
 @both_forms
 @pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform", "orthogonal"])
 def test_gains(distribution: str, stacked: bool) -> None:
@@ -93,6 +96,7 @@ def test_gains_of_ones_own(stacked: bool) -> None:
     np.testing.assert_allclose(follows[0], 1.5 * unit[0], rtol=1e-6)
 
 
+@backends
 @both_forms
 def test_seeds(stacked: bool) -> None:
     def kernels(**arguments: Any) -> list[Array]:
@@ -111,6 +115,7 @@ def test_seeds(stacked: bool) -> None:
         np.testing.assert_array_equal(kernel, again)
 
 
+@backends
 @both_forms
 @pytest.mark.parametrize("initializer", ["glorot_uniform", keras.initializers.HeNormal(seed=7), "zeros"])
 def test_other_initializers(initializer: Any, stacked: bool) -> None:
@@ -146,6 +151,7 @@ def test_the_classifier(stacked: bool) -> None:
     )
 
 
+@backends
 @both_forms
 def test_images_are_flattened(stacked: bool) -> None:
     images = np.random.default_rng(1).standard_normal((3, 28, 28)).astype(np.float32)
@@ -156,6 +162,7 @@ def test_images_are_flattened(stacked: bool) -> None:
     np.testing.assert_allclose(run(model, images), run(flat, images.reshape(3, 784)), rtol=1e-5, atol=1e-6)
 
 
+@backends
 @both_forms
 @pytest.mark.parametrize(("dtype", "compute"), [("mixed_bfloat16", "bfloat16"), ("float16", "float16")])
 def test_dtypes(dtype: str, compute: str, stacked: bool) -> None:
@@ -167,6 +174,7 @@ def test_dtypes(dtype: str, compute: str, stacked: bool) -> None:
     np.testing.assert_allclose(run(model, X), exact, atol=0.05 * np.abs(exact).max())
 
 
+@backends
 @both_forms
 @pytest.mark.parametrize(
     "activation", [keras.layers.LeakyReLU(0.1), keras.activations.tanh, lambda a: keras.ops.tanh(a)]

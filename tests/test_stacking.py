@@ -29,6 +29,7 @@ from keras_rwinit import model_zoo
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 pytestmark = pytest.mark.backends
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="compiles for seconds elsewhere")
 
 layers, regularizers, constraints = keras.layers, keras.regularizers, keras.constraints
 
@@ -63,6 +64,7 @@ def test_both_forms_are_one_network(depth: int, activation: str, distribution: s
         assert relative_error(of_stacked[3], np.stack(of_plain[3:-3:2])) < 1e-4
 
 
+@tensorflow_only
 def test_both_forms_are_one_network_of_two_hundred_layers() -> None:
     stacked, plain = (small_mlp(200, "relu", stacked=form) for form in (True, False))
     for one, other in zip(by_layer(stacked), by_layer(plain), strict=True):
