@@ -19,6 +19,7 @@ with silenced_imports() if running_as_command() else contextlib.nullcontext():
 
 from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
+from .initialization import InitializationReport, initialize
 from .theory import (
     NoGainError,
     WalkPrediction,
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GradientWalk",
+    "InitializationReport",
     "NoGainError",
     "WalkPrediction",
     "__version__",
     "data",
     "gain",
     "gradient_walk",
+    "initialize",
     "initializers",
     "layers",
     "model_zoo",

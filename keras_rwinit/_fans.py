@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["assemble_kernel", "fan_in_axes", "layer_being_built"]
+__all__ = ["TRANSPOSED", "assemble_kernel", "fan_in_axes", "layer_being_built"]
 
 
-_TRANSPOSED = (
+TRANSPOSED = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
@@ -64,7 +64,7 @@ def fan_in_axes(
         )
     if isinstance(layer, keras.layers.EinsumDense):
         return _contracted_axes(layer.equation, axes)
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         return (*axes[:-2], axes[-1])  # their kernels have the outputs before the inputs
     if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
         return axes[:-2]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["held", "new_folder", "write_atomically", "write_json"]
+__all__ = ["check_new", "held", "new_folder", "write_atomically", "write_json"]
 
 _PARTIAL = ".partial-"
 
@@ -47,6 +47,12 @@ def new_folder(path: Path | None, parent: Path, prefix: str) -> Path:
             f"Cannot write to {error.filename or path}: {error.strerror}. Choose another --output."
         ) from error
     raise AssertionError("unreachable: itertools.count does not end")
+
+
+def check_new(path: Path) -> None:
+    """ValueError if `path` exists."""
+    if path.exists():
+        raise ValueError(f"{path} exists, and nothing is overwritten. Choose another one.")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from . import data
-from ._files import new_folder, write_json
+from ._files import check_new, new_folder, write_json
 from ._jobs import Settings, TrainingRun
+from ._options import (
+    INTEGER,
+    NUMBER,
+    Activation,
+    Depth,
+    Distribution,
+    JsonOutput,
+    Samples,
+    Seed,
+    Width,
+    console,
+    plain_errors,
+)
 from .models.model_zoo import deep_mlp, presets
-from .theory import DISTRIBUTIONS, plan_width, predict_walk, simulate_walk
 from .theory import gain as computed_gain
+from .theory import plan_width, predict_walk, simulate_walk
 from .theory._checks import check_count, check_positive
 
 __all__ = ["app", "main"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class _Commands(typer.core.TyperGroup):
@@ -58,49 +65,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
 main_job = presets["digits_tanh_1000"]
-
-
-def _number(kind: type[Any], name: str) -> dict[str, Any]:
-    """Arguments of `typer.Option` for a number, whose message names what was received."""
-
-    def parse(text: Any) -> Any:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise typer.BadParameter(f"it must be {name}. Received: {text}") from error
-
-    return {"parser": parse, "metavar": name.split()[-1].upper()}
-
-
-_INTEGER, _NUMBER = _number(int, "an integer"), _number(float, "a number")
-
-Activation = Annotated[str, typer.Option(help="Of the hidden layers, as in leaky_relu(0.1).")]
-Width = Annotated[int, typer.Option(**_INTEGER, help="Units of a hidden layer.")]
-Depth = Annotated[int, typer.Option(**_INTEGER, help="Number of hidden layers.")]
-Distribution = Annotated[str, typer.Option(help=f"Of the kernels: {', '.join(DISTRIBUTIONS)}.")]
-Seed = Annotated[int, typer.Option(**_INTEGER, help="Of everything that is drawn.")]
-JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file to write the result to.")]
-Samples = Annotated[int, typer.Option(**_INTEGER, help="Networks to simulate as a check; 0 for none.")]
-
-
-def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """One line and exit code 2 for what a user can put right; 130 for Ctrl-C."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, ImportError, OSError, MemoryError) as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            typer.echo(f"keras-rwinit: {message}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as interrupt:
-            typer.echo("keras-rwinit: interrupted", err=True)
-            raise typer.Exit(130) from interrupt
-
-    return wrapped
 
 
 def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path | None) -> None:
@@ -114,11 +79,6 @@ def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path
         table.add_row(f"[bold]{key}", value)
     console.print(f"[italic]{title}", highlight=False)
     console.print(table, highlight=False)
-
-
-def _check_new(output: Path | None) -> None:
-    if output is not None and output.exists():
-        raise ValueError(f"{output} exists, and nothing is overwritten. Choose another --output.")
 
 
 def _simulated(
@@ -139,12 +99,12 @@ def _simulated(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def gain(
     activation: Activation = "relu",
     width: Width = 100,
     depth: Annotated[
-        int | None, typer.Option(**_INTEGER, help="Number of hidden layers; very many if left out.")
+        int | None, typer.Option(**INTEGER, help="Number of hidden layers; very many if left out.")
     ] = None,
     distribution: Distribution = "normal",
     refine: Annotated[bool, typer.Option(help="Polish with the exact simulation.")] = False,
@@ -153,7 +113,8 @@ def gain(
     output: JsonOutput = None,
 ) -> None:
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
-    _check_new(output)
+    if output is not None:
+        check_new(output)
     check_count("seed", seed, minimum=0)
     value = computed_gain(activation, width, depth, distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
@@ -181,15 +142,15 @@ def gain(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def plan(
     depth: Depth = 1000,
     spread: Annotated[
         float | None,
-        typer.Option(**_NUMBER, help="Nats: print the smallest width whose log-norm spreads by no more."),
+        typer.Option(**NUMBER, help="Nats: print the smallest width whose log-norm spreads by no more."),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(**_INTEGER, help="Units of a hidden layer: print what to expect of it.")
+        int | None, typer.Option(**INTEGER, help="Units of a hidden layer: print what to expect of it.")
     ] = None,
     activation: Activation = "relu",
     distribution: Distribution = "normal",
@@ -198,7 +159,8 @@ def plan(
     output: JsonOutput = None,
 ) -> None:
     """Print the width a spread asks for, or the spread a width gives, before training."""
-    _check_new(output)
+    if output is not None:
+        check_new(output)
     check_count("seed", seed, minimum=0)
     if (spread is None) == (width is None):
         raise ValueError(
@@ -240,7 +202,7 @@ def plan(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def train(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = main_job.recipe.dataset,
@@ -260,14 +222,14 @@ def train(
     no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
     optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = main_job.recipe.optimizer,
     learning_rate: Annotated[
-        float | None, typer.Option(**_NUMBER, help="0.03 / depth, at most 0.001, if left out.")
+        float | None, typer.Option(**NUMBER, help="0.03 / depth, at most 0.001, if left out.")
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
     ] = main_job.recipe.cosine_decay,
-    batch: Annotated[int, typer.Option(**_INTEGER, help="Examples a step.")] = main_job.recipe.batch_size,
+    batch: Annotated[int, typer.Option(**INTEGER, help="Examples a step.")] = main_job.recipe.batch_size,
     epochs: Annotated[
-        int, typer.Option(**_INTEGER, help="Passes over the training set.")
+        int, typer.Option(**INTEGER, help="Passes over the training set.")
     ] = main_job.recipe.epochs,
     seed: Seed = 0,
     output: Annotated[

@@ -2,19 +2,23 @@ r"""The gradient's walk, measured: `ln|delta|` at every layer of a model, exampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import dataclasses
+import io
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ._autodiff import double_precision, gradients, in_double_precision
-from ._chain import chain_of
-from .layers import DenseStack
-from .layers.dense_stack import run_stack
-from .theory._checks import check_real
+from ._files import check_new, write_json
+from ._graph import trace
+from ._objective import check_examples, make_objective
+from ._observation import observe
+from ._positions import positions_of
+from ._prediction import predict_for
+from .theory import WalkPrediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,25 +27,49 @@ __all__ = ["GradientWalk", "gradient_walk"]
 
 Array = NDArray[np.float64]
 
-_SEED = 1412_6558
-_PASSED_BY = (keras.layers.Flatten, keras.layers.Dropout)
+LIMIT = float(np.log(1e4))
+"""Nats of `ln|delta|`, relative to the last hidden layer, beyond which a gradient has vanished or exploded.
+
+The order of the factor 1.7e4 between two layers' gradients with which He et al., arXiv:1502.01852, section
+2.2, explain that a network stops learning.
+"""
+
+_MOST_ROWS = 24
+_FORMAT = "keras_rwinit.GradientWalk/1"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class GradientWalk:
-    """What `gradient_walk` measured.
+    """What `gradient_walk` measured; all logarithms are natural, all norms Euclidean.
 
     Args:
-        layer_names: One name a hidden layer, the first hidden layer first; layer k of a `DenseStack`
-            called s is `s[k]`.
-        backward: `ln|delta|` of the gradient at each layer's pre-activations, natural logarithm,
-            shape (examples, layers). -inf where the gradient is zero.
-        forward: `ln|h|` of each layer's activations, same shape.
+        layer_names: One name a layer, in the order in which the model applies them; layer k of a
+            `DenseStack` called s is `s[k]`, the second call of a shared layer t is `t#2`.
+        backward: `ln|delta|` of the gradient at each layer's pre-activations, in nats, shape (examples,
+            layers). -inf where the gradient is zero.
+        forward: `ln|h|` of each layer's output, after its own activation, same shape.
+        weight_gradient: ln of the norm of each kernel's gradient of the mean loss, shape (layers,); nan
+            where a layer's kernel cannot be told. For a shared layer that of all its calls.
+        dead: Share of each layer's units that are dead or saturated for every example of the batch: no
+            gradient, or a slope of at most 1 % of the activation's steepest. Shape (layers,).
+        prediction: What `predict_walk` says of a chain of Dense layers with the gains its kernels have;
+            None for models of another kind.
+        dtype: What the model was computed in.
     """
 
     layer_names: tuple[str, ...]
     backward: Array
     forward: Array
+    weight_gradient: Array
+    dead: Array
+    prediction: WalkPrediction | None = None
+    dtype: str = "float64"
+
+    @property
+    def relative(self) -> Array:
+        """`ln(|delta_d| / |delta_last|)`, shape (examples, layers); nan where both are zero."""
+        with np.errstate(invalid="ignore"):  # -inf - (-inf), of a gradient that is dead throughout
+            return np.asarray(self.backward - self.backward[:, -1:])
 
     @property
     def drift(self) -> float:
@@ -49,156 +77,222 @@ class GradientWalk:
 
         -inf or nan where the gradient of some example is dead.
         """
-        with np.errstate(invalid="ignore"):  # -inf - (-inf), of a gradient that is dead throughout
-            total = (self.backward[:, 0] - self.backward[:, -1]).mean()
-        return float(total / max(len(self.layer_names) - 1, 1))
+        return float(self.relative[:, 0].mean() / max(len(self.layer_names) - 1, 1))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the examples of `ln(|delta_1| / |delta_last|)`, in nats.
+
+        That of one network; `prediction.std` is over networks. nan where the gradient of some example
+        is dead.
+        """
+        total = self.relative[:, 0]
+        return float(total.std()) if np.isfinite(total).all() else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """In words: fine, or dead, vanishing or exploding, and from which layer on, seen from the output.
+
+        Dead: the gradient of at least half of the examples is zero. Vanishing and exploding: its mean
+        log-norm is more than ln(10,000) = 9.2 nats below or above that of the last hidden layer
+        (after He et al., arXiv:1502.01852, section 2.2, who found a network to stop learning at a factor
+        of 17,000).
+        """
+        count = len(self.layer_names)
+        for layer in reversed(range(count)):
+            values = self.relative[:, layer]
+            lost = ~np.isfinite(self.backward[:, layer])
+            word = ""
+            if lost.mean() >= 0.5:
+                word = "dead"
+            else:
+                mean = values[~lost].mean()
+                word = "vanishing" if mean < -LIMIT else "exploding" if mean > LIMIT else ""
+            if word:
+                return f"{word} from {self.layer_names[layer]} (layer {layer + 1} of {count}) on"
+        return "fine"
+
+    def summary(self) -> str:
+        """A table as text: what was measured at each layer, at most two dozen of them, and the verdict."""
+        from rich.console import Console
+        from rich.table import Table
+
+        count = len(self.layer_names)
+        table = Table(
+            title=f"Gradient's walk over {count:,} layers, {len(self.backward):,} examples: {self.verdict}"
+        )
+        for column in ("layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"):
+            table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+        for layer in np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int)):
+            predicted = "-"
+            if self.prediction is not None:
+                predicted = f"{self.prediction.mean[layer]:.2f} ± {self.prediction.std[layer]:.2f}"
+            table.add_row(
+                self.layer_names[layer],
+                f"{self.relative[:, layer].mean():.2f}",
+                predicted,
+                f"{self.forward[:, layer].mean():.2f}",
+                f"{self.weight_gradient[layer]:.2f}",
+                f"{self.dead[layer]:.0%}",
+            )
+        table.caption = f"drift {self.drift:+.4f} nats a layer, spread {self.spread:.3f} nats, {self.dtype}"
+        console = Console(file=io.StringIO(), width=110)
+        console.print(table)
+        return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything measured and derived, as lists and numbers."""
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "verdict": self.verdict,
+            "drift": self.drift,
+            "spread": self.spread,
+            "dtype": self.dtype,
+            "layer_names": list(self.layer_names),
+        }
+        for name in ("backward", "forward", "weight_gradient", "dead"):
+            content[name] = getattr(self, name).tolist()
+        content["prediction"] = None
+        if self.prediction is not None:
+            content["prediction"] = {
+                key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in vars(self.prediction).items()
+            }
+        return content
+
+    def save(self, path: str | Path) -> None:
+        """Writes a new JSON file; numbers that are not finite are the strings "-inf", "inf" and "nan".
+
+        Raises:
+            ValueError: The file exists: nothing is overwritten.
+        """
+        path = Path(path)
+        check_new(path)
+        write_json(path, _spelled_out(self.to_dict()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> GradientWalk:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: The file holds no walk.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(content["format"])
+            arrays = [_array(content[name]) for name in ("backward", "forward", "weight_gradient", "dead")]
+            prediction = content["prediction"]
+            if prediction is not None:
+                prediction = WalkPrediction(
+                    float(prediction["gain"]),
+                    _array(prediction["mean"]),
+                    _array(prediction["std"]),
+                    float(prediction["dead_probability"]),
+                )
+            return cls(tuple(content["layer_names"]), *arrays, prediction, content["dtype"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws each example's walk; see `keras_rwinit.plots.plot_walk`."""
+        """Draws each example's walk, their mean and the predicted band; see `keras_rwinit.plots.plot_walk`."""
         from .plots import plot_walk
 
-        return plot_walk(self, ax=ax)
+        return plot_walk(self, self.prediction, ax=ax)
+
+
+def _spelled_out(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _spelled_out(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_spelled_out(value) for value in content]
+    return str(content) if isinstance(content, float) and not np.isfinite(content) else content
+
+
+def _array(content: Any) -> Array:
+    return np.asarray(content, dtype=object).astype(np.float64)
 
 
 def gradient_walk(
-    model: keras.Model, x: ArrayLike, y: ArrayLike | None = None, loss: Any = None
+    model: keras.Model, x: Any, y: Any = None, loss: Any = None, *, training: bool = False
 ) -> GradientWalk:
-    r"""Measures the log-norm of the back-propagated gradient at every hidden layer of a model.
+    r"""Measures the log-norm of the back-propagated gradient at every layer of a model that has a kernel.
 
     For every example, `delta_d` is the gradient of that example's loss with respect to the
-    pre-activations of layer d, by the back end's automatic differentiation in float64. Nothing of the
-    model is changed.
+    pre-activations of layer d, by the back end's automatic differentiation in float64 (or, where a layer
+    cannot compute in float64, in the model's own dtype). `Dense`, convolutions of every kind, `EinsumDense`
+    and attention are seen at their pre-activations, a `DenseStack` layer by layer; layers of other kinds
+    (recurrent, `TimeDistributed`, your own) at their output. The layers whose outputs no other kernel uses
+    are output layers and not measured, unless there are no others.
+
+    Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
+    model runs once, forward and back, operation by operation.
 
     Args:
-        model: A built chain of `Dense` and `DenseStack` layers (with `Flatten` and `Dropout` between
-            them passed by as at inference): a `Sequential`, functional or `DeepSequential` model.
-            The last Dense layer is the output layer and not measured.
-        x: Inputs, shape (examples, ...), finite.
-        y: Targets. `None`: the gradient of a random direction of the output, the same direction for
-            every example, instead of a loss's.
-        loss: Keras loss or its name. `None`: the one the model was compiled with.
+        model: A built Keras model of any kind.
+        x: Inputs, in the structure the model takes, shape (examples, ...), finite.
+        y: Targets, in the structure of the outputs. `None`: the gradient of a random direction of the
+            outputs, the same direction for every example, instead of a loss's.
+        loss: Keras loss or its name, or one for each output. `None`: what the model was compiled with.
+        training: Whether the model runs as in training: batch normalisation by the batch, and dropout.
+            `delta` of an example is then part of a gradient that other examples take part in.
 
     Returns:
         A `GradientWalk`.
 
     Raises:
-        ValueError: The model is not built or not such a chain, `x` is empty or not finite, or there
-            are targets and no loss.
+        ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
+            model, there are targets and no loss, or they do not fit it.
 
     Example:
         >>> import numpy as np
         >>> from keras_rwinit import gradient_walk, model_zoo
         >>> model = model_zoo.deep_mlp(depth=50, width=100, seed=0)
         >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 784)))
-        >>> walk.backward.shape
-        (4, 50)
+        >>> walk.backward.shape, walk.verdict
+        ((4, 50), 'fine')
     """
-    inputs = np.asarray(check_real("x", x), np.float64)
-    layers = [layer for layer in chain_of(model) if not isinstance(layer, _PASSED_BY)]
-    expected = tuple(model.input_shape[1:])
-    sizes = zip(expected, inputs.shape[1:], strict=False)
-    if inputs.ndim != len(expected) + 1 or any(size not in (None, given) for size, given in sizes):
-        shape = ", ".join(["examples", *map(str, expected)])
-        raise ValueError(
-            f"`x` must have the shape of the model's inputs, ({shape}). Received: shape {inputs.shape}"
-        )
-    examples = len(inputs)
-    with double_precision():
-        *hidden, output = [_Weights.of(layer) for layer in layers]
-        if not hidden:
-            raise ValueError(
-                "There is no hidden layer to measure: the model needs at least two Dense layers. "
-                f"Received: model={model.name!r}"
-            )
-        h = keras.ops.convert_to_tensor(inputs.reshape(examples, -1), dtype="float64")
-        objective = _objective(model, y, loss, examples, output.units)
-
-        def loss_of(taps: Sequence[Any]) -> Any:
-            signal = h
-            for weights, tap in zip(hidden, taps, strict=True):
-                signal = weights.apply(signal, tap)
-            return objective(output.apply(signal))
-
-        deltas = gradients(loss_of, [np.zeros((len(w.kernels), examples, w.units)) for w in hidden])
-        states = [h := single.apply(h) for weights in hidden for single in weights.split()]
-        forward = [_log_norm(np.asarray(keras.ops.convert_to_numpy(state))) for state in states]
+    check_model(model)
+    inputs, examples = check_examples("x", x)
+    check_shapes(model, inputs)
+    objective = make_objective(model, y, loss, examples)
+    observations, dtype = observe(model, inputs, objective, training)
+    positions, _ = positions_of(trace(model, inputs))
+    last = {(id(p.step.operation), p.call) for p in positions if not p.followed}
+    hidden = [seen for seen in observations if (id(seen.site.layer), seen.site.call) not in last]
+    hidden = hidden or observations
+    if not hidden:
+        raise ValueError(f"The model has no layer with a kernel to measure. Received: model={model.name!r}")
+    prediction = predict_for(positions)
     return GradientWalk(
-        tuple(name for weights in hidden for name in weights.names),
-        np.concatenate([_log_norm(delta) for delta in deltas]).T,
-        np.stack(forward, axis=1),
+        tuple(seen.site.name for seen in hidden),
+        np.stack([seen.backward for seen in hidden], axis=1),
+        np.stack([seen.forward for seen in hidden], axis=1),
+        np.array([seen.weight_gradient for seen in hidden]),
+        np.array([seen.dead for seen in hidden]),
+        prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
+        dtype,
     )
 
 
-def _log_norm(vectors: Array) -> Array:
-    """Natural logarithm of the Euclidean norm along the last axis; -inf at zero."""
-    largest = np.abs(vectors).max(axis=-1, keepdims=True)
-    scaled = vectors / np.where(largest > 0.0, largest, 1.0)  # whose squares stay within the floats
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.linalg.norm(scaled, axis=-1)) + np.log(largest[..., 0]))
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Float64 copies of one Dense layer's weights, or of all the layers' of one DenseStack."""
-
-    names: tuple[str, ...]
-    kernels: Any
-    biases: Any
-    activation: Callable[[Any], Any]
-
-    @classmethod
-    def of(cls, layer: keras.layers.Layer) -> _Weights:
-        if type(layer) not in (keras.layers.Dense, DenseStack):
-            raise ValueError(
-                "gradient_walk measures chains of Dense and DenseStack layers. "
-                f"Received: layer {layer.name!r} of type {type(layer).__name__}"
-            )
-        stacked = isinstance(layer, DenseStack)
-
-        def copy(weight: Any) -> Any:
-            values = keras.ops.convert_to_numpy(weight).astype(np.float64)
-            return keras.ops.convert_to_tensor(values if stacked else values[None], "float64")
-
-        kernels = copy(layer.kernel)
-        biases = keras.ops.zeros(kernels.shape[::2], "float64") if layer.bias is None else copy(layer.bias)
-        names = [f"{layer.name}[{d}]" for d in range(layer.depth)] if stacked else [layer.name]
-        return cls(tuple(names), kernels, biases, in_double_precision(layer.activation))
-
-    @property
-    def units(self) -> int:
-        return int(self.kernels.shape[-1])
-
-    def split(self) -> list[_Weights]:
-        """One layer at a time."""
-        return [
-            _Weights((name,), self.kernels[d : d + 1], self.biases[d : d + 1], self.activation)
-            for d, name in enumerate(self.names)
-        ]
-
-    def apply(self, h: Any, tap: Any = None) -> Any:
-        """The layers' output; `tap`, shape (layers, examples, units), is added to pre-activations."""
-        biases = self.biases if tap is None else self.biases[:, None, :] + tap
-        if len(self.names) == 1:
-            return self.activation(h @ self.kernels[0] + biases[0])
-        return run_stack(h, self.kernels, biases, self.activation)
-
-
-def _objective(
-    model: keras.Model, y: ArrayLike | None, loss: Any, examples: int, units: int
-) -> Callable[[Any], Any]:
-    """A scalar whose gradient with respect to an example's signals is that of its own loss."""
-    if y is None:
-        direction = np.random.default_rng(_SEED).standard_normal(units)
-        towards = keras.ops.convert_to_tensor(direction, "float64")
-        return lambda outputs: keras.ops.sum(outputs * towards)
-    loss = getattr(model, "loss", None) if loss is None else loss
-    if loss is None:
-        raise ValueError("Targets need a loss: pass `loss=`, compile the model with one, or leave `y` out.")
-    targets = check_real("y", y)
-    if len(targets) != examples:
+def check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
+    if not model.built:
         raise ValueError(
-            f"`x` and `y` must hold equally many examples. Received: {examples} and {len(targets)}."
+            f"The model has no weights yet: build it or call it once. Received: model={model.name!r}"
         )
-    one_by_one = getattr(keras.losses.get(loss), "call", keras.losses.get(loss))
-    tensor = keras.ops.convert_to_tensor(targets)
-    return lambda outputs: keras.ops.sum(one_by_one(tensor, outputs))
+
+
+def check_shapes(model: keras.Model, inputs: Any) -> None:
+    expected = getattr(model, "input_shape", None) if not isinstance(inputs, dict) else None
+    given = [array.shape for array in keras.tree.flatten(inputs)]
+    if not isinstance(expected, tuple) or (expected and isinstance(expected[0], tuple)):
+        return
+    sizes = zip(expected[1:], given[0][1:], strict=False)
+    if len(given) != 1 or len(given[0]) != len(expected) or any(s not in (None, n) for s, n in sizes):
+        shape = ", ".join(["examples", *map(str, expected[1:])])
+        raise ValueError(
+            f"`x` must have the shape of the model's inputs, ({shape}). Received: "
+            f"shape {', '.join(map(str, given))}"
+        )

@@ -7,7 +7,6 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import keras
@@ -15,15 +14,14 @@ import numpy as np
 
 from ._activations import theory_activation
 from ._fans import assemble_kernel, fan_in_axes, layer_being_built
-from .theory import Activation, NoGainError
-from .theory import gain as computed_gain
+from .theory import Activation
 from .theory._checks import check_count, check_positive, check_seed
 from .theory._distributions import draw_kernel, resolve_distribution
+from .theory.gains import workable_gain
 
 __all__ = ["RandomWalk", "RandomWalkLinear", "RandomWalkReLU", "RandomWalkTanh"]
 
 _PACKAGE = "keras_rwinit"
-_WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -118,7 +116,7 @@ class RandomWalk(keras.initializers.Initializer):
         scale = (
             self.gain
             if self.gain is not None
-            else _workable_gain(self._theory, fan_in, self.depth, self.distribution)
+            else workable_gain(self._theory, fan_in, self.depth, self.distribution)
         )
         rng = np.random.default_rng(self._entropy(shape))
         matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
@@ -137,7 +135,7 @@ class RandomWalk(keras.initializers.Initializer):
         return tuple(check_count("shape", axis) for axis in axes)
 
     def _computed_gain(self, fan_in: int) -> float:
-        return _workable_gain(self._theory, fan_in, self.depth, self.distribution)
+        return workable_gain(self._theory, fan_in, self.depth, self.distribution)
 
     def _entropy(self, shape: tuple[int, ...]) -> Any:
         if self.seed is None:
@@ -182,25 +180,6 @@ class RandomWalk(keras.initializers.Initializer):
             "seed": seed,
             "fan_in": self.fan_in,
         }
-
-
-@lru_cache(maxsize=4096)
-def _workable_gain(activation: Activation, fan_in: int, depth: int | None, distribution: str) -> float:
-    """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
-
-    A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a kernel of
-    small fan-in is mostly the one that reads the data, and no such chain.
-    """
-    try:
-        return computed_gain(activation, fan_in, depth, distribution)
-    except NoGainError:
-        for width in _WIDTHS_WITH_A_GAIN:
-            if width > fan_in:
-                try:
-                    return computed_gain(activation, width, depth, distribution)
-                except NoGainError:
-                    continue
-        raise
 
 
 class _FixedActivation(RandomWalk):

@@ -42,6 +42,7 @@ __all__ = [
     "StationaryState",
     "mean_field_walk",
     "stationary_state",
+    "unit_step",
 ]
 
 Array = NDArray[np.float64]
@@ -190,6 +191,12 @@ def _backward(record: Array, by_node: list[Array], log_gain2: Array, width: int)
         misalignment[:, d] = np.abs(aligned) @ _WEIGHTS
     dead = np.clip(record[:, 8], 0.0, 1.0).T ** width
     return MeanFieldWalk(mean, std, record[:, 0].T, np.sqrt(record[:, 1]).T, misalignment, dead)
+
+
+def unit_step(activation: Activation, width: int, law: Distribution) -> float:
+    """Mean of `ln z` for pre-activations of unit variance, the gradient not aligned with them."""
+    step = _step(moment_table(activation)(np.zeros((1, 1))), width, law)
+    return float(step.step_mean[0, 0])
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from ._moments import moment_table
 from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 
-__all__ = ["NoGainError", "gain", "paper_gain", "paper_log_variance"]
+__all__ = ["NoGainError", "analytic_gain", "gain", "paper_gain", "paper_log_variance", "workable_gain"]
 
 Array = NDArray[np.float64]
 
 _FORWARD_LIMIT = float(np.log(100.0))
 _FORWARD_LIMIT_PER_LAYER = 0.01
 _GREAT_DEPTH = 1000
+_WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
 _INSTEAD = (
     "Use relu or leaky_relu, which have a gain at any width and depth; elu, selu or tanh, which have one "
     "from width 32 up; or pass `gain=` yourself."
@@ -107,6 +108,25 @@ def analytic_gain(activation: Activation, width: int, depth: int | None, law: Di
     if depth is None:
         return _stationary_gain(activation, width, law)
     return _gain_at_depth(activation, width, depth, law)
+
+
+@lru_cache(maxsize=4096)
+def workable_gain(activation: Activation, fan_in: int, depth: int | None, distribution: str) -> float:
+    """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
+
+    A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a kernel of
+    small fan-in is mostly the one that reads the data, and no such chain.
+    """
+    try:
+        return gain(activation, fan_in, depth, distribution)
+    except NoGainError:
+        for width in _WIDTHS_WITH_A_GAIN:
+            if width > fan_in:
+                try:
+                    return gain(activation, width, depth, distribution)
+                except NoGainError:
+                    continue
+        raise
 
 
 def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribution) -> float:

@@ -1,0 +1,191 @@
+"""The last correction of a model's kernels, from the walk that a batch of data really takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from ._objective import make_objective
+from ._observation import Observation, observe
+from ._positions import Position
+
+__all__ = ["Calibration", "calibrate"]
+
+_ROUNDS = 8
+_GOOD = 1e-3  # nats a layer; the walk of one network and one batch says no more than that
+_RESPONSES = (0.3, 2.0)  # of the drift to ln(factor): 1 for two slopes, less where activations saturate
+_MOST = 0.5  # ln(factor) in one round
+
+Site = tuple[int, int, int]
+Seen = Mapping[Site, Observation]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The factors that kernels were multiplied with, by the variable's id, and the drift they removed."""
+
+    corrections: Mapping[int, float] = field(default_factory=dict)
+    drift: float | None = None
+    drift_before: float | None = None
+
+
+@dataclass(eq=False)
+class _Run:
+    """Kernels that follow each other directly, all but the first of them: one factor scales them all.
+
+    Args:
+        variables: The kernels.
+        links: For each of them the sites before and after it, and the log-step its share of a sum asks for.
+        tried: Pairs of ln(factor) and the drift with it.
+    """
+
+    variables: list[Any] = field(default_factory=list)
+    links: list[tuple[Site, Site, float]] = field(default_factory=list)
+    tried: list[tuple[float, float]] = field(default_factory=list)
+
+    def look(self, seen: Seen) -> float:
+        """Notes the drift, in nats a link; nan if no gradient arrives."""
+        factor = self.tried[-1][0] if self.tried else 0.0
+        steps = [_step(seen[before], seen[after]) - asked for before, after, asked in self.links]
+        self.tried[-1:] = [(factor, float(np.mean(steps)))]
+        return self.tried[-1][1]
+
+    def next_factor(self) -> float:
+        """ln of the factor to try next, by the secant through the last two."""
+        (factor, drift), response = self.tried[-1], 1.0
+        if len(self.tried) > 1 and self.tried[-2][0] != factor:
+            response = (self.tried[-2][1] - drift) / (self.tried[-2][0] - factor)
+        return factor - float(np.clip(drift / np.clip(response, *_RESPONSES), -_MOST, _MOST))
+
+
+def calibrate(
+    model: keras.Model, inputs: Any, positions: Sequence[Position], shares: Mapping[int, float]
+) -> Calibration:
+    """Scales kernels until the measured walk is unbiased; see `keras_rwinit.initialize`.
+
+    Args:
+        model: The model, its kernels drawn.
+        inputs: NumPy arrays in the structure of the model's inputs.
+        positions: Of its kernels.
+        shares: The part of each drawn kernel's gain that is there for a sum, by the variable's id.
+    """
+    uses = Counter(id(position.kernel.variable) for position in positions)
+    free = [p for p in positions if uses[id(p.kernel.variable)] == 1 and id(p.kernel.variable) in shares]
+    # What a normalised model computes without a batch's statistics says nothing before it is trained.
+    training = any(position.signal.normalised or position.normalised_after for position in positions)
+    objective = make_objective(model, None, None, 0)
+    logs: dict[int, float] = {}
+
+    def look() -> Seen:
+        observations, _ = observe(model, inputs, objective, training)
+        return {(id(o.site.layer), o.site.call, o.site.index or 0): o for o in observations}
+
+    def scale(variable: Any, log: float) -> None:
+        variable.assign(keras.ops.cast(variable.value * float(np.exp(log)), variable.dtype))
+        logs[id(variable)] = logs.get(id(variable), 0.0) + log
+
+    def to_unit_scale(ends: Sequence[Position], seen: Seen) -> None:
+        for position in ends:
+            found = seen.get(_site(position, first=True))
+            adjustable = not (position.kernel.stacked or position.terms or position.normalised_after)
+            if adjustable and found and np.isfinite(found.scale) and found.scale > 0.0:
+                scale(position.kernel.variable, -float(np.log(found.scale)))
+
+    def try_factor(run: _Run, factor: float) -> None:
+        for variable in run.variables:
+            scale(variable, factor - run.tried[-1][0])
+        run.tried.append((factor, float("nan")))
+
+    def drift() -> float | None:
+        links = sum(len(run.links) for run in runs)
+        return sum(run.tried[-1][1] * len(run.links) for run in runs) / links if links else None
+
+    seen = look()
+    to_unit_scale([p for p in free if _reads_data(p)], seen)
+    seen = look()
+    runs = [run for run in _runs(free, positions, shares, seen) if np.isfinite(run.look(seen))]
+    before = drift()
+    for _ in range(_ROUNDS):
+        drifting = [run for run in runs if abs(run.tried[-1][1]) > _GOOD]
+        if not drifting:
+            break
+        for run in drifting:
+            try_factor(run, run.next_factor())
+        seen = look()
+        for run in drifting:
+            run.look(seen)
+    worse = [run for run in runs if not abs(run.tried[-1][1]) <= min(abs(d) for _, d in run.tried)]
+    for run in worse:
+        try_factor(run, min(run.tried, key=lambda pair: abs(pair[1]))[0])
+    if worse:
+        seen = look()
+        for run in worse:
+            run.look(seen)
+    to_unit_scale([p for p in free if not p.followed and not _reads_data(p)], seen)
+    return Calibration({key: float(np.exp(log)) for key, log in logs.items()}, drift(), before)
+
+
+def _reads_data(position: Position) -> bool:
+    return position.signal.sources == frozenset()
+
+
+def _site(position: Position, first: bool = False) -> Site:
+    last = 0 if first else max(position.kernel.stacked - 1, 0)
+    return id(position.step.operation), position.call, last
+
+
+def _step(towards_input: Observation, towards_output: Observation) -> float:
+    with np.errstate(invalid="ignore"):
+        steps = towards_input.backward - towards_output.backward
+    steps = steps[np.isfinite(steps)]
+    return float(steps.mean()) if len(steps) else float("nan")
+
+
+def _runs(
+    free: Sequence[Position], positions: Sequence[Position], shares: Mapping[int, float], seen: Seen
+) -> list[_Run]:
+    """The runs of kernels that feed each other and nothing else, with no normalisation or sum between."""
+    adjustable = {id(position) for position in free}
+    of_position: dict[int, _Run] = {}
+    for number, position in enumerate(positions):
+        if id(position) not in adjustable:
+            continue
+        run = _Run()
+        source = _only_source(position, positions)
+        if source is not None and id(positions[source]) in adjustable:
+            run = of_position[source]
+        else:
+            source = None
+        of_position[number] = run
+        links = _links(position, None if source is None else positions[source], shares, seen)
+        if links and (position.followed or position.kernel.stacked):
+            run.variables.append(position.kernel.variable)
+            run.links += links
+    unique = {id(run): run for run in of_position.values() if run.links}
+    return list(unique.values())
+
+
+def _only_source(position: Position, positions: Sequence[Position]) -> int | None:
+    signal = position.signal
+    if signal.sources is None or len(signal.sources) != 1 or signal.normalised or signal.summed:
+        return None
+    (source,) = signal.sources
+    return source if positions[source].followed == 1 else None
+
+
+def _links(
+    position: Position, source: Position | None, shares: Mapping[int, float], seen: Seen
+) -> list[tuple[Site, Site, float]]:
+    """The links that end at a position, those within a stack included."""
+    own = _site(position, first=True)
+    chain = [(*own[:2], index) for index in range(max(position.kernel.stacked, 1))]
+    asked = float(np.log(shares[id(position.kernel.variable)]))
+    links = [(before, after, 0.0) for before, after in zip(chain, chain[1:], strict=False)]
+    if source is not None and _site(source) != own:  # as the two kernels of a separable convolution
+        links.insert(0, (_site(source), own, asked))
+    return [link for link in links if link[0] in seen and link[1] in seen]

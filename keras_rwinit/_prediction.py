@@ -1,0 +1,114 @@
+"""What the theory says of a model's walk, from the kernels the model has, where it says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels import Kernel
+from ._positions import Position
+from .layers import DenseStack
+from .theory import Activation, WalkPrediction, predict_walk
+from .theory._distributions import DISTRIBUTIONS, Distribution
+from .theory._two_slopes import log_step_moments
+
+__all__ = ["predict_for"]
+
+_SAMPLE = 16  # kernels of a stack that its distribution is read from
+
+
+def predict_for(positions: Sequence[Position]) -> WalkPrediction | None:
+    """The prediction for a chain of Dense layers, hidden ones of one activation; None for other models.
+
+    Its gains are the kernels' own, `sqrt(fan_in)` times the root mean square of their entries. With two
+    slopes the widths may differ; with other activations they must not.
+    """
+    hidden = positions[:-1]
+    if not hidden or not _is_chain(positions):
+        return None
+    activations = {position.signal.activation for position in positions[1:]}
+    activations |= {_own(position) for position in hidden if position.kernel.stacked > 1}
+    if len(activations) != 1:
+        return None
+    activation = activations.pop()
+    steps = [pair for position in hidden for pair in _gains(position.kernel)][1:]
+    depth = len(steps) + 1
+    law = _law(max((position.kernel for position in hidden), key=lambda kernel: int(kernel.fan_in)))
+    if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
+        return None
+    if activation.slopes is not None:
+        return _of_two_slopes(activation, steps, law)
+    if len({width for width, _ in steps}) > 1:
+        return None
+    if not steps:
+        return WalkPrediction(1.0, np.zeros(1), np.zeros(1), 0.0)
+    return predict_walk(activation, steps[0][0], depth, float(np.mean([gain for _, gain in steps])), law.name)
+
+
+def _own(position: Position) -> Activation:
+    from ._activations import theory_activation
+
+    return theory_activation(position.kernel.activation)
+
+
+def _is_chain(positions: Sequence[Position]) -> bool:
+    """Whether each kernel is a Dense layer's, fed by the one before and by nothing else."""
+    for number, position in enumerate(positions):
+        signal = position.signal
+        if type(position.step.operation) not in (keras.layers.Dense, DenseStack) or position.call > 1:
+            return False
+        sources = frozenset([number - 1]) if number else frozenset()
+        if signal.sources != sources or signal.normalised or signal.summed or position.followed > 1:
+            return False
+        if position.normalised_after or position.step.guessed:
+            return False
+    return True
+
+
+def _gains(kernel: Kernel) -> list[tuple[int, float]]:
+    """Fan-in and gain of each layer."""
+    values = _values(kernel)
+    rms = np.sqrt((values**2).mean(axis=(1, 2)))
+    width = values.shape[1]
+    return [(width, float(np.sqrt(width) * value)) for value in rms]
+
+
+def _values(kernel: Kernel, most: int | None = None) -> NDArray[np.float64]:
+    values: Any = keras.ops.convert_to_numpy(kernel.variable.value)
+    values = values if kernel.stacked else values[None]
+    return np.asarray(values[:most], np.float64)
+
+
+def _law(kernel: Kernel) -> Distribution:
+    """The distribution that a kernel's entries look like: their kurtosis tells, or their isometry."""
+    values = _values(kernel, _SAMPLE)
+    rows, columns = values.shape[1:]
+    tall = values if rows >= columns else values.transpose(0, 2, 1)
+    gram = np.einsum("dij,dik->djk", tall, tall)
+    scale = np.einsum("djj->d", gram)[:, None, None] / gram.shape[1]
+    if min(rows, columns) > 1 and np.abs(gram / scale - np.eye(gram.shape[1])).max() < 1e-3:
+        return DISTRIBUTIONS["orthogonal"]
+    centred = values - values.mean()
+    excess = (centred**4).mean() / (centred**2).mean() ** 2 - 3.0
+    laws = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
+    return min(laws, key=lambda law: abs(law.excess_kurtosis - excess))
+
+
+def _of_two_slopes(
+    activation: Activation, steps: Sequence[tuple[int, float]], law: Distribution
+) -> WalkPrediction:
+    assert activation.slopes is not None
+    moments = {width: log_step_moments(activation.slopes, width, law) for width, _ in steps}
+    means = np.array([np.log(gain) + moments[width][0] / 2.0 for width, gain in steps])
+    variances = np.array([moments[width][1] / 4.0 for width, _ in steps])
+    survival = sum(np.log1p(-(0.5**width)) for width, _ in steps) if 0.0 in activation.slopes else 0.0
+    gain = float(np.exp(np.mean([np.log(gain) for _, gain in steps]))) if steps else 1.0
+
+    def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.append(np.cumsum(values[::-1])[::-1], 0.0)
+
+    return WalkPrediction(gain, summed(means), np.sqrt(summed(variances)), float(-np.expm1(survival)))

@@ -1,0 +1,244 @@
+"""`initialize`: the right gain for every kernel of any Keras model, in place."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from ._calibration import Calibration, calibrate
+from ._fans import assemble_kernel
+from ._gain_rules import Rule, rule_of
+from ._graph import trace
+from ._kernels import Kernel, left_alone
+from ._objective import check_examples
+from ._positions import Position, positions_of
+from ._seeding import layer_seeds
+from .diagnostics import check_model, check_shapes
+from .theory._distributions import Distribution, draw_kernel, resolve_distribution
+
+__all__ = ["InitializationReport", "InitializedKernel", "initialize"]
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class InitializedKernel:
+    """One kernel that `initialize` drew; a `DenseStack`'s stands for all its layers.
+
+    Args:
+        path: Of the weight, as Keras calls it.
+        shape: Of the weight.
+        fan_in: Inputs that an output unit sums over; their mean number in a strided transposed convolution.
+        activation: Name of the activation that feeds it.
+        gain: Its entries have variance `gain**2 / fan_in`.
+        correction: Part of `gain` that the calibration with data put there; 1 without.
+        why: How the gain was found.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    fan_in: float
+    activation: str
+    gain: float
+    correction: float
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InitializationReport:
+    """What `initialize` did; `print` it for a table.
+
+    Args:
+        kernels: The kernels that were drawn, in the order in which the model applies them.
+        skipped: Path of every other weight of two or more axes, and why it was left as it was.
+        drift: Mean step of `ln|delta|` towards the input over the links between kernels that follow each
+            other directly, in nats a layer, less what their place in a sum asks for; measured after the
+            calibration. None without data, or where there is no such link.
+        drift_before: The same before the calibration.
+    """
+
+    kernels: tuple[InitializedKernel, ...]
+    skipped: tuple[tuple[str, str], ...]
+    drift: float | None = None
+    drift_before: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As dictionaries, lists and numbers."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights left alone")
+        for column in ("weight", "shape", "fed by", "gain", "why"):
+            table.add_column(column, justify="right" if column == "gain" else "left")
+        for kernel in self.kernels:
+            shape = " x ".join(map(str, kernel.shape))
+            table.add_row(kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
+        for path, why in self.skipped:
+            table.add_row(path, "", "", "-", why)
+        if self.drift is not None:
+            table.caption = f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats a layer"
+        console = Console(file=io.StringIO(), width=120)
+        console.print(table)
+        return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def initialize(
+    model: keras.Model, x: Any = None, distribution: str = "normal", seed: int | None = None
+) -> InitializationReport:
+    r"""Draws every kernel of a Keras model anew, in place, each with the gain its own position asks for.
+
+    A kernel gets entries of variance `gain^2 / fan_in`, with the gain that `keras_rwinit.gain` computes for
+    the activation that feeds it (Sussillo & Abbott, arXiv:1412.6558), its own fan-in and the model's depth.
+    Activations are seen through normalisation, pooling, dropout, reshaping and concatenation, in nested
+    models and layers made of layers:
+
+    - Kernels fed by data or by a sum get the linear gain.
+    - After a normalisation, and where an activation has no gain for the model's depth (GELU, SiLU), the
+      gain is that of one step with pre-activations of unit variance.
+    - The last kernel of a branch that is added to a shortcut is scaled by one over the square root of the
+      number of such sums, so that the sum keeps its variance over depth up to a factor below e (Hanin &
+      Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). Where the branch ends in a normalisation
+      the scale would be undone, and is left.
+    - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
+      count the inputs that an output really has.
+    - Embeddings, recurrent kernels and weights that are not trainable are left as they are.
+
+    With a batch `x` it then calibrates: kernels that read the data are scaled to pre-activations of mean
+    square one, runs of kernels that follow each other directly by one common factor each, until the
+    measured walk of the gradient is unbiased, and the output kernels to outputs of mean square one.
+
+    The optimizer of a compiled model is set back to its beginning (all but the learning rate); biases and
+    everything else stay as they were.
+
+    Args:
+        model: A built Keras model of any kind.
+        x: Inputs to calibrate with, shape (examples, ...), in the structure the model takes. `None`: the
+            gains are the theory's.
+        distribution: Of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or `"orthogonal"`.
+        seed: Root of the seeds of all kernels. `None` draws anew, repeatably after
+            `keras.utils.set_random_seed`.
+
+    Returns:
+        An `InitializationReport`.
+
+    Raises:
+        ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
+            model, or another argument is wrong. The model is then as it was.
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(100, "relu"), keras.layers.Dense(3)])
+        >>> report = keras_rwinit.initialize(model, seed=0)
+        >>> [round(kernel.gain, 3) for kernel in report.kernels]
+        [1.068, 1.432]
+    """
+    check_model(model)
+    law = resolve_distribution(distribution)
+    inputs = None
+    if x is not None:
+        inputs, _ = check_examples("x", x)
+        check_shapes(model, inputs)
+    positions, output = positions_of(trace(model, inputs))
+    first: dict[int, Position] = {}
+    for position in positions:
+        if position.kernel.variable.trainable:
+            first.setdefault(id(position.kernel.variable), position)
+    if not first:
+        raise ValueError(f"The model has no kernel to draw. Received: model={model.name!r}")
+    rules = {key: rule_of(p, output.layers - 1, output.sums, law) for key, p in first.items()}
+    seeds = iter(layer_seeds(seed, sum(max(p.kernel.stacked, 1) for p in first.values())))
+    with _restored_on_error(model):
+        for key, position in first.items():
+            position.kernel.variable.assign(_drawn(position.kernel, rules[key].gain, law, seeds))
+        result = Calibration()
+        if inputs is not None:
+            result = calibrate(model, inputs, positions, {key: rule.share for key, rule in rules.items()})
+        _reset_optimizer(model)
+    return InitializationReport(
+        tuple(_described(p, rules[key], result.corrections.get(key, 1.0)) for key, p in first.items()),
+        tuple(_skipped(model, first, positions)),
+        result.drift,
+        result.drift_before,
+    )
+
+
+def _drawn(kernel: Kernel, gain: float, law: Distribution, seeds: Iterator[int]) -> Array:
+    """New values of a kernel, in the dtype of its variable or wider."""
+    shape = kernel.shape
+    rows = math.prod(shape[axis] for axis in kernel.contracted)
+    scale = gain * math.sqrt(rows / kernel.fan_in)
+
+    def draw() -> Array:
+        matrix = draw_kernel(law, np.random.default_rng(next(seeds)), rows, math.prod(shape) // rows)
+        return assemble_kernel(scale * matrix, shape, kernel.contracted).astype(np.float32)
+
+    return np.stack([draw() for _ in range(kernel.stacked)]) if kernel.stacked else draw()
+
+
+def _described(position: Position, rule: Rule, correction: float) -> InitializedKernel:
+    kernel = position.kernel
+    return InitializedKernel(
+        kernel.variable.path,
+        tuple(int(size) for size in kernel.variable.shape),
+        kernel.fan_in,
+        position.signal.activation.name,
+        rule.gain * correction,
+        correction,
+        rule.why + ("; its place is a guess" if position.step.guessed else ""),
+    )
+
+
+def _skipped(
+    model: keras.Model, drawn: dict[int, Position], positions: Sequence[Position]
+) -> Iterator[tuple[str, str]]:
+    applied = {id(position.kernel.variable) for position in positions}
+    reasons: dict[int, str] = {}
+    for layer in model._flatten_layers():
+        if left_alone(layer):
+            reasons |= {id(variable): left_alone(layer) for variable in layer.variables}
+    for variable in model.weights:
+        if id(variable) in drawn or len(variable.shape) < 2:
+            continue
+        if id(variable) in reasons:
+            yield variable.path, reasons[id(variable)]
+        elif not variable.trainable:
+            yield variable.path, "not trainable"
+        elif id(variable) in applied:
+            yield variable.path, "not to be drawn"
+        else:
+            yield variable.path, "not a kernel that the model was seen to apply"
+
+
+@contextmanager
+def _restored_on_error(model: keras.Model) -> Iterator[None]:
+    """Gives a model its weights back if anything goes wrong, Ctrl-C included."""
+    before = [(variable, keras.ops.copy(variable.value)) for variable in model.trainable_variables]
+    try:
+        yield
+    except BaseException:
+        for variable, value in before:
+            variable.assign(value)
+        raise
+
+
+def _reset_optimizer(model: keras.Model) -> None:
+    """Sets every variable of the optimizer but the learning rate to what a new one would have."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return
+    new = type(optimizer).from_config(optimizer.get_config())
+    new.build(model.trainable_variables)
+    for old, fresh in zip(optimizer.variables, new.variables, strict=True):
+        if old.name != "learning_rate":
+            old.assign(fresh.value)
