@@ -31,15 +31,18 @@ from .theory import (
 )
 
 if TYPE_CHECKING:
-    from . import data, plots
+    from . import callbacks, data, plots
+    from .callbacks import GradientWalkCallback
     from .models import model_zoo
 
 __all__ = [
     "GradientWalk",
+    "GradientWalkCallback",
     "InitializationReport",
     "NoGainError",
     "WalkPrediction",
     "__version__",
+    "callbacks",
     "data",
     "gain",
     "gradient_walk",
@@ -55,10 +58,12 @@ __all__ = [
 ]
 
 # Loaded at first use: the initializers need none of it.
-_LAZY = {"data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots"}
+_LAZY = {"callbacks": ".callbacks", "data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(_LAZY[name], __name__)
+    if name == "GradientWalkCallback":
+        return importlib.import_module(".callbacks", __name__).GradientWalkCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

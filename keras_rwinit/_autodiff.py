@@ -148,9 +148,12 @@ def _tapped_torch(function: Any, tensors: list[Any]) -> tuple[list[Any], list[An
         values.append(value if value.requires_grad else value.detach().requires_grad_())
         return values[-1]
 
-    with torch.enable_grad():
+    # Dropout on PyTorch draws from the generator that everything else draws from.
+    with torch.random.fork_rng(), torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         result = function(leaves, tap, True)
+        if not (leaves or values):
+            return [], []
         both = torch.autograd.grad(result, [*leaves, *values], allow_unused=True)
     filled = [
         torch.zeros_like(at) if gradient is None else gradient

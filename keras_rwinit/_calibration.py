@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ def _links(
     own = _site(position, first=True)
     chain = [(*own[:2], index) for index in range(max(position.kernel.stacked, 1))]
     asked = float(np.log(shares[id(position.kernel.variable)]))
-    links = [(before, after, 0.0) for before, after in zip(chain, chain[1:], strict=False)]
+    links = [(before, after, 0.0) for before, after in itertools.pairwise(chain)]
     if source is not None and _site(source) != own:  # as the two kernels of a separable convolution
         links.insert(0, (_site(source), own, asked))
     return [link for link in links if link[0] in seen and link[1] in seen]

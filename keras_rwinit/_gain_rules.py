@@ -124,7 +124,7 @@ def _tuple(value: Any, rank: int) -> Sequence[int]:
 
 @lru_cache(maxsize=256)
 def _largest_eigenvalue(size: int, window: int, dilation: int) -> float:
-    """Of the average over a window of `window` places, `dilation` apart, on `size` places with zeros beyond."""
+    """Of the mean over `window` places, `dilation` apart, on a line of `size` places with zeros beyond."""
     if window == 1 or size > 512:  # where the edges no longer matter
         return 1.0
     before = dilation * ((window - 1) // 2)

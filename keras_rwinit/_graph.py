@@ -120,8 +120,7 @@ class _Tracer:
         try:
             with _no_trace_left(operation):
                 called_with, outputs = _call_symbolically(operation, args, kwargs)
-                nodes = _nodes_before(outputs)
-                return self._follow(nodes, called_with, outputs, inputs)
+                return self._follow(_nodes_before(outputs), called_with, outputs, inputs)
         except Exception:  # whatever a layer's own code may do with symbolic tensors
             return self._guess(operation, inputs, shapes)
 

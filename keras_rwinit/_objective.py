@@ -45,8 +45,9 @@ def _as_array(name: str, leaf: Any) -> NDArray[Any]:
     array = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
     array = check_real(name, array)
     if array.ndim == 0:
-        raise ValueError(f"`{name}` must hold examples along its first axis. Received: {leaf!r}")
-    return array
+        raise ValueError(f"`{name}` must hold examples along its first axis. Received: {leaf!r}, of shape ()")
+    narrow = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and np.abs(array).max() < 2**31
+    return array.astype(np.int32) if narrow else array  # as JAX would, but for its warning
 
 
 def make_objective(model: keras.Model, y: Any, loss: Any, examples: int) -> Callable[[Any], Any]:
@@ -104,8 +105,9 @@ def _direction(outputs: Any) -> Any:
     rng = np.random.default_rng(_SEED)
     total: Any = 0.0
     for part in keras.tree.flatten(outputs):
-        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(part.dtype)):
-            towards = keras.ops.convert_to_tensor(rng.standard_normal(tuple(part.shape[1:])), part.dtype)
+        dtype = keras.backend.standardize_dtype(part.dtype)
+        if keras.backend.is_float_dtype(dtype):
+            towards = keras.ops.convert_to_tensor(rng.standard_normal(tuple(part.shape[1:])), dtype)
             total = total + keras.ops.sum(part * towards)
     return total
 
@@ -131,7 +133,7 @@ def _summed(loss: Any, target: NDArray[Any], outputs: Any) -> Any:
     """Sum over examples of a loss; what Keras would compute or broadcast without a word is refused."""
     loss = keras.losses.get(loss)
     one_by_one = getattr(loss, "call", loss)
-    name = getattr(loss, "name", None) or getattr(loss, "__name__", repr(loss))
+    name = str(getattr(loss, "name", None) or getattr(loss, "__name__", repr(loss)))
     shape = tuple(outputs.shape)
     if "sparse" in name:
         classes = shape[-1]
@@ -146,7 +148,8 @@ def _summed(loss: Any, target: NDArray[Any], outputs: Any) -> Any:
     elif target.ndim == len(shape) - 1:
         target = target.reshape(shape)
     floats = target.dtype.kind == "f"
-    tensor = keras.ops.convert_to_tensor(target, outputs.dtype if floats else str(target.dtype))
+    dtype = keras.backend.standardize_dtype(outputs.dtype) if floats else str(target.dtype)
+    tensor = keras.ops.convert_to_tensor(target, dtype)
     try:
         return keras.ops.sum(one_by_one(tensor, outputs))
     except (ValueError, TypeError) as error:

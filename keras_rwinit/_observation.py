@@ -88,7 +88,8 @@ def observe(
         with double_precision() if dtype == "float64" else contextlib.nullcontext():
             return _Run(model, inputs, objective, training, dtype).observations()
 
-    own = str(model.compute_dtype)
+    dtypes = {str(variable.dtype) for variable in model.trainable_variables}
+    own = "float64" if "float64" in dtypes else str(model.compute_dtype)
     if any(getattr(layer.dtype_policy, "quantization_mode", None) for layer in model._flatten_layers()):
         return run(None), own
     dtype = "float64" if own == "float64" else "float32"
@@ -108,9 +109,9 @@ def observe(
 
 
 def _near_the_ends(seen: Observation) -> bool:
-    """Whether float32 may have lost part of a gradient; that it lost no more than 1e-7 of it is fine."""
+    """Whether float32 may have lost a norm; a dead unit's zero, which comes at once, is none of those."""
     values = np.concatenate([seen.forward, seen.backward])
-    return bool((~(np.abs(values) < _FLOAT32_RANGE)).any())
+    return bool((np.abs(values[values > -np.inf]) > _FLOAT32_RANGE).any())
 
 
 def log_norm(vectors: Any) -> Array:
@@ -146,7 +147,7 @@ class _Run:
         self.layers = _watched(model)
         kernels = [kernel for layer in self.layers for kernel in kernels_of(layer)]
         self.kernels = {id(kernel.variable): kernel for kernel in kernels}
-        self.passes: list[_Pass] = []
+        self.passes: list[list[_Pass]] = []  # by tap; that of a stack is of all its layers
         self.calls: Counter[int] = Counter()
         self.tap: Any = None
         self.concrete = False
@@ -174,10 +175,14 @@ class _Run:
             id(variable): _kernel_log_norms(kernel, gradient)
             for (variable, kernel, gradient) in zip(variables, self.kernels.values(), of_kernels, strict=True)
         }
-        return [
-            self._observation(seen, _to_numpy(delta), norms)
-            for seen, delta in zip(self.passes, of_taps, strict=True)
-        ]
+        observations: list[Observation] = []
+        for seen, gradient in zip(self.passes, of_taps, strict=True):
+            deltas = _to_numpy(gradient)
+            deltas = deltas[None] if seen[0].site.index is None else deltas
+            observations += [
+                self._observation(one, delta, norms) for one, delta in zip(seen, deltas, strict=True)
+            ]
+        return observations
 
     def _observation(self, seen: _Pass, delta: Array, norms: dict[int, Array]) -> Observation:
         kernels = kernels_of(seen.site.layer)
@@ -215,31 +220,35 @@ class _Run:
                     stack.enter_context(_set(layer, "call", self._stack_call(layer)))
                 elif has_own_activation(layer):
                     stack.enter_context(_set(layer, "activation", self._activation(layer)))
+                    if self.dtype == "float64" and type(layer) is keras.layers.Dense:
+                        stack.enter_context(_set(layer, "call", _dense_call(layer)))
                 else:
                     stack.enter_context(_set(layer, "call", self._call(layer)))
             yield
 
     def _stack_call(self, layer: DenseStack) -> Callable[..., Any]:
-        """`DenseStack.call` layer by layer, each with a tap of its own."""
-        activation = layer.activation
+        """`DenseStack.call` with a tap at the pre-activations of all its layers."""
+        activation = _in_precision(layer.activation, self.dtype)
 
         def call(inputs: Any, training: bool | None = None) -> Any:
             self.calls[id(layer)] += 1
-            kernels = keras.ops.unstack(keras.ops.convert_to_tensor(layer.kernel), layer.depth)
-            biases: Any = [None] * layer.depth
+            x = keras.ops.cast(inputs, layer.compute_dtype)
+            shape = (layer.depth, *x.shape)
+            biases = keras.ops.zeros(shape, x.dtype)
             if layer.bias is not None:
-                biases = keras.ops.unstack(keras.ops.convert_to_tensor(layer.bias), layer.depth)
-            h = keras.ops.cast(inputs, layer.compute_dtype)
-            pre_activations, outputs = [], []
-            for kernel, bias in zip(kernels, biases, strict=True):
-                a = h @ kernel  # the tensors' own operators: a thousand calls of keras.ops take time
-                pre_activations.append(a if bias is None else a + bias)
-                h = _in_precision(activation, self.dtype)(self.tap(pre_activations[-1]))
-                outputs.append(h)
+                biases = keras.ops.broadcast_to(layer.bias[:, None], shape)
+            # Biases of each example's own: their gradient is the gradient at the pre-activations.
+            kernel = keras.ops.convert_to_tensor(layer.kernel)
+            h, pre_activations = _run_layers(x, kernel, self.tap(biases), activation)
             if self.concrete:
-                values, signals = (_to_numpy(keras.ops.stack(x)) for x in (pre_activations, outputs))
-                for index in range(layer.depth):
-                    self._record(layer, index, values[index], signals[index], activation)
+                values = _to_numpy(keras.ops.stack(pre_activations))
+                outputs = _to_numpy(activation(keras.ops.convert_to_tensor(values)))
+                self.passes.append(
+                    [
+                        self._pass(layer, index, values[index], outputs[index], layer.activation)
+                        for index in range(layer.depth)
+                    ]
+                )
             return h
 
         return call
@@ -271,20 +280,48 @@ class _Run:
         if self.concrete:
             values = _to_numpy(a)
             linear = activation is keras.activations.linear
-            self._record(layer, None, values, values if linear else _to_numpy(h), activation)
+            outputs = values if linear else _to_numpy(h)
+            self.passes.append([self._pass(layer, None, values, outputs, activation)])
         return h
 
-    def _record(
+    def _pass(
         self, layer: Any, index: int | None, a: Any, h: Any, activation: Callable[[Any], Any]
-    ) -> None:
-        self.passes.append(
-            _Pass(
-                Site(layer, index, self.calls[id(layer)]),
-                log_norm(h),
-                float(np.exp(log_norm(a[None])[0])) / np.sqrt(max(a.size, 1)),
-                _flat_units(activation, a),
-            )
+    ) -> _Pass:
+        return _Pass(
+            Site(layer, index, self.calls[id(layer)]),
+            log_norm(h),
+            float(np.exp(log_norm(a[None])[0])) / np.sqrt(max(a.size, 1)),
+            _flat_units(activation, a),
         )
+
+
+def _dense_call(layer: Any) -> Callable[..., Any]:
+    """`Dense.call` by the tensors' own operators: `keras.ops.matmul` knows no float64 but on TensorFlow."""
+
+    def call(inputs: Any, training: bool | None = None) -> Any:
+        a = inputs @ keras.ops.convert_to_tensor(layer.kernel)
+        return layer.activation(a if layer.bias is None else a + keras.ops.convert_to_tensor(layer.bias))
+
+    return call
+
+
+def _run_layers(h: Any, kernels: Any, biases: Any, activation: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """Output of the layers of a stack, and their pre-activations, along the first axis."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def step(h: Any, layer: tuple[Any, Any]) -> tuple[Any, Any]:
+            a = h @ layer[0] + layer[1]
+            return activation(a), a
+
+        output: tuple[Any, Any] = jax.lax.scan(step, h, (kernels, biases))
+        return output
+    pre_activations = []
+    depth = kernels.shape[0]
+    for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
+        pre_activations.append(h @ kernel + bias)
+        h = activation(pre_activations[-1])
+    return h, pre_activations
 
 
 def _to_numpy(tensor: Any) -> Any:

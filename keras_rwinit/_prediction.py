@@ -36,10 +36,10 @@ def predict_for(positions: Sequence[Position]) -> WalkPrediction | None:
         return None
     activation = activations.pop()
     steps = [pair for position in hidden for pair in _gains(position.kernel)][1:]
-    depth = len(steps) + 1
-    law = _law(max((position.kernel for position in hidden), key=lambda kernel: int(kernel.fan_in)))
     if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
         return None
+    depth = len(steps) + 1
+    law = _law(max((position.kernel for position in hidden), key=lambda kernel: int(kernel.fan_in)))
     if activation.slopes is not None:
         return _of_two_slopes(activation, steps, law)
     if len({width for width, _ in steps}) > 1:
@@ -93,7 +93,7 @@ def _law(kernel: Kernel) -> Distribution:
     if min(rows, columns) > 1 and np.abs(gram / scale - np.eye(gram.shape[1])).max() < 1e-3:
         return DISTRIBUTIONS["orthogonal"]
     centred = values - values.mean()
-    excess = (centred**4).mean() / (centred**2).mean() ** 2 - 3.0
+    excess = (centred**4).mean() / max((centred**2).mean() ** 2, 1e-300) - 3.0
     laws = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
     return min(laws, key=lambda law: abs(law.excess_kurtosis - excess))
 

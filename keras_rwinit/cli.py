@@ -1,4 +1,4 @@
-"""The command line: `keras-rwinit gain | plan | train`."""
+"""The command line: `keras-rwinit gain | plan | train | walk`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from ._options import (
     console,
     plain_errors,
 )
+from ._walk_command import walk
 from .models.model_zoo import deep_mlp, presets
 from .theory import gain as computed_gain
 from .theory import plan_width, predict_walk, simulate_walk
@@ -279,6 +280,9 @@ def train(
     run = TrainingRun(settings, deep_mlp, console)
     folder = new_folder(output, Path("runs"), "train")
     run.execute(folder, new=True)
+
+
+app.command()(walk)
 
 
 def _latest_run() -> Path:

@@ -35,6 +35,7 @@ The order of the factor 1.7e4 between two layers' gradients with which He et al.
 """
 
 _MOST_ROWS = 24
+_ARRAYS = ("backward", "forward", "weight_gradient", "dead")
 _FORMAT = "keras_rwinit.GradientWalk/1"
 
 
@@ -91,22 +92,23 @@ class GradientWalk:
 
     @property
     def verdict(self) -> str:
-        """In words: fine, or dead, vanishing or exploding, and from which layer on, seen from the output.
+        """In words: fine, or dead, vanishing, exploding or not finite, and from which layer on.
 
-        Dead: the gradient of at least half of the examples is zero. Vanishing and exploding: its mean
-        log-norm is more than ln(10,000) = 9.2 nats below or above that of the last hidden layer
-        (after He et al., arXiv:1502.01852, section 2.2, who found a network to stop learning at a factor
-        of 17,000).
+        The layers are gone through from the output. Dead: the gradient of at least half of the examples
+        is zero. Vanishing and exploding: its mean log-norm is more than ln(10,000) = 9.2 nats below or
+        above that of the last hidden layer (after He et al., arXiv:1502.01852, section 2.2, who found a
+        network to stop learning at a factor of 17,000).
         """
         count = len(self.layer_names)
         for layer in reversed(range(count)):
             values = self.relative[:, layer]
-            lost = ~np.isfinite(self.backward[:, layer])
-            word = ""
-            if lost.mean() >= 0.5:
+            dead = self.backward[:, layer] == -np.inf
+            if dead.mean() >= 0.5:
                 word = "dead"
+            elif not np.isfinite(self.backward[~dead, layer]).all():
+                word = "not finite"
             else:
-                mean = values[~lost].mean()
+                mean = values[~dead].mean()
                 word = "vanishing" if mean < -LIMIT else "exploding" if mean > LIMIT else ""
             if word:
                 return f"{word} from {self.layer_names[layer]} (layer {layer + 1} of {count}) on"
@@ -150,7 +152,7 @@ class GradientWalk:
             "dtype": self.dtype,
             "layer_names": list(self.layer_names),
         }
-        for name in ("backward", "forward", "weight_gradient", "dead"):
+        for name in _ARRAYS:
             content[name] = getattr(self, name).tolist()
         content["prediction"] = None
         if self.prediction is not None:
@@ -181,7 +183,7 @@ class GradientWalk:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise ValueError(content["format"])
-            arrays = [_array(content[name]) for name in ("backward", "forward", "weight_gradient", "dead")]
+            arrays = {name: _array(content[name]) for name in _ARRAYS}
             prediction = content["prediction"]
             if prediction is not None:
                 prediction = WalkPrediction(
@@ -190,12 +192,13 @@ class GradientWalk:
                     _array(prediction["std"]),
                     float(prediction["dead_probability"]),
                 )
-            return cls(tuple(content["layer_names"]), *arrays, prediction, content["dtype"])
+            names, dtype = tuple(content["layer_names"]), content["dtype"]
+            return cls(names, **arrays, prediction=prediction, dtype=dtype)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws each example's walk, their mean and the predicted band; see `keras_rwinit.plots.plot_walk`."""
+        """Draws the examples' walks, their mean and the predicted band; see `plots.plot_walk`."""
         from .plots import plot_walk
 
         return plot_walk(self, self.prediction, ax=ax)

@@ -138,7 +138,9 @@ def initialize(
 
     Example:
         >>> import keras, keras_rwinit
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(100, "relu"), keras.layers.Dense(3)])
+        >>> inputs = keras.Input((8,))
+        >>> outputs = keras.layers.Dense(3)(keras.layers.Dense(100, "relu")(inputs))
+        >>> model = keras.Model(inputs, outputs)
         >>> report = keras_rwinit.initialize(model, seed=0)
         >>> [round(kernel.gain, 3) for kernel in report.kernels]
         [1.068, 1.432]

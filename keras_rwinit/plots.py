@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk"]
+    from .callbacks import WalkRecord
+
+__all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk", "plot_walk_history"]
 
 _MOST_LINES = 100
+_MARKED = 10
 
 
 def check_matplotlib() -> None:
@@ -68,9 +71,8 @@ def plot_walk(
     """
     if ax is None:
         ax = new_figure()[1]
-    with np.errstate(invalid="ignore"):  # -inf - (-inf): a dead gradient has no place on the axis
-        relative = walk.backward - walk.backward[:, -1:]
-    relative = np.where(np.isfinite(relative), relative, np.nan)
+    # A dead gradient has no place on the axis.
+    relative = np.where(np.isfinite(walk.relative), walk.relative, np.nan)
     alive = relative[np.isfinite(relative).all(axis=1)]
     mean = alive.mean(axis=0) if len(alive) else np.full(relative.shape[1], np.nan)
     layers = np.arange(1, relative.shape[1] + 1)
@@ -91,6 +93,35 @@ def plot_walk(
     ax.set_xlabel("hidden layer")
     ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
     ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def plot_walk_history(history: Sequence[WalkRecord], ax: Axes | None = None) -> Axes:
+    """Draws the mean walk at each record of a training, a line a record, early ones dark, late ones bright.
+
+    Args:
+        history: `GradientWalkCallback.history`.
+        ax: Axes to draw on. `None`: those of a new figure.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        ax = new_figure()[1]
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    last = max((record.step for record in history), default=0)
+    colors = ScalarMappable(Normalize(0, max(last, 1)), "viridis")
+    for record in history:
+        layers = np.arange(1, len(record.relative) + 1)
+        marker = "o" if len(layers) < _MARKED else None
+        color = colors.to_rgba(np.asarray(record.step))
+        ax.plot(layers, record.relative, color=color, linewidth=1.0, marker=marker, markersize=3)
+    ax.axhline(0.0, color="0.6", linewidth=0.6, linestyle="--")
+    ax.set_xlabel("layer")
+    ax.set_ylabel("mean ln |δ| relative to the last layer (nats)")
+    ax.figure.colorbar(colors, ax=ax, label="step of the training")
     return ax
 
 

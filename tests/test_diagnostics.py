@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keras_rwinit import diagnostics, gradient_walk, model_zoo
+from keras_rwinit import _objective, gradient_walk, model_zoo
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 pytestmark = pytest.mark.backends
@@ -21,7 +21,9 @@ Function = Callable[[Array], Array]
 Dense, Input, Sequential, losses = keras.layers.Dense, keras.Input, keras.Sequential, keras.losses
 
 EXAMPLES, FEATURES, CLASSES = 3, 6, 4  # a power of two: Keras's mean over classes is float32 off TensorFlow
-EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
+# Keras computes in float64 everywhere but on JAX, where log-norms see float32 through a few layers and a
+# difference of a probability and 1.
+EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-4 if keras.backend.backend() == "jax" else 1e-10}
 
 # f and f', by hand
 FUNCTIONS: dict[str, tuple[Function, Function]] = {
@@ -32,6 +34,16 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {
     "sigmoid": (lambda a: 1 / (1 + np.exp(-a)), lambda a: 1 / (2 + np.exp(a) + np.exp(-a))),
     "softplus": (lambda a: np.log1p(np.exp(a)), lambda a: 1 / (1 + np.exp(-a))),
 }
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Models made in the test compute in float64, where the back end can."""
+    before = keras.config.dtype_policy()
+    if keras.backend.backend() != "jax":
+        keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(before)
 
 
 def sequential(activation: str) -> keras.Model:
@@ -66,7 +78,8 @@ def drawn(build: Callable[[str], keras.Model], activation: str, seed: int = 3) -
         shape = tuple(variable.shape)
         scale = 0.3 if variable.name == "bias" else np.sqrt(2.0 / shape[-2])
         variable.assign(scale * rng.normal(size=shape))
-    return model, rng.normal(size=(EXAMPLES, *model.input_shape[1:]))
+    # Of float32 values: functional models cast their inputs to what they were built with.
+    return model, rng.normal(size=(EXAMPLES, *model.input_shape[1:])).astype("float32").astype(float)
 
 
 def by_hand(model: keras.Model, activation: str, x: Array, loss_gradient: Function) -> tuple[Array, Array]:
@@ -93,10 +106,11 @@ def by_hand(model: keras.Model, activation: str, x: Array, loss_gradient: Functi
 
 
 def random_direction(outputs: Array) -> Array:
-    row = np.random.default_rng(diagnostics._SEED).standard_normal(outputs.shape[1])
+    row = np.random.default_rng(_objective._SEED).standard_normal(outputs.shape[1])
     return np.broadcast_to(row, outputs.shape)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("build", [sequential, functional, deep_sequential, stacks])
 def test_as_by_hand(build: Callable[[str], keras.Model], activation: str) -> None:
@@ -107,7 +121,7 @@ def test_as_by_hand(build: Callable[[str], keras.Model], activation: str) -> Non
     np.testing.assert_allclose(walk.backward, backward, **EXACT)
     np.testing.assert_allclose(walk.forward, forward, **EXACT)
     drift = (backward[:, 0] - backward[:, -1]).mean() / (len(walk.layer_names) - 1)
-    assert walk.drift == pytest.approx(drift, abs=1e-10)
+    assert walk.drift == pytest.approx(drift, abs=EXACT["atol"])
 
 
 LABELS = np.array([0, 3, 1])
@@ -139,6 +153,7 @@ LOSSES: dict[str, tuple[Any, Any, Function]] = {
 }
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("build", "compiled"), [(sequential, False), (stacks, True)])
 @pytest.mark.parametrize("kind", LOSSES)
 def test_losses_as_by_hand(kind: str, build: Callable[[str], keras.Model], compiled: bool) -> None:
@@ -201,21 +216,10 @@ def test_a_dead_network_is_minus_infinity_without_a_warning() -> None:
     assert not np.isfinite(walk.drift)
 
 
-def functional_of(*, added: bool = False, shared: bool = False, branched: bool = False) -> keras.Model:
-    """A model that is no chain."""
-    inputs, layer = Input((FEATURES,)), Dense(FEATURES)
-    hidden = layer(inputs)
-    top = hidden + inputs if added else layer(hidden) if shared else hidden
-    outputs = Dense(2)(top)
-    return keras.Model(inputs, [outputs, hidden] if branched else outputs)
-
-
-BAD_MODELS: dict[str, tuple[Callable[[], keras.Model], str]] = {
+BAD_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "unbuilt": (lambda: Sequential([Dense(3), Dense(2)]), "no weights yet: build it"),
-    "no hidden layer": (lambda: Sequential([Input((FEATURES,)), Dense(2)]), "at least two Dense layers"),
-    "residual": (lambda: functional_of(added=True), "must be a chain of layers"),
-    "shared": (lambda: functional_of(shared=True), "must be a chain of layers"),
-    "two outputs": (lambda: functional_of(branched=True), "must be a chain of layers"),
+    "no kernel": (lambda: Sequential([Input((FEATURES,)), keras.layers.ReLU()]), "no layer with a kernel"),
+    "no model": (lambda: Dense(3), "must be a Keras model"),
 }
 X = np.ones((EXAMPLES, FEATURES))
 BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -228,6 +232,11 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "no loss": ((X, LABELS), "Targets need a loss: pass `loss=`"),
     "unknown loss": ((X, LABELS, "msee"), "loss.*msee"),
     "fewer targets": ((X, LABELS[:2], "mse"), "equally many.*3 and 2"),
+    "targets broadcast": ((X, ONE_HOT[:, :1], "mse"), r"does not fit.*\(3, 4\).*\(3, 1\)"),
+    "no such label": ((X, LABELS + 1, from_logits), "does not fit.*from 0 to 3.*1 to 4"),
+    "labels for one-hot": ((X, LABELS, "categorical_crossentropy"), "does not fit.*categorical_crossentropy"),
+    "NaN target": ((X, ONE_HOT * np.nan, "mse"), "`y` must be finite"),
+    "two losses": ((X, ONE_HOT, ["mse", "mse"]), "1 outputs and 2 losses"),
 }
 
 
@@ -235,12 +244,6 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
 def test_models_that_cannot_be_measured(case: str) -> None:
     with pytest.raises(ValueError, match=BAD_MODELS[case][1]):
         gradient_walk(BAD_MODELS[case][0](), X)
-
-
-def test_a_convolution_cannot_be_measured() -> None:
-    model = Sequential([Input((6, 1)), keras.layers.Conv1D(3, 2), keras.layers.Flatten(), Dense(3), Dense(2)])
-    with pytest.raises(ValueError, match="chains of Dense.*'conv1d.*' of type Conv1D"):
-        gradient_walk(model, X[..., None])
 
 
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)

@@ -32,7 +32,11 @@ def no_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def walk() -> GradientWalk:
     rng = np.random.default_rng(0)
     names = tuple(f"hidden_{layer}" for layer in range(1, DEPTH + 1))
-    return GradientWalk(names, rng.normal(size=(EXAMPLES, DEPTH)), rng.normal(size=(EXAMPLES, DEPTH)))
+    return walk_of(rng.normal(size=(EXAMPLES, DEPTH)), names)
+
+
+def walk_of(backward: np.ndarray, names: tuple[str, ...]) -> GradientWalk:
+    return GradientWalk(names, backward, -backward, np.zeros(len(names)), np.zeros(len(names)))
 
 
 def lines_of(ax: Axes) -> list[np.ndarray]:
@@ -75,7 +79,7 @@ def test_examples_and_their_mean_relative_to_the_last_layer(walk: GradientWalk) 
 
 def test_no_more_than_a_hundred_lines_are_drawn_and_all_are_averaged() -> None:
     backward = np.random.default_rng(1).normal(size=(1000, 2))
-    ax = plots.plot_walk(GradientWalk(("a", "b"), backward, backward))
+    ax = plots.plot_walk(walk_of(backward, ("a", "b")))
     lines = lines_of(ax)
     assert len(lines) == 101
     assert lines[-1][0] == pytest.approx((backward[:, 0] - backward[:, 1]).mean())
@@ -104,7 +108,7 @@ def test_makes_axes_of_its_own(walk: GradientWalk, method: bool) -> None:
 def test_dead_gradients_are_left_out_without_a_warning(walk: GradientWalk) -> None:
     dead = walk.backward.copy()
     dead[0, :4] = dead[1] = -np.inf
-    ax = plots.plot_walk(GradientWalk(walk.layer_names, dead, walk.forward), PREDICTION)
+    ax = plots.plot_walk(walk_of(dead, walk.layer_names), PREDICTION)
     ax.figure.canvas.draw()
     assert np.isfinite(lines_of(ax)[3]).all()
 
