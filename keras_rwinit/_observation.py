@@ -284,9 +284,7 @@ class _Run:
             self.passes.append([self._pass(layer, None, values, outputs, activation)])
         return h
 
-    def _pass(
-        self, layer: Any, index: int | None, a: Any, h: Any, activation: Callable[[Any], Any]
-    ) -> _Pass:
+    def _pass(self, layer: Any, index: int | None, a: Any, h: Any, activation: Callable[[Any], Any]) -> _Pass:
         return _Pass(
             Site(layer, index, self.calls[id(layer)]),
             log_norm(h),

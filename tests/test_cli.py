@@ -15,7 +15,7 @@ from cli_helpers import left_in, refusal, run_cli, shown
 import keras_rwinit
 from keras_rwinit import _jobs
 
-COMMANDS = ("gain", "plan", "train")
+COMMANDS = ("gain", "plan", "train", "walk")
 TRAIN = ("train", "--depth", 12, "--width", 16, "--epochs", 1)
 
 

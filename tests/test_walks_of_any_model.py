@@ -74,7 +74,13 @@ def test_pre_activations_of_every_kind_of_layer(kind: str) -> None:
 
 def test_gradients_of_the_weights() -> None:
     model = keras.Sequential(
-        [keras.Input((6, 6, 2)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(4, "tanh"), L.Dense(2)]
+        [
+            keras.Input((6, 6, 2)),
+            L.Conv2D(3, 3, activation="relu"),
+            L.Flatten(),
+            L.Dense(4, "tanh"),
+            L.Dense(2),
+        ]
     )
     x, y = data(6, 6, 2), data(2, seed=1)
     walk = gradient_walk(model, x, y, "mse")
@@ -85,7 +91,9 @@ def test_gradients_of_the_weights() -> None:
         with scope:
             return keras.ops.mean(keras.losses.mean_squared_error(y, model(x)))
 
-    for found, gradient in zip(walk.weight_gradient, gradients(loss, [to_numpy(k) for k in kernels]), strict=True):
+    for found, gradient in zip(
+        walk.weight_gradient, gradients(loss, [to_numpy(k) for k in kernels]), strict=True
+    ):
         assert found == pytest.approx(np.log(np.linalg.norm(gradient)), abs=1e-4)
 
 

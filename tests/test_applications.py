@@ -1,0 +1,52 @@
+"""One architecture of every family of `keras.applications` through `initialize` and `gradient_walk`."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rwinit import gradient_walk, initialize
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compiling")
+
+# The least inputs each takes.
+FAMILIES = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV2": 32,
+    "MobileNetV3Small": 32,
+    "NASNetMobile": 32,
+    "ResNet50": 32,
+    "ResNet50V2": 32,
+    "VGG16": 32,
+    "VGG19": 32,
+    "Xception": 71,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(name: str) -> None:
+    size = FAMILIES[name]
+    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=5)
+    x = np.random.default_rng(0).uniform(0.0, 255.0, (2, size, size, 3)).astype("float32")
+    before = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.weights}
+    report = initialize(model, x, seed=0)
+    drawn = {kernel.path for kernel in report.kernels}
+    matrices = {variable.path for variable in model.weights if len(variable.shape) > 1}
+    assert matrices == drawn | {path for path, _ in report.skipped}
+    assert len(drawn) > 15
+    assert not any("guess" in kernel.why for kernel in report.kernels)
+    assert all(0.05 < kernel.gain / kernel.correction < 3.0 for kernel in report.kernels)
+    for variable in model.weights:
+        same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
+        assert same == (variable.path not in drawn)
+    walk = gradient_walk(model, x, training=True)
+    assert np.isfinite(walk.forward).all()
+    assert np.isfinite(walk.backward).all()
+    assert len(walk.layer_names) > 12

@@ -1,0 +1,116 @@
+"""`keras-rwinit walk`: of a fresh network and of a saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from cli_helpers import refusal, run_cli
+
+from keras_rwinit import GradientWalk, data, gradient_walk, model_zoo
+
+FILES = {"gradient_walk.json", "gradient_walk.png", "gradient_walk.txt"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def saved(path: Path, model: keras.Model) -> Path:
+    model.save(path)
+    return path
+
+
+def test_a_fresh_network(folder: Path) -> None:
+    finished = run_cli(
+        "walk", "--depth", 12, "--width", 16, "--activation", "relu", "--seed", 3, "--examples", 7
+    )
+    assert (finished.code, finished.err) == (0, "")
+    out = folder / "runs" / "walk-1"
+    assert {path.name for path in out.iterdir()} == FILES
+    walk = GradientWalk.load(out / "gradient_walk.json")
+    examples = data.load("digits")
+    model = model_zoo.deep_mlp(12, 16, "relu", input_shape=(64,), seed=3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = gradient_walk(model, examples.x_test[:7], examples.y_test[:7], loss)
+    np.testing.assert_array_equal(walk.backward, expected.backward)
+    assert walk.prediction is not None
+    table = (out / "gradient_walk.txt").read_text(encoding="utf-8")
+    assert table in finished.out
+    assert "hidden_stack[10]" in table
+    assert (out / "gradient_walk.png").read_bytes().startswith(b"\x89PNG")
+    run_cli("walk", "--depth", 3, "--width", 8)
+    assert (folder / "runs" / "walk-2").is_dir()
+
+
+def test_another_initializer_vanishes(folder: Path) -> None:
+    """200 layers at gain 1 lose 200 ln(sqrt 2) = 69 nats."""
+    finished = run_cli(
+        "walk", "--depth", 200, "--width", 16, "--initializer", "glorot_uniform", "--output", "out"
+    )
+    assert "vanishing from" in finished.out
+    assert GradientWalk.load(folder / "out" / "gradient_walk.json").drift == pytest.approx(-0.38, abs=0.1)
+
+
+MODELS: dict[str, Any] = {
+    "classifier": lambda: model_zoo.deep_mlp(4, 8, input_shape=(64,), classes=10, seed=0),
+    "softmax": lambda: model_zoo.deep_mlp(4, 8, input_shape=(64,), classifier_activation="softmax", seed=0),
+    "images": lambda: keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    ),
+    "no classifier": lambda: keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(64)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model(name: str, folder: Path) -> None:
+    model = MODELS[name]()
+    finished = run_cli("walk", saved(folder / "model.keras", model), "--output", "out", "--examples", 5)
+    assert (finished.code, finished.err) == (0, "")
+    examples = data.load("digits")
+    x, y = examples.x_test[:5].reshape(-1, *model.input_shape[1:]), examples.y_test[:5]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=name != "softmax")
+    expected = gradient_walk(model, x) if name == "no classifier" else gradient_walk(model, x, y, loss)
+    walk = GradientWalk.load(folder / "out" / "gradient_walk.json")
+    np.testing.assert_array_equal(walk.backward, expected.backward)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent.keras",), "There is no file absent.keras"),
+        (("text.keras",), "Cannot load text.keras as a Keras model"),
+        (("model.keras", "--depth", 3), "has its own layers: leave out --depth"),
+        (("small.keras",), "takes inputs of shape (7,), and digits has 64 features"),
+        (("--depth", 0), "`depth` must be an integer of at least 1"),
+        (("--depth", "many"), "it must be an integer. Received: many"),
+        (("--examples", 0), "`examples` must be"),
+        (("--dataset", "absent"), "absent"),
+        (("--initializer", "absent"), "absent"),
+        (("--initializer", "he_normal", "--distribution", "uniform"), "leave out it or --initializer"),
+        (("--activation", "absent"), "absent"),
+        (("--output", "full"), "full is not empty"),
+    ],
+)
+def test_refusals(arguments: tuple[Any, ...], message: str, folder: Path) -> None:
+    (folder / "text.keras").write_text("no model")
+    (folder / "full").mkdir()
+    (folder / "full" / "mine").write_text("mine")
+    saved(folder / "model.keras", MODELS["classifier"]())
+    saved(folder / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
+    before = sorted(folder.rglob("*"))
+    assert message in refusal("walk", *arguments)
+    assert sorted(folder.rglob("*")) == before
