@@ -120,9 +120,7 @@ class GradientWalk:
         from rich.table import Table
 
         count = len(self.layer_names)
-        table = Table(
-            title=f"Gradient's walk over {count:,} layers, {len(self.backward):,} examples: {self.verdict}"
-        )
+        table = Table()
         for column in ("layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"):
             table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
         for layer in np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int)):
@@ -137,10 +135,13 @@ class GradientWalk:
                 f"{self.weight_gradient[layer]:.2f}",
                 f"{self.dead[layer]:.0%}",
             )
-        table.caption = f"drift {self.drift:+.4f} nats a layer, spread {self.spread:.3f} nats, {self.dtype}"
-        console = Console(file=io.StringIO(), width=110)
-        console.print(table)
-        return str(console.file.getvalue())  # type: ignore[attr-defined]
+        text = io.StringIO()
+        Console(file=text, width=110).print(table)
+        return (
+            f"Gradient's walk over {count:,} layers, {len(self.backward):,} examples: {self.verdict}\n"
+            f"{text.getvalue()}"
+            f"drift {self.drift:+.4f} nats a layer, spread {self.spread:.3f} nats, {self.dtype}\n"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything measured and derived, as lists and numbers."""

@@ -78,7 +78,7 @@ class InitializationReport:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights left alone")
+        table = Table()
         for column in ("weight", "shape", "fed by", "gain", "why"):
             table.add_column(column, justify="right" if column == "gain" else "left")
         for kernel in self.kernels:
@@ -86,11 +86,15 @@ class InitializationReport:
             table.add_row(kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
         for path, why in self.skipped:
             table.add_row(path, "", "", "-", why)
+        text = io.StringIO()
+        Console(file=text, width=120).print(table)
+        lines = [
+            f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights left alone",
+            text.getvalue(),
+        ]
         if self.drift is not None:
-            table.caption = f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats a layer"
-        console = Console(file=io.StringIO(), width=120)
-        console.print(table)
-        return str(console.file.getvalue())  # type: ignore[attr-defined]
+            lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats a layer\n")
+        return "\n".join(lines)
 
 
 def initialize(
@@ -116,7 +120,8 @@ def initialize(
 
     With a batch `x` it then calibrates: kernels that read the data are scaled to pre-activations of mean
     square one, runs of kernels that follow each other directly by one common factor each, until the
-    measured walk of the gradient is unbiased, and the output kernels to outputs of mean square one.
+    measured walk of the gradient is unbiased, and the output kernels to outputs (before their activation)
+    of root mean square 0.1, so that a loss begins about where a constant prediction puts it.
 
     The optimizer of a compiled model is set back to its beginning (all but the learning rate); biases and
     everything else stay as they were.
