@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import Kernel
+from ._observation import log_norm
 from ._positions import Position
 from .layers import DenseStack
 from .theory import Activation, WalkPrediction, predict_walk
@@ -17,8 +18,6 @@ from .theory._distributions import DISTRIBUTIONS, Distribution
 from .theory._two_slopes import log_step_moments
 
 __all__ = ["predict_for"]
-
-_SAMPLE = 16  # kernels of a stack that its distribution is read from
 
 
 def predict_for(positions: Sequence[Position]) -> WalkPrediction | None:
@@ -72,28 +71,27 @@ def _is_chain(positions: Sequence[Position]) -> bool:
 def _gains(kernel: Kernel) -> list[tuple[int, float]]:
     """Fan-in and gain of each layer."""
     values = _values(kernel)
-    rms = np.sqrt((values**2).mean(axis=(1, 2)))
-    width = values.shape[1]
-    return [(width, float(np.sqrt(width) * value)) for value in rms]
+    width, units = values.shape[1:]
+    gains = np.exp(log_norm(values)) / np.sqrt(units)  # sqrt(width) times the root mean square
+    return [(width, float(gain)) for gain in gains]
 
 
-def _values(kernel: Kernel, most: int | None = None) -> NDArray[np.float64]:
+def _values(kernel: Kernel) -> NDArray[Any]:
     values: Any = keras.ops.convert_to_numpy(kernel.variable.value)
-    values = values if kernel.stacked else values[None]
-    return np.asarray(values[:most], np.float64)
+    return values if kernel.stacked else values[None]
 
 
 def _law(kernel: Kernel) -> Distribution:
     """The distribution that a kernel's entries look like: their kurtosis tells, or their isometry."""
-    values = _values(kernel, _SAMPLE)
-    rows, columns = values.shape[1:]
-    tall = values if rows >= columns else values.transpose(0, 2, 1)
-    gram = np.einsum("dij,dik->djk", tall, tall)
-    scale = np.einsum("djj->d", gram)[:, None, None] / gram.shape[1]
-    if min(rows, columns) > 1 and np.abs(gram / scale - np.eye(gram.shape[1])).max() < 1e-3:
+    value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
+    values = keras.ops.convert_to_numpy(value).astype(np.float64)
+    tall = values if values.shape[0] >= values.shape[1] else values.T
+    gram = tall.T @ tall
+    count = len(gram)
+    if count > 1 and np.abs(gram / (np.trace(gram) / count) - np.eye(count)).max() < 1e-3:
         return DISTRIBUTIONS["orthogonal"]
-    centred = values - values.mean()
-    excess = (centred**4).mean() / max((centred**2).mean() ** 2, 1e-300) - 3.0
+    squares = (values - values.mean()) ** 2
+    excess = (squares**2).mean() / max(squares.mean() ** 2, 1e-300) - 3.0
     laws = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
     return min(laws, key=lambda law: abs(law.excess_kurtosis - excess))
 
