@@ -70,6 +70,9 @@ def residual(examples: Dataset) -> keras.Model:
     return keras.Model(inputs, L.Dense(examples.classes)(h), name="residual_mlp")
 
 
+NETWORKS = (tapering, autoencoder, residual, convolutional)
+
+
 def by_keras(name: str) -> Init:
     """Every kernel drawn by one of Keras's initializers."""
 
@@ -168,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--dataset", default="digits", help="of the two networks of decreasing width")
     parser.add_argument("--data-dir", type=Path, help="folder of prepared tensorflow-datasets sets")
+    names = [build.__name__ for build in NETWORKS]
+    parser.add_argument("--only", nargs="+", choices=names, help="these networks")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="ten steps, two seeds, one rate")
@@ -176,15 +181,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps, seeds, rates = (10, 2, RATES[:1]) if options.quick else (options.steps, options.seeds, RATES)
     wide, digits = data.load(options.dataset, options.data_dir), data.load("digits")
     started = time.perf_counter()
-    networks = {tapering: wide, autoencoder: wide, residual: digits, convolutional: digits}
-    results = {
-        build.__name__: {"dataset": examples.name, **compare(build, examples, steps, seeds, rates)}
-        for build, examples in networks.items()
-    }
-    for name, result in results.items():
-        for initialization, value in result["excess"].items():
+    results: dict[str, Any] = {}
+    for build in NETWORKS:
+        name = build.__name__
+        if options.only and name not in options.only:
+            continue
+        examples = wide if build in (tapering, autoencoder) else digits
+        results[name] = {"dataset": examples.name, **compare(build, examples, steps, seeds, rates)}
+        for initialization, value in results[name]["excess"].items():
             print(f"{name:14} {initialization:36} {value:+6.1f} standard errors above the best of Keras's")
-    if options.output:
         report = {
             "machine": f"{platform.machine()}, {platform.processor() or platform.system()}",
             "keras": keras.__version__,
@@ -192,7 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "seconds": time.perf_counter() - started,
             "networks": results,
         }
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if options.output:
+            options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
