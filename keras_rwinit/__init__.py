@@ -31,7 +31,7 @@ from .theory import (
 )
 
 if TYPE_CHECKING:
-    from . import data, plots
+    from . import data, plots, tuning
     from .models import model_zoo
 
 __all__ = [
@@ -52,10 +52,11 @@ __all__ = [
     "plots",
     "predict_walk",
     "simulate_walk",
+    "tuning",
 ]
 
 # Loaded at first use: the initializers need none of it.
-_LAZY = {"data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots"}
+_LAZY = {"data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots", "tuning": ".tuning"}
 
 
 def __getattr__(name: str) -> Any:
