@@ -111,8 +111,8 @@ def tune(
 
     SPACE is a value (fixed), a range LOW:HIGH or choices A,B,C.
 
-    With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, the command is the chief (an
-    ID with "chief" in it) or a worker of a search over several machines that share the folder --output.
+    With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, the command is the chief
+    (an ID with "chief" in it) or a worker of a search over several machines that share the folder --output.
     """
     from .tuning import DeepMLPHyperModel  # keras-tuner only where it is used
     from .tuning._distributed import place

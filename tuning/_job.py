@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import keras_tuner
 from keras_tuner.engine.trial import Trial
-from keras_tuner.errors import FailedTrialError
+from keras_tuner.errors import FatalError
 from rich.console import Console
 
 from keras_rwinit._files import held, new_folder, write_json
@@ -170,7 +170,10 @@ class SearchJob:
         seed = run_seed(self.settings.seed, index, again=True)
         try:
             return trained_score(self.hypermodel, hp, self.examples, self.settings, seed)
-        except FailedTrialError:
+        except FatalError:
+            raise
+        except Exception as error:  # a run that diverges or runs out of memory says something of its point
+            self.console.print(f"  failed: {type(error).__name__}: {error}", highlight=False, markup=False)
             return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -67,6 +68,11 @@ def prognosis(point: Point, dtype: str | None = None) -> Prognosis:
         >>> print(prognosis(point, "float32").reason)
         the gradient vanishes: ln|delta| falls by 241 +- 1 nats over 400 layers, and float32 ends at -87
     """
+    return _cached(point, *_range(dtype))
+
+
+@lru_cache(maxsize=4096)
+def _cached(point: Point, low: float, high: float, name: str) -> Prognosis:
     activation, depth = theory_activation(point.activation), point.depth
     gain = point.gain_ratio * computed_gain(activation, point.width, depth, point.distribution)
     law = resolve_distribution(point.distribution)
@@ -74,7 +80,6 @@ def prognosis(point: Point, dtype: str | None = None) -> Prognosis:
         walk = predict_walk(activation, point.width, depth, gain, point.distribution)
         forward = mean_field_walk(activation, np.array([gain]), point.width, depth, law)
     mean, spread = float(walk.mean[0]), float(walk.std[0])
-    low, high, name = _range(dtype)
     reason = None
     if walk.dead_probability > _CERTAIN:
         reason = (

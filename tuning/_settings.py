@@ -88,9 +88,8 @@ class SearchSettings:
     def check_same(self, folder: Path) -> None:
         """ValueError unless the search in `folder` has these settings."""
         theirs, own = dataclasses.asdict(self.load(folder)), dataclasses.asdict(self)
-        for part in ("space", "data"):
-            theirs, own = {**theirs, **theirs[part]}, {**own, **own[part]}
-            del theirs[part], own[part]
+        for part in ("space", "data"):  # the space's own seed is not in use here
+            theirs, own = {**theirs.pop(part), **theirs}, {**own.pop(part), **own}
         changed = [
             f"{name} {theirs.get(name)!r}, not {own.get(name)!r}"
             for name in sorted(theirs.keys() | own.keys())

@@ -26,7 +26,7 @@ def read_result(
     hypermodel = hypermodel or settings.hypermodel()
     rows = []
     for path in sorted((folder / TRIALS).glob("trial_*/trial.json"), key=_number):
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = _state(path)
         values = state["hyperparameters"]["values"]
         known, outcome = hypermodel.describe(values), outcome_of(path.parent)
         ended = state["status"] in ("COMPLETED", "FAILED")
@@ -49,9 +49,16 @@ def values_of(folder: Path, trial: int) -> keras_tuner.HyperParameters:
     """The hyperparameters of a trial of the search in `folder`."""
     (path,) = (item for item in (folder / TRIALS).glob("trial_*/trial.json") if _number(item) == trial)
     hp = keras_tuner.HyperParameters()
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    hp.values = state["hyperparameters"]["values"]
+    hp.values = _state(path)["hyperparameters"]["values"]
     return hp
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"The trial in {path} is damaged. Delete its folder to run it again.") from error
+    return state
 
 
 def _number(path: Path) -> int:
