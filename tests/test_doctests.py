@@ -15,11 +15,12 @@ _OTHER_BACKENDS = {
     "keras_rwinit.layers._loop_jax",
     "keras_rwinit.layers._loop_torch",
     "keras_rwinit.__main__",
+    "keras_rwinit.tuning._process",
 }
 MODULES = sorted(
     {
         module.name
-        for package in (keras_rwinit, keras_rwinit.models)
+        for package in (keras_rwinit, keras_rwinit.models, keras_rwinit.tuning)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     }
     - _OTHER_BACKENDS

@@ -119,7 +119,6 @@ class SearchResult:
         >>> result = tuning.search("digits", space, trials=2, epochs=1, seeds=0, batch_size=256)
         >>> result[0].gain_ratio, len(result)
         (1.0, 2)
-        >>> result.to_csv("trials.csv")
     """
 
     rows: tuple[TrialRow, ...]
