@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tuning_helpers import TINY, alive, begun, few_digits, processes_of, small_s
 
 pytest.importorskip("keras_tuner")
 
-from keras_rwinit.tuning import SearchResult, _workers
+from keras_rwinit.tuning import OutwardOracle, SearchResult, _distributed, _workers
+from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from keras_rwinit import tuning
 
@@ -161,6 +163,50 @@ def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) ->
     else:
         wait_for(lambda: processes_of(folder) == [], seconds=20)
     assert processes_of(folder) == []
+
+
+def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chief in a thread, and clients of keras-tuner's for workers."""
+    monkeypatch.setattr(_distributed, "PATIENCE", 1.5)
+    monkeypatch.setattr(_distributed, "_GRACE", 0.5)
+    monkeypatch.setattr(_distributed, "_BEAT", 0.1)
+    oracle = OutwardOracle("loss", max_trials=1)
+    oracle.hyperparameters.Float("gain_ratio", 0.8, 1.25, sampling="log", default=1.0)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    port = str(_workers._free_port())
+    address = f"127.0.0.1:{port}"
+    for name, value in {"TUNER_ID": "any", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": port}.items():
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    chief = threading.Thread(target=_distributed.serve, args=(oracle, address))
+    chief.start()
+    _distributed.check_chief(address, patience=20)
+    client = OracleClient(oracle)
+    with _distributed.signs_of_life(_distributed.Place("worker", "lively", address)):
+        assert client.create_trial("silent").trial_id == "0"
+        assert client.create_trial("lively").status == "IDLE"
+        wait_for(lambda: client.create_trial("lively").status == "RUNNING", seconds=20)
+        trial = client.create_trial("lively")
+        time.sleep(3.0)  # longer than the chief's patience, but not silent
+        assert oracle.ongoing_trials.keys() == {"lively"}
+        client.update_trial(trial.trial_id, {"loss": 0.25})
+        trial.status = "COMPLETED"
+        client.end_trial(trial)
+        assert client.create_trial("lively").status == "STOPPED"
+    chief.join(timeout=20)
+    assert not chief.is_alive()
+    assert oracle.trials["0"].score == 0.25
+
+
+def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_distributed, "PATIENCE", 0.3)
+    monkeypatch.setattr(_distributed, "_BEAT", 0.1)
+    nowhere = _distributed.Place("worker", "worker-1", f"127.0.0.1:{_workers._free_port()}")
+    with (
+        pytest.raises(ValueError, match="chief at 127.0.0.1:.* no longer answers. Start it again"),
+        _distributed.signs_of_life(nowhere),
+    ):
+        time.sleep(20)
 
 
 def test_several_machines_by_environment_variables(tmp_path: Path) -> None:

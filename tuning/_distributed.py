@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -135,8 +136,8 @@ def serve(oracle: OutwardOracle, address: str, on_tick: Callable[[], None] = lam
             time.sleep(0.1)
             servicer.bury()
             on_tick()
-            finished = servicer.stop_triggered and not oracle.ongoing_trials and not oracle._retry_queue
-            if finished and over is None:
+            # A space that is exhausted ends by the answer to a worker, and all workers may be dead by then.
+            if over is None and (servicer.stop_triggered or oracle.finished):
                 over = time.monotonic()
             if over is not None and (not oracle.tuner_ids or time.monotonic() - over > _GRACE):
                 return
@@ -160,6 +161,15 @@ def release_worker(address: str, tuner_id: str) -> None:
         _call(channel, _GONE, tuner_id, timeout=10.0)
 
 
+def _interrupt_main() -> None:
+    """KeyboardInterrupt in the main thread, at once also where it sleeps or waits."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
 @contextlib.contextmanager
 def signs_of_life(position: Place) -> Iterator[None]:
     """Shows the chief that this worker is alive; ValueError once the chief itself is silent."""
@@ -175,7 +185,7 @@ def signs_of_life(position: Place) -> Iterator[None]:
                 except grpc.RpcError:
                     if time.monotonic() - heard > PATIENCE and not done.is_set():
                         lost.set()
-                        _thread.interrupt_main()
+                        _interrupt_main()
                         return
 
     thread = threading.Thread(target=beat, daemon=True, name="signs-of-life")

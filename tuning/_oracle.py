@@ -137,6 +137,11 @@ class OutwardOracle(keras_tuner.Oracle):
         if trial is not None and trial.trial_id not in self.end_order:
             self._again(trial)
 
+    @property
+    def finished(self) -> bool:
+        """Whether every trial there is to be has ended."""
+        return len(self.end_order) >= self.max_trials and not self.ongoing_trials
+
     def _again(self, trial: Trial) -> None:
         trial.metrics = type(trial.metrics)()
         if trial.trial_id not in self._retry_queue:
@@ -154,6 +159,8 @@ class OutwardOracle(keras_tuner.Oracle):
 
     def reload(self) -> None:
         """Takes up the trials in the project's folder."""
+        for left in Path(self._project_dir).glob("trial_*/.partial-*"):  # by a process killed while it wrote
+            left.unlink(missing_ok=True)
         for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
             try:
                 trial = Trial.load(str(path))
