@@ -15,7 +15,6 @@ _OTHER_BACKENDS = {
     "keras_rwinit.layers._loop_jax",
     "keras_rwinit.layers._loop_torch",
     "keras_rwinit.__main__",
-    "keras_rwinit.tuning._process",
 }
 MODULES = sorted(
     {

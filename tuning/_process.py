@@ -1,10 +1,8 @@
-"""A process of a search on this machine, the chief or a worker: started by `_workers`, imported by nobody."""
+"""A process of a search on this machine, the chief or a worker, as `_workers` starts it."""
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from pathlib import Path
 
 from ._distributed import CHIEF, place, serve
@@ -15,19 +13,8 @@ from ._worker import work
 __all__ = ["main"]
 
 
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, whatever became of it."""
-
-    def watch() -> None:
-        os.read(0, 1)  # the parent never writes; its end closes the pipe
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
-
-
 def main(folder: Path) -> None:
     """Chief or worker of the search in `folder`, as keras-tuner's environment variables say."""
-    _end_with_parent()
     position = place()
     assert position is not None
     settings = SearchSettings.load(folder)
@@ -39,7 +26,3 @@ def main(folder: Path) -> None:
     except (ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -20,6 +20,15 @@ _IP = "127.0.0.1"
 _LOGS = "logs"
 _SECONDS_TO_END = 5.0
 
+# Before the imports, which take seconds: the end of the command closes the pipe and ends the process.
+_START = """
+import os, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from pathlib import Path
+from keras_rwinit.tuning._process import main
+main(Path(sys.argv[1]))
+"""
+
 Process = subprocess.Popen[bytes]
 
 
@@ -65,7 +74,7 @@ def _process(folder: Path, name: str, address: str, workers: int) -> Iterator[Pr
         environment[variable] = ",".join(part for part in (environment.get(variable), _IP) if part)
     with _log(folder, name) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "keras_rwinit.tuning._process", str(folder.resolve())],
+            [sys.executable, "-c", _START, str(folder.resolve())],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
