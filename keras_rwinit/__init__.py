@@ -31,7 +31,7 @@ from .theory import (
 )
 
 if TYPE_CHECKING:
-    from . import callbacks, data, plots
+    from . import callbacks, data, plots, tuning
     from .callbacks import GradientWalkCallback
     from .models import model_zoo
 
@@ -55,10 +55,17 @@ __all__ = [
     "plots",
     "predict_walk",
     "simulate_walk",
+    "tuning",
 ]
 
 # Loaded at first use: the initializers need none of it.
-_LAZY = {"callbacks": ".callbacks", "data": ".data", "model_zoo": ".models.model_zoo", "plots": ".plots"}
+_LAZY = {
+    "callbacks": ".callbacks",
+    "data": ".data",
+    "model_zoo": ".models.model_zoo",
+    "plots": ".plots",
+    "tuning": ".tuning",
+}
 
 
 def __getattr__(name: str) -> Any:

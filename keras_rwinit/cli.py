@@ -1,4 +1,4 @@
-"""The command line: `keras-rwinit gain | plan | train | walk`."""
+"""The command line: `keras-rwinit gain | plan | train | walk | tune`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from ._options import (
     console,
     plain_errors,
 )
+from ._tune_command import tune
 from ._walk_command import walk
 from .models.model_zoo import deep_mlp, presets
 from .theory import gain as computed_gain
@@ -290,6 +291,9 @@ def _latest_run() -> Path:
     if not runs:
         raise ValueError("There is no run to go on with in runs/: name its folder with --output.")
     return max(runs, key=lambda folder: (folder / "settings.json").stat().st_mtime)
+
+
+app.command()(tune)
 
 
 def main() -> None:

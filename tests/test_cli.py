@@ -1,4 +1,4 @@
-"""`keras-rwinit gain | plan | train`: what they print and write, and how they refuse."""
+"""`keras-rwinit gain | plan | train | tune`: what they print and write, and how they refuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli_helpers import left_in, refusal, run_cli, shown
 import keras_rwinit
 from keras_rwinit import _jobs
 
-COMMANDS = ("gain", "plan", "train", "walk")
+COMMANDS = ("gain", "plan", "train", "walk", "tune")
 TRAIN = ("train", "--depth", 12, "--width", 16, "--epochs", 1)
 
 

@@ -19,7 +19,7 @@ _OTHER_BACKENDS = {
 MODULES = sorted(
     {
         module.name
-        for package in (keras_rwinit, keras_rwinit.models)
+        for package in (keras_rwinit, keras_rwinit.models, keras_rwinit.tuning)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     }
     - _OTHER_BACKENDS

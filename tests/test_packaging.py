@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "keras_rwinit", "models")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "keras_rwinit", "models", "tuning")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -72,10 +72,11 @@ def test_one_top_level_name(wheel: Path, names: list[str]) -> None:
 
 def test_every_module_is_in_it(names: list[str]) -> None:
     own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_rwinit").rglob("*.py")}
-    own |= {f"keras_rwinit/models/{path.name}" for path in (ROOT / "models").glob("*.py")}
+    for folder in ("models", "tuning"):
+        own |= {f"keras_rwinit/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
     assert {name for name in names if name.endswith(".py")} == own
     assert "keras_rwinit/py.typed" in names
-    assert "keras_rwinit/models/model_zoo.py" in names
+    assert {"keras_rwinit/models/model_zoo.py", "keras_rwinit/tuning/hypermodel.py"} <= set(names)
 
 
 HEAVY = {"jax", "keras_tuner", "matplotlib", "tensorflow", "tensorflow_datasets", "torch", "typer"}
@@ -109,12 +110,15 @@ def test_installed_it_works_from_any_folder(wheel: Path, tmp_path: Path) -> None
     }
 
 
-def test_the_bare_folder_names_the_right_import(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("folder", "name"), [("models", "model_zoo"), ("tuning", "tuning")])
+def test_the_bare_folder_names_the_right_import(
+    folder: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.delitem(sys.modules, "models", raising=False)
-    with pytest.raises(ImportError, match="from keras_rwinit import model_zoo"):
-        importlib.import_module("models")
-    assert "models" not in sys.modules
+    monkeypatch.delitem(sys.modules, folder, raising=False)
+    with pytest.raises(ImportError, match=f"from keras_rwinit import {name}"):
+        importlib.import_module(folder)
+    assert folder not in sys.modules
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

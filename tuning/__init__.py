@@ -1,0 +1,33 @@
+"""The gain and the width, searched around the analytic optimum; installed as `keras_rwinit.tuning`.
+
+Needs the extra `tuning`: keras-tuner does the searching.
+"""
+
+if __name__ == "tuning":
+    # A second copy under this name would be a second set of classes.
+    raise ImportError(
+        "This folder is installed as keras_rwinit.tuning: use `from keras_rwinit import tuning`."
+    )
+
+try:
+    import keras_tuner  # noqa: F401
+except ImportError as error:
+    raise ImportError('Tuning needs keras-tuner: pip install "keras-rwinit[tuning]"') from error
+
+from ._oracle import OutwardOracle
+from ._prognosis import HopelessTrialError
+from ._results import Comparison, SearchResult, TrialRow, plot_landscape
+from .hypermodel import DeepMLPHyperModel, DivergedTrialError
+from .search import search
+
+__all__ = [
+    "Comparison",
+    "DeepMLPHyperModel",
+    "DivergedTrialError",
+    "HopelessTrialError",
+    "OutwardOracle",
+    "SearchResult",
+    "TrialRow",
+    "plot_landscape",
+    "search",
+]
