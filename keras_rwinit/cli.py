@@ -283,9 +283,6 @@ def train(
     run.execute(folder, new=True)
 
 
-app.command()(walk)
-
-
 def _latest_run() -> Path:
     runs = [path.parent for path in Path("runs").glob("train-*/settings.json")]
     if not runs:
@@ -293,6 +290,7 @@ def _latest_run() -> Path:
     return max(runs, key=lambda folder: (folder / "settings.json").stat().st_mtime)
 
 
+app.command()(walk)
 app.command()(tune)
 
 
