@@ -87,7 +87,7 @@ def calibrate(
 
     def look() -> Seen:
         observations, _ = observe(model, inputs, objective, training)
-        return {(id(o.site.layer), o.site.call, o.site.index or 0): o for o in observations}
+        return {(*o.site.place, o.site.index or 0): o for o in observations}
 
     def scale(variable: Any, log: float) -> None:
         variable.assign(keras.ops.cast(variable.value * float(np.exp(log)), variable.dtype))
@@ -135,7 +135,7 @@ def calibrate(
 
 
 def _reads_data(position: Position) -> bool:
-    return position.signal.sources == frozenset()
+    return position.signal.sources == frozenset() and not position.signal.embedded
 
 
 def _site(position: Position, first: bool = False) -> Site:

@@ -67,7 +67,7 @@ def rule_of(position: Position, depth: int, sums: int, law: Distribution) -> Rul
     activation = signal.activation
     gain, why = _gain(activation, width, None if signal.normalised else max(depth, 1), law)
     if not signal.sources and signal.sources is not None:
-        why = "reads the data"
+        why = "fed by an embedding" if signal.embedded else "reads the data"
     share = 1.0
     if position.terms and not position.normalised_after:
         equal = max(position.terms)

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from ._kernels import holds_kernels, is_sealed, kernels_of, sublayers
-from .layers import DeepSequential
+from ._kernels import has_own_activation, holds_kernels, is_sealed, kernels_of, sublayers
+from .layers import DeepSequential, DenseStack
 
 __all__ = ["Graph", "Step", "trace"]
 
@@ -90,6 +90,7 @@ def _function_of(operation: Any) -> Any:
 def _may_be_composed(operation: Any) -> bool:
     """Whether there may be more to see inside: kernels, or a sum or an activation of somebody's own."""
     own = not type(operation).__module__.startswith(("keras.src.layers.", "keras.src.ops."))
+    own = own or isinstance(operation, keras.layers.Lambda)
     return holds_kernels(operation) or (own and isinstance(operation, keras.layers.Layer))
 
 
@@ -115,7 +116,14 @@ class _Tracer:
             return self._follow(nodes, function.inputs, function.outputs, inputs)
         if isinstance(operation, DeepSequential):
             return self._chain(operation.chain, inputs, shapes[0])
-        if kernels_of(operation) or is_sealed(operation) or not _may_be_composed(operation):
+        if isinstance(operation, keras.layers.TimeDistributed) and shapes[0] is not None:
+            step = (shapes[0][0], *shapes[0][2:])
+            return self.expand(operation.layer, inputs[:1], [step], (keras.KerasTensor(step),), {})
+        if kernels_of(operation):
+            # What the rest of somebody's own `call` does, no one can tell.
+            known = isinstance(operation, DenseStack) or has_own_activation(operation)
+            return self._single(operation, inputs, shapes, 1, guessed=not known)
+        if is_sealed(operation) or not _may_be_composed(operation):
             return self._single(operation, inputs, shapes, 1)
         try:
             with _no_trace_left(operation):

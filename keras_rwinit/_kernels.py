@@ -94,6 +94,8 @@ def kernels_of(layer: Any) -> list[Kernel]:
             Kernel(layer, pointwise, tuple(range(len(pointwise.shape) - 1)), layer.activation),
         ]
     variable = getattr(layer, "kernel", None)
+    if not isinstance(variable, keras.Variable):  # under LoRA `kernel` is a sum, and this its fixed term
+        variable = getattr(layer, "_kernel", None)
     if not isinstance(variable, keras.Variable) or len(variable.shape) < 2:
         return []
     activation = getattr(layer, "activation", None)

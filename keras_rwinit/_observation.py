@@ -40,8 +40,23 @@ class Site:
     @property
     def name(self) -> str:
         """The layer's name, `[index]` in a stack, `#2` and so on for further calls of a shared layer."""
+        return f"{self.layer.name}{self._suffix}"
+
+    @property
+    def full_name(self) -> str:
+        """Likewise with the layer's path, which tells layers of the same name apart."""
+        return f"{self.layer.path}{self._suffix}"
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What a step of the model's graph is known by: the layer that has the kernel, and the call."""
+        kernels = kernels_of(self.layer)
+        return id(kernels[-1].layer if kernels else self.layer), self.call
+
+    @property
+    def _suffix(self) -> str:
         index = "" if self.index is None else f"[{self.index}]"
-        return f"{self.layer.name}{index}" + (f"#{self.call}" if self.call > 1 else "")
+        return index + (f"#{self.call}" if self.call > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,7 @@ class _Run:
     def _observation(self, seen: _Pass, delta: Array, norms: dict[int, Array]) -> Observation:
         kernels = kernels_of(seen.site.layer)
         of_kernel = norms[id(kernels[-1].variable)][seen.site.index or 0] if kernels else float("nan")
-        units = delta.reshape(-1, delta.shape[-1])
+        units = _units_last(seen.site.layer, delta)
         dead = ~units.any(axis=0) if seen.flat is None else seen.flat | ~units.any(axis=0)
         return Observation(
             seen.site,
@@ -289,7 +304,7 @@ class _Run:
             Site(layer, index, self.calls[id(layer)]),
             log_norm(h),
             float(np.exp(log_norm(a[None])[0])) / np.sqrt(max(a.size, 1)),
-            _flat_units(activation, a),
+            _flat_units(activation, _units_last(layer, a)),
         )
 
 
@@ -361,6 +376,8 @@ def _watched(model: keras.Model) -> list[Any]:
 
 
 def _kernel_log_norms(kernel: Any, gradient: Any) -> Array:
+    if not keras.backend.is_float_dtype(kernel.variable.dtype):  # quantized, and not differentiable
+        return np.array([np.nan])
     values = _to_numpy(gradient)
     return log_norm(values if kernel.stacked else values[None])
 
@@ -374,6 +391,13 @@ def _in_precision(activation: Callable[[Any], Any], dtype: str | None) -> Callab
     return activation
 
 
+def _units_last(layer: Any, values: Any) -> Any:
+    """A row an example and place, a column a unit or channel."""
+    if getattr(layer, "data_format", None) == "channels_first" and values.ndim > 2:
+        values = np.moveaxis(values, 1, -1)
+    return values.reshape(-1, values.shape[-1])
+
+
 def _flat_units(activation: Callable[[Any], Any], a: Array) -> NDArray[np.bool_] | None:
     """Which units have next to no slope for any example, at any place; None if nobody knows."""
     if activation is keras.activations.linear:
@@ -383,8 +407,7 @@ def _flat_units(activation: Callable[[Any], Any], a: Array) -> NDArray[np.bool_]
         steepest = _steepest(known)
     except Exception:  # softmax and others that do not act unit by unit
         return None
-    units = a.reshape(-1, a.shape[-1])
-    slopes = np.broadcast_to(np.abs(known.slope_at(units)), units.shape)
+    slopes = np.broadcast_to(np.abs(known.slope_at(a)), a.shape)
     return np.asarray((slopes <= FLAT * steepest).all(axis=0))
 
 

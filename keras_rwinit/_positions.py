@@ -66,6 +66,8 @@ class Signal:
         summed: Whether it is a sum that they are terms of.
         layers: Number of kernels on the longest way from the input.
         sums: Number of sums of a shortcut and branches on the way with most of them.
+        embedded: Whether it comes from an embedding, with no kernel since.
+        guessed: Whether something acted on it since the kernels that nobody could look into.
     """
 
     sources: frozenset[int] | None = frozenset()
@@ -74,6 +76,8 @@ class Signal:
     summed: bool = False
     layers: int = 0
     sums: int = 0
+    embedded: bool = False
+    guessed: bool = False
 
 
 @dataclass(eq=False)
@@ -98,6 +102,11 @@ class Position:
     terms: list[int] = field(default_factory=list)
     followed: int = 0
     normalised_after: bool = False
+
+    @property
+    def guessed(self) -> bool:
+        """Whether what is said of its place is not certain."""
+        return self.step.guessed or self.signal.guessed
 
 
 def positions_of(graph: Graph) -> tuple[list[Position], Signal]:
@@ -128,6 +137,10 @@ class _Placer:
         kernels = kernels_of(operation)
         if kernels:
             return self._through_kernels(step, kernels, _merged(incoming))
+        if isinstance(operation, L.Embedding):
+            return _replace(incoming[0], embedded=True)
+        if step.guessed:
+            return _replace(_merged(incoming), guessed=True)
         if isinstance(operation, _NORMALISATIONS):
             return self._normalised(incoming[0])
         activation = _activation_of(operation)
@@ -155,6 +168,7 @@ class _Placer:
                 _elementwise(kernel.activation) or LINEAR,
                 layers=signal.layers + max(kernel.stacked, 1),
                 sums=signal.sums,
+                guessed=step.guessed,
             )
         return signal
 
@@ -198,6 +212,8 @@ def _merged(signals: Sequence[Signal]) -> Signal:
         summed=any(signal.summed for signal in signals),
         layers=max(signal.layers for signal in signals),
         sums=max(signal.sums for signal in signals),
+        embedded=any(signal.embedded for signal in signals),
+        guessed=any(signal.guessed for signal in signals),
     )
 
 

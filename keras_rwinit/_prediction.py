@@ -63,7 +63,7 @@ def _is_chain(positions: Sequence[Position]) -> bool:
         sources = frozenset([number - 1]) if number else frozenset()
         if signal.sources != sources or signal.normalised or signal.summed or position.followed > 1:
             return False
-        if position.normalised_after or position.step.guessed:
+        if position.normalised_after or position.guessed or signal.embedded:
             return False
     return True
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import keras
+import numpy as np
 import typer
 
 from . import data
@@ -133,6 +134,7 @@ def _measured(model: keras.Model, examples: Dataset, count: int) -> GradientWalk
     outputs = getattr(model, "output_shape", None)
     if not isinstance(outputs, tuple) or outputs != (None, examples.classes):
         return gradient_walk(model, x)
-    last = getattr(model.layers[-1], "activation", None)
-    logits = last is None or last is keras.activations.linear
-    return gradient_walk(model, x, y, keras.losses.SparseCategoricalCrossentropy(from_logits=logits))
+    values = keras.ops.convert_to_numpy(model(x, training=False)).astype(np.float64)
+    probabilities = (values >= 0.0).all() and np.abs(values.sum(axis=1) - 1.0).max() < 1e-2
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+    return gradient_walk(model, x, y, loss)

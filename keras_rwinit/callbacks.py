@@ -114,11 +114,16 @@ class GradientWalkCallback(keras.callbacks.Callback):
         self.directory = Path(directory)
         self.history: list[WalkRecord] = []
         self._rows: list[Sequence[Any]] = []
-        self._step = self._epoch = 0
+        self._step = self._epoch = self._epochs_seen = 0
+        self._layer_names: tuple[str, ...] = ()
         self._picture = picture
         if picture:
             check_matplotlib()
         self._events = _Events(self.directory) if tensorboard else None
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ValueError(
+                f"`directory` must be a folder, or be yet to make. Received: the file {directory}"
+            )
         check_new(self._csv)
         check_new(self._png)
 
@@ -133,6 +138,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if not self.history:
             self.directory.mkdir(parents=True, exist_ok=True)
+            if not self.model.built:
+                self.model(keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.x))
             self._record()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -145,8 +152,9 @@ class GradientWalkCallback(keras.callbacks.Callback):
         self._steps_before_epoch = self._step
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._epoch += 1
-        if self.unit == "epoch" and self._epoch % self.every == 0:
+        self._epoch = max(self._epoch, epoch) + 1  # another `fit` counts from zero again
+        self._epochs_seen += 1
+        if self.unit == "epoch" and self._epochs_seen % self.every == 0:
             self._record()
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -159,6 +167,12 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     def _record(self) -> None:
         walk = gradient_walk(self.model, self.x, self.y, self.loss)
+        self._layer_names = self._layer_names or walk.layer_names
+        if walk.layer_names != self._layer_names:
+            raise ValueError(
+                "A GradientWalkCallback records one model. Received: another one, with layers "
+                f"{', '.join(walk.layer_names[:3])}, ...; make a callback for each model"
+            )
         alive = np.where(np.isfinite(walk.relative), walk.relative, np.nan)
         record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, _mean(alive))
         self.history.append(record)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from ._files import check_new, write_json
 from ._graph import trace
 from ._objective import check_examples, make_objective
-from ._observation import observe
+from ._observation import Site, observe
 from ._positions import positions_of
 from ._prediction import predict_for
 from .theory import WalkPrediction
@@ -68,9 +70,9 @@ class GradientWalk:
 
     @property
     def relative(self) -> Array:
-        """`ln(|delta_d| / |delta_last|)`, shape (examples, layers); nan where both are zero."""
-        with np.errstate(invalid="ignore"):  # -inf - (-inf), of a gradient that is dead throughout
-            return np.asarray(self.backward - self.backward[:, -1:])
+        """`ln(|delta_d| / |delta_last|)`, shape (examples, layers); nan for an example dead at the last."""
+        last = self.backward[:, -1:]
+        return np.asarray(self.backward - np.where(np.isfinite(last), last, np.nan))
 
     @property
     def drift(self) -> float:
@@ -102,13 +104,14 @@ class GradientWalk:
         count = len(self.layer_names)
         for layer in reversed(range(count)):
             values = self.relative[:, layer]
-            dead = self.backward[:, layer] == -np.inf
-            if dead.mean() >= 0.5:
-                word = "dead"
-            elif not np.isfinite(self.backward[~dead, layer]).all():
+            both = np.concatenate([self.forward[:, layer], self.backward[:, layer]])
+            if not np.isfinite(both[both != -np.inf]).all():
                 word = "not finite"
+            elif (self.backward[:, layer] == -np.inf).mean() >= 0.5:
+                word = "dead"
             else:
-                mean = values[~dead].mean()
+                alive = values[np.isfinite(values)]
+                mean = alive.mean() if len(alive) else 0.0
                 word = "vanishing" if mean < -LIMIT else "exploding" if mean > LIMIT else ""
             if word:
                 return f"{word} from {self.layer_names[layer]} (layer {layer + 1} of {count}) on"
@@ -194,6 +197,9 @@ class GradientWalk:
                     float(prediction["dead_probability"]),
                 )
             names, dtype = tuple(content["layer_names"]), content["dtype"]
+            shapes = {array.shape[-1:] for array in arrays.values()}
+            if shapes != {(len(names),)} or arrays["backward"].shape != arrays["forward"].shape:
+                raise ValueError(f"{len(names)} layers, and arrays of other shapes")
             return cls(names, **arrays, prediction=prediction, dtype=dtype)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
@@ -263,13 +269,16 @@ def gradient_walk(
     observations, dtype = observe(model, inputs, objective, training)
     positions, _ = positions_of(trace(model, inputs))
     last = {(id(p.step.operation), p.call) for p in positions if not p.followed}
-    hidden = [seen for seen in observations if (id(seen.site.layer), seen.site.call) not in last]
+    hidden = [seen for seen in observations if seen.site.place not in last]
     hidden = hidden or observations
     if not hidden:
-        raise ValueError(f"The model has no layer with a kernel to measure. Received: model={model.name!r}")
+        raise ValueError(
+            "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
+            f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
+        )
     prediction = predict_for(positions)
     return GradientWalk(
-        tuple(seen.site.name for seen in hidden),
+        _names([seen.site for seen in hidden]),
         np.stack([seen.backward for seen in hidden], axis=1),
         np.stack([seen.forward for seen in hidden], axis=1),
         np.array([seen.weight_gradient for seen in hidden]),
@@ -277,6 +286,12 @@ def gradient_walk(
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
         dtype,
     )
+
+
+def _names(sites: Sequence[Site]) -> tuple[str, ...]:
+    """A name a site, by the layer's path where layers of different models share one."""
+    plain = Counter(site.name for site in sites)
+    return tuple(site.name if plain[site.name] == 1 else site.full_name for site in sites)
 
 
 def check_model(model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -162,8 +162,12 @@ def initialize(
         if position.kernel.variable.trainable:
             first.setdefault(id(position.kernel.variable), position)
     if not first:
-        raise ValueError(f"The model has no kernel to draw. Received: model={model.name!r}")
+        raise ValueError(
+            "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no weight "
+            f"called `kernel`, that is trainable. Received: model={model.name!r}"
+        )
     rules = {key: rule_of(p, output.layers - 1, output.sums, law) for key, p in first.items()}
+    optimizer = _beginning_of_optimizer(model)
     seeds = iter(layer_seeds(seed, sum(max(p.kernel.stacked, 1) for p in first.values())))
     with _restored_on_error(model):
         for key, position in first.items():
@@ -171,10 +175,11 @@ def initialize(
         result = Calibration()
         if inputs is not None:
             result = calibrate(model, inputs, positions, {key: rule.share for key, rule in rules.items()})
-        _reset_optimizer(model)
+        for variable, value in optimizer:
+            variable.assign(value)
     return InitializationReport(
         tuple(_described(p, rules[key], result.corrections.get(key, 1.0)) for key, p in first.items()),
-        tuple(_skipped(model, first, positions)),
+        tuple(_skipped(model, first)),
         result.drift,
         result.drift_before,
     )
@@ -202,14 +207,11 @@ def _described(position: Position, rule: Rule, correction: float) -> Initialized
         position.signal.activation.name,
         rule.gain * correction,
         correction,
-        rule.why + ("; its place is a guess" if position.step.guessed else ""),
+        rule.why + ("; its place is a guess" if position.guessed else ""),
     )
 
 
-def _skipped(
-    model: keras.Model, drawn: dict[int, Position], positions: Sequence[Position]
-) -> Iterator[tuple[str, str]]:
-    applied = {id(position.kernel.variable) for position in positions}
+def _skipped(model: keras.Model, drawn: Mapping[int, Position]) -> Iterator[tuple[str, str]]:
     reasons: dict[int, str] = {}
     for layer in model._flatten_layers():
         if left_alone(layer):
@@ -221,16 +223,18 @@ def _skipped(
             yield variable.path, reasons[id(variable)]
         elif not variable.trainable:
             yield variable.path, "not trainable"
-        elif id(variable) in applied:
-            yield variable.path, "not to be drawn"
+        elif "bias" in variable.name:
+            yield variable.path, "a bias"
         else:
-            yield variable.path, "not a kernel that the model was seen to apply"
+            yield variable.path, "not the kernel of a layer that the model was seen to apply"
 
 
 @contextmanager
 def _restored_on_error(model: keras.Model) -> Iterator[None]:
-    """Gives a model its weights back if anything goes wrong, Ctrl-C included."""
-    before = [(variable, keras.ops.copy(variable.value)) for variable in model.trainable_variables]
+    """Gives a model and its optimizer their state back if anything goes wrong, Ctrl-C included."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.trainable_variables, *(optimizer.variables if optimizer else ())]
+    before = [(variable, keras.ops.copy(variable.value)) for variable in variables]
     try:
         yield
     except BaseException:
@@ -239,13 +243,21 @@ def _restored_on_error(model: keras.Model) -> Iterator[None]:
         raise
 
 
-def _reset_optimizer(model: keras.Model) -> None:
-    """Sets every variable of the optimizer but the learning rate to what a new one would have."""
+def _beginning_of_optimizer(model: keras.Model) -> list[tuple[Any, Any]]:
+    """The optimizer's variables but the learning rate, with the values that a new one would have."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
-        return
-    new = type(optimizer).from_config(optimizer.get_config())
-    new.build(model.trainable_variables)
-    for old, fresh in zip(optimizer.variables, new.variables, strict=True):
-        if old.name != "learning_rate":
-            old.assign(fresh.value)
+        return []
+    try:
+        new = type(optimizer).from_config(optimizer.get_config())
+        # What was trainable when the optimizer was built may have been frozen since.
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        new.build(getattr(inner, "_trainable_variables", model.trainable_variables))
+        pairs = list(zip(optimizer.variables, new.variables, strict=True))
+    except Exception as error:  # of somebody's own optimizer
+        raise ValueError(
+            "The optimizer must be one that its `get_config` can make again, so that it can begin anew. "
+            f"Received: {type(optimizer).__name__}, and {type(error).__name__}: {error}. Initialize the "
+            "model before you compile it."
+        ) from error
+    return [(old, fresh.value) for old, fresh in pairs if old.name != "learning_rate"]

@@ -90,6 +90,33 @@ def test_several_steps_an_execution(tmp_path: Path) -> None:
     assert [record.step for record in walk.history] == [0, 3, 6]
 
 
+def test_an_unbuilt_model_and_a_later_start(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.layers.Dense(4, "relu"), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    walk = GradientWalkCallback(X[:5], directory=tmp_path)
+    model.fit(X, Y, epochs=6, initial_epoch=4, verbose=0, callbacks=[walk])
+    assert [record.epoch for record in walk.history] == [0, 5, 6]
+
+
+def test_one_callback_one_model(tmp_path: Path) -> None:
+    walk = GradientWalkCallback(X[:5], directory=tmp_path)
+    fitted(walk, epochs=1)
+    other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    other.compile("sgd", compiled().loss)
+    with pytest.raises(ValueError, match="records one model.*make a callback for each"):
+        other.fit(X, Y, verbose=0, callbacks=[walk])
+
+
+def test_layers_of_one_name_have_tags_of_their_own(tmp_path: Path) -> None:
+    def block() -> keras.Model:
+        return keras.Sequential([keras.layers.Dense(4, "relu", name="same")])
+
+    model = keras.Sequential([keras.Input((6,)), block(), block(), keras.layers.Dense(3)])
+    model.compile("sgd", compiled().loss)
+    model.fit(X, Y, verbose=0, callbacks=[GradientWalkCallback(X[:5], directory=tmp_path)])
+    assert len({row["name"] for row in rows(tmp_path)}) == 2
+
+
 def test_events_for_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -135,6 +162,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientWalkCallback(X, directory=tmp_path, **arguments)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="must be a folder"):
+        GradientWalkCallback(X, directory=tmp_path / "file")
 
 
 def test_bad_data_ends_before_the_first_step(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_files_of_a_prediction(tmp_path: Path) -> None:
     assert again.to_dict() == walk.to_dict()
 
 
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "walk.json"
+    record(0.0).save(path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "dead": [0.0]}))
+    with pytest.raises(ValueError, match="does not hold a saved GradientWalk"):
+        GradientWalk.load(path)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "another"}', "no JSON"])
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"

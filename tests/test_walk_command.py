@@ -61,6 +61,9 @@ def test_another_initializer_vanishes(folder: Path) -> None:
 MODELS: dict[str, Any] = {
     "classifier": lambda: model_zoo.deep_mlp(4, 8, input_shape=(64,), classes=10, seed=0),
     "softmax": lambda: model_zoo.deep_mlp(4, 8, input_shape=(64,), classifier_activation="softmax", seed=0),
+    "softmax layer": lambda: keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(10), keras.layers.Softmax()]
+    ),
     "images": lambda: keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -82,7 +85,7 @@ def test_a_saved_model(name: str, folder: Path) -> None:
     assert (finished.code, finished.err) == (0, "")
     examples = data.load("digits")
     x, y = examples.x_test[:5].reshape(-1, *model.input_shape[1:]), examples.y_test[:5]
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=name != "softmax")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits="softmax" not in name)
     expected = gradient_walk(model, x) if name == "no classifier" else gradient_walk(model, x, y, loss)
     walk = GradientWalk.load(folder / "out" / "gradient_walk.json")
     np.testing.assert_array_equal(walk.backward, expected.backward)

@@ -136,7 +136,9 @@ def test_subclassed_models_and_layers_of_layers() -> None:
     model = Subclassed()
     model(data(6))
     walk = gradient_walk(model, data(6))
-    assert walk.layer_names == ("inner", "outer", "inner", "outer")
+    # Names that several layers share are told apart by their paths.
+    ends = [name.split("/", 1)[1] for name in walk.layer_names]
+    assert ends == ["block_0/inner", "block_0/outer", "block_1/inner", "block_1/outer"]
     assert np.isfinite(walk.backward).all()
     # A sum passes the gradient on to its terms as it is; the last block's outer layer is one of them.
     top = to_numpy(model.top.kernel).astype(float)
@@ -178,6 +180,10 @@ def test_several_inputs_and_outputs() -> None:
     assert not np.allclose(walk.backward, only_a.backward, atol=1e-3)
     model.compile("sgd", {"a": "mse", "b": "mae"}, loss_weights={"a": 1.0, "b": 0.0})
     np.testing.assert_allclose(gradient_walk(model, x, y).backward, only_a.backward, **CLOSE)
+    with pytest.raises(ValueError, match="there is no output c; the outputs are a, b"):
+        gradient_walk(model, x, y, {"a": "mse", "c": "mae"})
+    with pytest.raises(ValueError, match="no output has a loss"):
+        gradient_walk(model, x, y, {})
     with pytest.raises(ValueError, match="2 outputs, and `y` holds 1"):
         gradient_walk(model, x, data(2), "mse")
     with pytest.raises(ValueError, match="same number in each"):
@@ -317,3 +323,107 @@ def test_a_layer_that_knows_no_float64_is_seen_in_float32() -> None:
     walk = gradient_walk(model, data(4))
     assert walk.dtype == "float32"
     assert walk.verdict.startswith("vanishing") or walk.verdict.startswith("dead")
+
+
+class Named(keras.Model):
+    """Subclassed, with outputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.head = L.Dense(4, "relu"), L.Dense(2)
+
+    def call(self, x: Any) -> Any:
+        return {"y": self.head(self.hidden(x))}
+
+
+def test_losses_of_outputs_that_a_subclassed_model_names() -> None:
+    model = Named()
+    model(data(6))
+    y = data(2, seed=1)
+    named = gradient_walk(model, data(6), {"y": y}, {"y": "mse"})
+    np.testing.assert_array_equal(named.backward, gradient_walk(model, data(6), y, "mse").backward)
+
+
+def dense(*layers: Any) -> keras.Model:
+    return keras.Sequential([keras.Input((6,)), *layers, L.Dense(3)])
+
+
+def test_a_mean_over_the_batch_is_each_examples_own_loss() -> None:
+    model, y = dense(L.Dense(5, "tanh")), data(3, seed=1)
+
+    def mean(y: Any, outputs: Any) -> Any:
+        return keras.ops.mean(keras.ops.square(y - outputs))
+
+    one, other = gradient_walk(model, data(6), y, mean), gradient_walk(model, data(6), y, "mse")
+    np.testing.assert_allclose(one.backward, other.backward, **CLOSE)
+    np.testing.assert_allclose(one.weight_gradient, other.weight_gradient, **CLOSE)
+
+
+class Gaussian(keras.losses.Loss):
+    """A loss of outputs that are not of its targets' shape."""
+
+    def call(self, y: Any, outputs: Any) -> Any:
+        mean, log_scale = outputs[:, :1], outputs[:, 1:2]
+        return keras.ops.sum(keras.ops.square((y - mean) / keras.ops.exp(log_scale)) + log_scale, axis=-1)
+
+
+def test_losses_that_only_their_author_knows() -> None:
+    assert np.isfinite(
+        gradient_walk(dense(L.Dense(5, "tanh")), data(6), data(1, seed=1), Gaussian()).backward
+    ).all()
+
+
+def test_labels_to_ignore() -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    walk = gradient_walk(dense(L.Dense(5, "tanh")), data(6), np.array([0, -1, 2]), loss)
+    assert list(np.isfinite(walk.backward[:, 0])) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((data(6), None, "mse"), "A loss needs targets"),
+        ((data(6), np.full(EXAMPLES, 0.5), "sparse_categorical_crossentropy"), "needs whole numbers"),
+        ((None,), "must hold arrays. Received: NoneType; of a dataset take one batch"),
+        (({1, 2},), "must hold arrays. Received: set"),
+    ],
+)
+def test_what_does_not_fit(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gradient_walk(dense(L.Dense(5, "relu")), *arguments)
+
+
+def test_a_dead_example_at_the_last_layer_is_no_explosion() -> None:
+    model = dense(L.Dense(6, "relu"), L.Dense(6, "relu"))
+    model.layers[1].set_weights([np.eye(6), np.zeros(6)])
+    model.layers[0].set_weights([np.eye(6), np.zeros(6)])
+    x = np.abs(data(6))
+    x[0] = -1.0
+    walk = gradient_walk(model, x)
+    assert (walk.backward[0] == -np.inf).all()
+    assert walk.verdict == "fine"
+    assert walk.drift != np.inf
+
+
+def test_weights_that_are_not_numbers_are_not_dead() -> None:
+    model = dense(L.Dense(5, "relu"), L.Dense(5, "relu"))
+    model.layers[0].kernel.assign(np.full((6, 5), np.nan))
+    assert gradient_walk(model, data(6)).verdict.startswith("not finite")
+
+
+def test_lora_is_seen_and_predicted_as_what_it_is() -> None:
+    model = dense(L.Dense(6, "relu"), L.Dense(6, "tanh", name="lora"), L.Dense(6, "relu"))
+    model.get_layer("lora").enable_lora(2)
+    walk = gradient_walk(model, data(6))
+    assert "lora" in walk.layer_names
+    assert walk.prediction is None
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="no such convolution on a CPU")
+def test_channels_first() -> None:
+    layer = L.Conv2D(4, 3, activation="relu", data_format="channels_first")
+    model = keras.Sequential([keras.Input((3, 8, 9)), layer, L.Flatten(), L.Dense(3)])
+    kernel, bias = layer.get_weights()
+    bias[0] = -1e3
+    layer.set_weights([kernel, bias])
+    assert gradient_walk(model, data(3, 8, 9)).dead[0] == 0.25
