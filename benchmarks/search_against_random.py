@@ -131,6 +131,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--box", choices=list(BOXES), help="this box alone")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     if options.quick:
@@ -139,6 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     runs = {
         name: compare(width, options.depth, options.trials, options.epochs, options.seeds)
         for name, width in BOXES.items()
+        if options.box in (None, name)
     }
     summaries = {name: summary(of_box) for name, of_box in runs.items()}
     columns = {

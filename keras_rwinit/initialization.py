@@ -148,7 +148,7 @@ def initialize(
         >>> model = keras.Model(inputs, outputs)
         >>> report = keras_rwinit.initialize(model, seed=0)
         >>> [round(kernel.gain, 3) for kernel in report.kernels]
-        [1.068, 1.432]
+        [1.067, 1.432]
     """
     check_model(model)
     law = resolve_distribution(distribution)

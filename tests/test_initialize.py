@@ -66,7 +66,6 @@ def test_each_kernel_has_the_gain_of_what_feeds_it() -> None:
         assert_moments(model.layers[1].kernel, 1.1 * report.kernels[0].gain, 64)
 
 
-@backends
 def test_smooth_activations_have_the_gain_of_the_depth() -> None:
     model = chain(*(L.Dense(64, "tanh") for _ in range(30)), L.Dense(5))
     report = initialize(model, seed=0)
@@ -101,7 +100,6 @@ CASES: dict[str, tuple[Any, tuple[int, ...], float]] = {
 }
 
 
-@backends
 @pytest.mark.parametrize("case", CASES)
 def test_fan_in_of_every_kind_of_layer(case: str) -> None:
     make, shape, fan_in = CASES[case]
@@ -238,7 +236,6 @@ def test_shared_layers_are_drawn_once() -> None:
     assert len(initialize(model, seed=0).kernels) == 2
 
 
-@backends
 def test_what_is_left_alone_is_said() -> None:
     tokens = keras.Input((5,), dtype="int32")
     h = L.Embedding(11, 6, name="table")(tokens)
@@ -312,7 +309,6 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@backends
 @pytest.mark.parametrize("name", MODELS)
 def test_calibration_leaves_no_drift(name: str) -> None:
     build, shape = MODELS[name]
@@ -334,6 +330,18 @@ def test_calibration_leaves_no_drift(name: str) -> None:
     assert (to_numpy(model(x)) ** 2).mean() == pytest.approx(0.01, rel=1e-2)
 
 
+@backends
+def test_calibration_on_every_back_end() -> None:
+    build, shape = MODELS["stack"]
+    model, x = build(), 3.0 * data(*shape)
+    model.compile("adam", "mse")
+    model.fit(x, data(10), verbose=0)
+    initialize(model, x, seed=1)
+    assert abs(gradient_walk(model, x).drift) < 0.002
+    assert int(to_numpy(model.optimizer.iterations)) == 0
+    model.fit(x, data(10), verbose=0)
+
+
 def test_without_calibration_there_is_a_drift_to_remove() -> None:
     """The twin of the test above: one network of 60 layers of width 32 has a spread of 1.5 nats."""
     build, shape = MODELS["stack"]
@@ -345,7 +353,6 @@ def test_without_calibration_there_is_a_drift_to_remove() -> None:
     assert abs(report.drift_before) > 0.002
 
 
-@backends
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad", "nadam"])
 def test_the_optimizer_begins_anew(optimizer: str) -> None:
     model = chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(2))

@@ -16,7 +16,7 @@ from keras_rwinit._autodiff import gradients
 from keras_rwinit._objective import _direction
 from keras_rwinit.layers import DenseStack
 
-pytestmark = pytest.mark.backends
+backends = pytest.mark.backends  # where a back end's gradients or dtypes take part
 
 Array = NDArray[Any]
 L = keras.layers
@@ -72,6 +72,7 @@ def test_pre_activations_of_every_kind_of_layer(kind: str) -> None:
     assert walk.layer_names == (layer.name, rest[1].name)
 
 
+@backends
 def test_gradients_of_the_weights() -> None:
     model = keras.Sequential(
         [
@@ -97,6 +98,7 @@ def test_gradients_of_the_weights() -> None:
         assert found == pytest.approx(np.log(np.linalg.norm(gradient)), abs=1e-4)
 
 
+@backends
 def test_a_stack_is_seen_layer_by_layer() -> None:
     stack = DenseStack(4, "tanh", kernel_initializer="he_normal", bias_initializer="random_normal")
     stacked = keras.Sequential([keras.Input((6,)), stack, L.Dense(2)])
@@ -132,6 +134,7 @@ class Subclassed(keras.Model):
         return self.top(keras.ops.relu(x))
 
 
+@backends
 def test_subclassed_models_and_layers_of_layers() -> None:
     model = Subclassed()
     model(data(6))
@@ -190,6 +193,7 @@ def test_several_inputs_and_outputs() -> None:
         gradient_walk(model, {"one": data(4), "other": data(3)[:2]})
 
 
+@backends
 def test_layers_that_are_seen_at_their_output() -> None:
     model = keras.Sequential(
         [
@@ -230,6 +234,7 @@ def normalised() -> keras.Model:
     )
 
 
+@backends
 @pytest.mark.parametrize("training", [False, True])
 def test_nothing_of_the_model_changes(training: bool) -> None:
     """Weights, statistics, optimizer, seeds: the next step of training gives the same bits."""
@@ -285,6 +290,7 @@ def test_the_model_is_whole_after_an_interruption() -> None:
     assert dense.compute_dtype == "float32"
 
 
+@backends
 def test_low_precision_models_are_seen_without_their_rounding() -> None:
     def model(policy: str) -> keras.Model:
         dense = [L.Dense(16, "relu", dtype=policy) for _ in range(4)]
@@ -298,6 +304,7 @@ def test_low_precision_models_are_seen_without_their_rounding() -> None:
     assert low.layers[0].compute_dtype == "bfloat16"
 
 
+@backends
 def test_beyond_float32_it_is_float64() -> None:
     """Fifty layers that divide by a hundred leave e^-230 of a gradient, which float32 takes for zero."""
     dense = [L.Dense(4, kernel_initializer=keras.initializers.Identity(0.01)) for _ in range(50)]
@@ -419,6 +426,7 @@ def test_lora_is_seen_and_predicted_as_what_it_is() -> None:
     assert walk.prediction is None
 
 
+@backends
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="no such convolution on a CPU")
 def test_channels_first() -> None:
     layer = L.Conv2D(4, 3, activation="relu", data_format="channels_first")
