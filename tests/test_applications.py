@@ -42,7 +42,8 @@ def test_every_family(name: str) -> None:
     assert matrices == drawn | {path for path, _ in report.skipped}
     assert len(drawn) > 15
     assert not any("guess" in kernel.why for kernel in report.kernels)
-    assert all(0.05 < kernel.gain / kernel.correction < 3.0 for kernel in report.kernels)
+    for kernel in report.kernels:  # on images of one pixel a window of 7 x 7 has one tap: a gain of 7
+        assert 0.05 < kernel.gain / kernel.correction < (7.0 if "padding" in kernel.why else 1.0) * 3.0
     for variable in model.weights:
         same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
         assert same == (variable.path not in drawn)
