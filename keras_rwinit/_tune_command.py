@@ -190,7 +190,7 @@ def _begun(context: typer.Context, folder: Path) -> SearchJob:
         raise ValueError(
             f"The search in {folder} is on data of its own: go on with keras_rwinit.tuning.search."
         )
-    own = ("data", "space", "backend")
+    own = ("data", "space", "backend", "dtype_policy")
     options = {name: value for name, value in vars(settings).items() if name not in own}
     name, data_dir = settings.data["dataset"], settings.data["data_dir"]
     return SearchJob(name, settings.hypermodel(), data_dir, console, **options)

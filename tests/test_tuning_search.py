@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from tuning_helpers import SHORT, few_digits, small_space, table_of
@@ -305,7 +307,7 @@ def test_two_processes_keep_out_of_each_others_way(real: tuple[SearchResult, Pat
         ({"objective": "val_auc"}, "objective.*val_loss.*val_auc"),
         ({"resume": True}, "Name the search's folder"),
         ({"hypermodel": small_space(width=8, gain_ratio=1.0)}, "space is a single point"),
-        ({"hypermodel": tuning.DeepMLPHyperModel((63,))}, r"63 features.*input_shape=\(64,\)"),
+        ({"hypermodel": tuning.DeepMLPHyperModel((63,))}, r"shape \(63,\).*input_shape=\(64,\)"),
         ({"data": "digitz"}, "digits, mnist.*digitz"),
     ],
     ids=lambda value: str(value)[:30],
@@ -319,13 +321,95 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_trial_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"trial_id"', "{}", "null", "[]"])
+def test_a_damaged_trial_is_named_and_deleted_runs_again(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     stub(monkeypatch)
-    arguments: dict[str, Any] = {"folder": tmp_path / "run", "trials": 2, "seeds": 0}
-    tuning.search(few_digits(), small_space(), **arguments)
-    (tmp_path / "run/trials/trial_1/trial.json").write_text('{"trial_id"')
-    with pytest.raises(ValueError, match=r"trial_1/trial.json is damaged"):
+    arguments: dict[str, Any] = {"folder": tmp_path / "run", "trials": 4, "seeds": 0}
+    whole = tuning.search(few_digits(), small_space(), **arguments)
+    for number in (0, 2):
+        trials = tmp_path / "run/trials"
+        others = {
+            path: path.read_bytes() for path in trials.glob("*/*") if f"trial_{number}/" not in str(path)
+        }
+        (trials / f"trial_{number}/trial.json").write_text(content)
+        with pytest.raises(ValueError, match=rf"trial_{number}/trial.json is damaged. Delete its folder"):
+            tuning.search(few_digits(), small_space(), resume=True, **arguments)
+        shutil.rmtree(trials / f"trial_{number}")
+        again = tuning.search(few_digits(), small_space(), resume=True, **arguments)
+        assert [row.trial for row in again] == [0, 1, 2, 3]
+        assert all(row.score is not None for row in again)
+        assert {path: path.read_bytes() for path in others} == others
+    assert again[0].gain_ratio == whole[0].gain_ratio == 1.0
+
+
+@pytest.mark.parametrize("name", ["settings.json", "seeds.json"])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "null"])
+def test_other_damaged_files_are_named(
+    name: str, content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub(monkeypatch)
+    arguments: dict[str, Any] = {"folder": tmp_path / "run", "trials": 3, "seeds": 2}
+    result = tuning.search(few_digits(), small_space(), **arguments)
+    if name == "seeds.json" and (content == "{}" or result.best.trial == 0):
+        return  # no runs are kept, and none is damaged
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
         tuning.search(few_digits(), small_space(), resume=True, **arguments)
+
+
+def test_a_search_keeps_to_the_global_policy(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Watching(tuning.DeepMLPHyperModel):
+        def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(f"{model.layers[1].compute_dtype} {type(model.optimizer).__name__}")
+            return super().fit(hp, model, *args, **kwargs)
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        space = Watching((64,), depth=3, width=(8, 12), activation="tanh", distribution="orthogonal")
+        tuning.search(few_digits(), space, folder=tmp_path / "run", trials=2, epochs=1, seeds=0)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert seen == ["float16 LossScaleOptimizer"] * 2
+    with pytest.raises(ValueError, match="dtype_policy 'mixed_float16', not 'float32'"):
+        tuning.search(
+            few_digits(), small_space(), folder=tmp_path / "run", trials=2, epochs=1, seeds=0, resume=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (lambda hp: None, "must be a `DeepMLPHyperModel`"),
+        (tuning.DeepMLPHyperModel((8, 8)), r"inputs of shape \(8, 8\)"),
+        (tuning.DeepMLPHyperModel((64,), tunable=False), "single point"),
+    ],
+)
+def test_spaces_that_cannot_be_searched(space: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        tuning.search(few_digits(), space, folder=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": 64}, "`input_shape` must be a tuple of sizes"),
+        ({"optimizer": keras.optimizers.Adam()}, "`optimizer` must be a name"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tuning.DeepMLPHyperModel(**arguments)
+
+
+def test_a_policy_may_be_an_object() -> None:
+    assert tuning.DeepMLPHyperModel(dtype=keras.DTypePolicy("mixed_bfloat16")).dtype == "mixed_bfloat16"
 
 
 def test_a_dead_workers_trial_goes_to_the_next_and_ends_once(tmp_path: Path) -> None:

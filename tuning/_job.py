@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,18 @@ class SearchJob:
         **options: Any,
     ) -> None:
         self.dataset, source = load_data(data, data_dir)
-        self.hypermodel = hypermodel or DeepMLPHyperModel((self.dataset.features,), self.dataset.classes)
+        self.hypermodel = (
+            DeepMLPHyperModel((self.dataset.features,), self.dataset.classes)
+            if hypermodel is None
+            else hypermodel
+        )
         _check_fits_data(self.hypermodel, self.dataset)
         self.settings = SearchSettings(
-            data=source, space=self.hypermodel.get_config(), backend=keras.backend.backend(), **options
+            data=source,
+            space=self.hypermodel.get_config(),
+            backend=keras.backend.backend(),
+            dtype_policy=keras.config.dtype_policy().name,
+            **options,
         )
         self.examples = training_set(self.dataset, self.settings.seed)
         self.console = console or Console(quiet=True)
@@ -150,7 +157,7 @@ class SearchJob:
         path = folder / "seeds.json"
         kept: dict[str, dict[str, float | None]] = {}
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = _kept_runs(path)
         scores: list[list[float | None]] = []
         for trial in (best.trial, result[0].trial):
             hp = values_of(folder, trial)
@@ -177,15 +184,27 @@ class SearchJob:
             return None
 
 
+def _kept_runs(path: Path) -> dict[str, dict[str, float | None]]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {str(trial): dict(runs) for trial, runs in kept.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged. Delete it to train those networks again.") from error
+
+
 def _check_fits_data(hypermodel: DeepMLPHyperModel, dataset: Dataset) -> None:
-    inputs = math.prod(hypermodel.input_shape)
-    if (inputs, hypermodel.classes) != (dataset.features, dataset.classes):
+    if not isinstance(hypermodel, DeepMLPHyperModel):
         raise ValueError(
-            f"The space is for {inputs} features and {hypermodel.classes} classes, {dataset.name} has "
-            f"{dataset.features} and {dataset.classes}: pass input_shape=({dataset.features},), "
-            f"classes={dataset.classes} to DeepMLPHyperModel."
+            "`hypermodel` must be a `DeepMLPHyperModel`; for another, use a tuner of keras-tuner's itself. "
+            f"Received: {hypermodel!r}"
         )
-    if not hypermodel.tuned:
+    if (hypermodel.input_shape, hypermodel.classes) != ((dataset.features,), dataset.classes):
+        raise ValueError(
+            f"The space is for inputs of shape {hypermodel.input_shape} and {hypermodel.classes} classes, "
+            f"{dataset.name} has {dataset.features} and {dataset.classes}: pass "
+            f"input_shape=({dataset.features},), classes={dataset.classes} to DeepMLPHyperModel."
+        )
+    if not hypermodel.tuned or not hypermodel.tunable:
         raise ValueError(
             "The space is a single point: every hyperparameter is fixed. Give a range (low, high) or a list "
             "of choices for at least one, as in gain_ratio=(0.8, 1.25)."

@@ -66,10 +66,11 @@ class OutwardOracle(keras_tuner.Oracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Values of the next trial; `STOPPED` if the space is exhausted."""
-        centre = self._centre()
-        generator = np.random.default_rng([self.seed, len(self.trials)])
+        number = int(trial_id)
+        centre = self._centre() if number else self._defaults()
+        generator = np.random.default_rng([self.seed, number])
         for attempt in range(_ATTEMPTS):
-            values = self._around(centre, generator) if self.trials else centre
+            values = self._around(centre, generator) if number or attempt else centre
             if attempt > _ATTEMPTS // 2:  # next to nothing is left near the centre
                 values = self._around(self._around(values, generator), generator)
             if not self._duplicate(values):
@@ -83,6 +84,9 @@ class OutwardOracle(keras_tuner.Oracle):
             return dict(
                 min(completed, key=lambda trial: (sign * trial.score, trial.trial_id)).hyperparameters.values
             )
+        return self._defaults()
+
+    def _defaults(self) -> dict[str, Any]:
         hps = HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
@@ -102,7 +106,13 @@ class OutwardOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
-        """The next trial. A worker waits (`IDLE`) while others are at work, in case one of them dies."""
+        """The next trial. A worker waits (`IDLE`) while others are at work, in case one of them dies.
+
+        keras-tuner numbers a trial by how many there are; one whose folder was deleted comes first here.
+        """
+        deleted = self._deleted()
+        if deleted is not None and tuner_id not in self.ongoing_trials and not self._retry_queue:
+            return self._create(tuner_id, deleted)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
             self.tuner_ids.add(tuner_id)
@@ -137,6 +147,27 @@ class OutwardOracle(keras_tuner.Oracle):
         if trial is not None and trial.trial_id not in self.end_order:
             self._again(trial)
 
+    def _deleted(self) -> str | None:
+        """The first number without a trial, if there are trials beyond it."""
+        for number, trial_id in enumerate(sorted(self.trials, key=int)):
+            if int(trial_id) != number:
+                return f"{number:0{len(str(self.max_trials))}d}"
+        return None
+
+    def _create(self, tuner_id: str, trial_id: str) -> Trial:
+        response = self.populate_space(trial_id)
+        if response["values"] is None:
+            raise FatalValueError(f"The search space has no untried point left for trial {trial_id}.")
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = response["values"]
+        trial = Trial(hyperparameters=hyperparameters, trial_id=trial_id, status=TrialStatus.RUNNING)
+        self.tuner_ids.add(tuner_id)
+        self._record_values(trial)
+        self.ongoing_trials[tuner_id] = self.trials[trial_id] = trial
+        self.start_order.append(trial_id)
+        self._save_trial(trial)
+        return trial
+
     @property
     def finished(self) -> bool:
         """Whether every trial there is to be has ended."""
@@ -164,7 +195,7 @@ class OutwardOracle(keras_tuner.Oracle):
         for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
             try:
                 trial = Trial.load(str(path))
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise FatalValueError(
                     f"The trial in {path} is damaged. Delete its folder to run it again."
                 ) from error

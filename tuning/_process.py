@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import keras
+
 from ._distributed import CHIEF, place, serve
 from ._settings import SearchSettings, kept_data, training_set
 from ._tuner import make_tuner
@@ -18,6 +20,7 @@ def main(folder: Path) -> None:
     position = place()
     assert position is not None
     settings = SearchSettings.load(folder)
+    keras.config.set_dtype_policy(settings.dtype_policy)
     try:
         if position.role == CHIEF:
             serve(make_tuner(settings, folder).oracle, position.address)

@@ -47,6 +47,7 @@ class SearchSettings:
     seeds: int
     seed: int
     backend: str
+    dtype_policy: str
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "batch_size", "executions_per_trial"):
@@ -79,8 +80,11 @@ class SearchSettings:
         """Settings of the search in `folder`; ValueError if there is none."""
         path = folder / "settings.json"
         try:
-            return cls(**_decoded(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, TypeError, ValueError) as error:
+            settings = cls(**_decoded(json.loads(path.read_text(encoding="utf-8"))))
+            settings.hypermodel()
+            settings.data["load"], settings.data["dataset"], settings.data["data_dir"]
+            return settings
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise ValueError(
                 f"There is no search to go on with in {folder}: {path} is missing or damaged."
             ) from error
@@ -133,7 +137,7 @@ def training_set(dataset: Dataset, seed: int) -> TrainingSet:
     """Holds a fifth of the training examples out. The test set is left for who has made a choice."""
     order = np.random.default_rng([seed, _SPLIT]).permutation(len(dataset.x_train))
     held_out = max(int(len(order) * _HELD_OUT), 1)
-    if held_out == len(order):
+    if held_out >= len(order):
         raise ValueError(f"A search needs at least two training examples. Received: {len(order)}")
     rest, out = order[held_out:], order[:held_out]
     return TrainingSet(

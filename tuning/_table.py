@@ -56,7 +56,8 @@ def values_of(folder: Path, trial: int) -> keras_tuner.HyperParameters:
 def _state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        state["status"], state["score"], state["hyperparameters"]["values"]["gain_ratio"]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The trial in {path} is damaged. Delete its folder to run it again.") from error
     return state
 

@@ -45,7 +45,9 @@ def trained_score(
         HopelessTrialError: (a FailedTrialError) Theory rules the network out; nothing was trained.
         DivergedTrialError: (a FailedTrialError) The loss or the score is not finite.
     """
-    keras.utils.clear_session()
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()  # which forgets the policy as well
+    keras.config.set_dtype_policy(policy)
     gc.collect()
     model = hypermodel.build(hp, seed=seed)
     for epoch in range(settings.epochs):

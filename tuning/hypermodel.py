@@ -57,10 +57,10 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             range of depths, `width` alone is a hyperparameter and the depth is the largest that fits, as in
             comparisons at a fixed number of parameters.
         same_parameters_as: The budget as a pair (depth, width) or a built model, in place of a number.
-        dtype: Dtype or dtype policy of the layers.
+        dtype: Dtype or dtype policy of the layers. `None`: Keras's global policy.
         seed: Of every network built. `None` draws anew, so that `executions_per_trial` differ.
         name: Of the hypermodel.
-        tunable: See `keras_tuner.HyperModel`.
+        tunable: See `keras_tuner.HyperModel`; `tuning.search` takes no space that is not tunable.
 
     Raises:
         ValueError: An argument is wrong, a range is empty, or no width fits the budget.
@@ -103,10 +103,14 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         tunable: bool = True,
     ) -> None:
         super().__init__(name, tunable)
+        if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
+            raise ValueError(
+                f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}"
+            )
         self.input_shape = tuple(check_count("input_shape", size) for size in input_shape)
-        self.classes, self.seed, self.dtype = check_count("classes", classes), check_seed(seed), dtype
+        self.classes, self.seed = check_count("classes", classes), check_seed(seed)
         try:
-            keras.dtype_policies.get(dtype)
+            self.dtype = None if dtype is None else str(keras.dtype_policies.get(dtype).name)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`dtype` must be a dtype or a policy such as 'mixed_bfloat16'. Received: {dtype!r}"
@@ -221,7 +225,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         return history
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that make an equal hypermodel, ready for JSON but for tuples."""
+        """Arguments that make an equal space, ready for JSON but for tuples."""
         return {
             "input_shape": self.input_shape,
             "classes": self.classes,
@@ -270,6 +274,8 @@ def _check_distribution(name: str, value: Any) -> str:
 
 
 def _check_optimizer(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` must be a name, as in 'adam'. Received: {value!r}")
     try:
         keras.optimizers.get(value)
     except ValueError as error:
