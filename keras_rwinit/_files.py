@@ -49,10 +49,10 @@ def new_folder(path: Path | None, parent: Path, prefix: str) -> Path:
     raise AssertionError("unreachable: itertools.count does not end")
 
 
-def check_new(path: Path) -> None:
-    """ValueError if `path` exists."""
+def check_new(path: Path, name: str = "file") -> None:
+    """ValueError if `path`, which the user gave as `name`, exists."""
     if path.exists():
-        raise ValueError(f"{path} exists, and nothing is overwritten. Choose another one.")
+        raise ValueError(f"{path} exists, and nothing is overwritten. Choose another {name}.")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

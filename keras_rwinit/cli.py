@@ -116,7 +116,7 @@ def gain(
 ) -> None:
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
     if output is not None:
-        check_new(output)
+        check_new(output, "--output")
     check_count("seed", seed, minimum=0)
     value = computed_gain(activation, width, depth, distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
@@ -162,7 +162,7 @@ def plan(
 ) -> None:
     """Print the width a spread asks for, or the spread a width gives, before training."""
     if output is not None:
-        check_new(output)
+        check_new(output, "--output")
     check_count("seed", seed, minimum=0)
     if (spread is None) == (width is None):
         raise ValueError(

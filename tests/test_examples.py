@@ -23,7 +23,14 @@ def loaded(path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+SLOW = ("gain_landscape",)  # fourteen networks of a hundred layers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ()) for path in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
     if path.stem == "gain_landscape":
         pytest.importorskip("keras_tuner")

@@ -207,6 +207,7 @@ def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> No
         time.sleep(20)
 
 
+@pytest.mark.slow
 def test_several_machines_by_environment_variables(tmp_path: Path) -> None:
     """The same command as chief and as worker; the worker comes first and waits."""
     folder = tmp_path / "run"
