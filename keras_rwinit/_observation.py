@@ -6,27 +6,24 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ._activations import theory_activation
 from ._autodiff import double_precision, tapped_gradients
 from ._kernels import has_own_activation, is_sealed, kernels_of, left_alone, sublayers
+from ._layer_calls import dense_call, in_precision, run_layers
+from ._norms import flat_units, kernel_log_norms, log_norm, to_numpy, units_last
 from .layers import DenseStack
-from .theory import Activation
 
-__all__ = ["Observation", "Site", "log_norm", "observe"]
+__all__ = ["Observation", "Site", "observe"]
 
 Array = NDArray[np.float64]
 Objective = Callable[[Any], Any]
 
 _FLOAT32_RANGE = 70.0  # nats; the smallest normal number is at -87, and entries are smaller than norms
-FLAT = 0.01
-"""A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +126,6 @@ def _near_the_ends(seen: Observation) -> bool:
     return bool((np.abs(values[values > -np.inf]) > _FLOAT32_RANGE).any())
 
 
-def log_norm(vectors: Any) -> Array:
-    """Natural logarithm of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
-    flat = np.asarray(vectors).reshape(len(vectors), -1)
-    with np.errstate(divide="ignore"):
-        if flat.dtype != np.float64:
-            flat = flat.astype(np.float32, copy=False)  # whose squares float64 can hold, all of them
-            return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)))
-        largest = np.abs(flat).max(axis=1, initial=0.0)
-        scaled = flat / np.where(largest > 0.0, largest, 1.0)[:, None]
-        return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", scaled, scaled)) + np.log(largest))
-
-
 @dataclass
 class _Pass:
     """What the way forward showed at a site, before the gradient is known."""
@@ -187,12 +172,12 @@ class _Run:
         with self._wrapped():
             of_kernels, of_taps = tapped_gradients(run, tensors)
         norms = {
-            id(variable): _kernel_log_norms(kernel, gradient)
+            id(variable): kernel_log_norms(kernel, gradient)
             for (variable, kernel, gradient) in zip(variables, self.kernels.values(), of_kernels, strict=True)
         }
         observations: list[Observation] = []
         for seen, gradient in zip(self.passes, of_taps, strict=True):
-            deltas = _to_numpy(gradient)
+            deltas = to_numpy(gradient)
             deltas = deltas[None] if seen[0].site.index is None else deltas
             observations += [
                 self._observation(one, delta, norms) for one, delta in zip(seen, deltas, strict=True)
@@ -202,7 +187,7 @@ class _Run:
     def _observation(self, seen: _Pass, delta: Array, norms: dict[int, Array]) -> Observation:
         kernels = kernels_of(seen.site.layer)
         of_kernel = norms[id(kernels[-1].variable)][seen.site.index or 0] if kernels else float("nan")
-        units = _units_last(seen.site.layer, delta)
+        units = units_last(seen.site.layer, delta)
         dead = ~units.any(axis=0) if seen.flat is None else seen.flat | ~units.any(axis=0)
         return Observation(
             seen.site,
@@ -236,14 +221,14 @@ class _Run:
                 elif has_own_activation(layer):
                     stack.enter_context(_set(layer, "activation", self._activation(layer)))
                     if self.dtype == "float64" and type(layer) is keras.layers.Dense:
-                        stack.enter_context(_set(layer, "call", _dense_call(layer)))
+                        stack.enter_context(_set(layer, "call", dense_call(layer)))
                 else:
                     stack.enter_context(_set(layer, "call", self._call(layer)))
             yield
 
     def _stack_call(self, layer: DenseStack) -> Callable[..., Any]:
         """`DenseStack.call` with a tap at the pre-activations of all its layers."""
-        activation = _in_precision(layer.activation, self.dtype)
+        activation = in_precision(layer.activation, self.dtype)
 
         def call(inputs: Any, training: bool | None = None) -> Any:
             self.calls[id(layer)] += 1
@@ -254,10 +239,10 @@ class _Run:
                 biases = keras.ops.broadcast_to(layer.bias[:, None], shape)
             # Biases of each example's own: their gradient is the gradient at the pre-activations.
             kernel = keras.ops.convert_to_tensor(layer.kernel)
-            h, pre_activations = _run_layers(x, kernel, self.tap(biases), activation)
+            h, pre_activations = run_layers(x, kernel, self.tap(biases), activation)
             if self.concrete:
-                values = _to_numpy(keras.ops.stack(pre_activations))
-                outputs = _to_numpy(activation(keras.ops.convert_to_tensor(values)))
+                values = to_numpy(keras.ops.stack(pre_activations))
+                outputs = to_numpy(activation(keras.ops.convert_to_tensor(values)))
                 self.passes.append(
                     [
                         self._pass(layer, index, values[index], outputs[index], layer.activation)
@@ -291,11 +276,11 @@ class _Run:
         return call
 
     def _at(self, layer: Any, a: Any, activation: Callable[[Any], Any]) -> Any:
-        h = _in_precision(activation, self.dtype)(self.tap(a))
+        h = in_precision(activation, self.dtype)(self.tap(a))
         if self.concrete:
-            values = _to_numpy(a)
+            values = to_numpy(a)
             linear = activation is keras.activations.linear
-            outputs = values if linear else _to_numpy(h)
+            outputs = values if linear else to_numpy(h)
             self.passes.append([self._pass(layer, None, values, outputs, activation)])
         return h
 
@@ -304,43 +289,8 @@ class _Run:
             Site(layer, index, self.calls[id(layer)]),
             log_norm(h),
             float(np.exp(log_norm(a[None])[0])) / np.sqrt(max(a.size, 1)),
-            _flat_units(activation, _units_last(layer, a)),
+            flat_units(activation, units_last(layer, a)),
         )
-
-
-def _dense_call(layer: Any) -> Callable[..., Any]:
-    """`Dense.call` by the tensors' own operators: `keras.ops.matmul` knows no float64 but on TensorFlow."""
-
-    def call(inputs: Any, training: bool | None = None) -> Any:
-        a = inputs @ keras.ops.convert_to_tensor(layer.kernel)
-        return layer.activation(a if layer.bias is None else a + keras.ops.convert_to_tensor(layer.bias))
-
-    return call
-
-
-def _run_layers(h: Any, kernels: Any, biases: Any, activation: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """Output of the layers of a stack, and their pre-activations, along the first axis."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        def step(h: Any, layer: tuple[Any, Any]) -> tuple[Any, Any]:
-            a = h @ layer[0] + layer[1]
-            return activation(a), a
-
-        output: tuple[Any, Any] = jax.lax.scan(step, h, (kernels, biases))
-        return output
-    pre_activations = []
-    depth = kernels.shape[0]
-    for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
-        pre_activations.append(h @ kernel + bias)
-        h = activation(pre_activations[-1])
-    return h, pre_activations
-
-
-def _to_numpy(tensor: Any) -> Any:
-    """A tensor as NumPy array of float64 or float32."""
-    array = np.asarray(keras.ops.convert_to_numpy(tensor))
-    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager
@@ -373,44 +323,3 @@ def _watched(model: keras.Model) -> list[Any]:
         elif layer is not model and sublayers(layer):
             found[id(layer)] = layer
     return list(found.values())
-
-
-def _kernel_log_norms(kernel: Any, gradient: Any) -> Array:
-    if not keras.backend.is_float_dtype(kernel.variable.dtype):  # quantized, and not differentiable
-        return np.array([np.nan])
-    values = _to_numpy(gradient)
-    return log_norm(values if kernel.stacked else values[None])
-
-
-def _in_precision(activation: Callable[[Any], Any], dtype: str | None) -> Callable[[Any], Any]:
-    """`activation` with results of its argument's dtype: on JAX Keras's tanh gives float32 always."""
-    if dtype and activation is keras.activations.tanh and keras.backend.backend() == "jax":
-        import jax
-
-        return jax.numpy.tanh
-    return activation
-
-
-def _units_last(layer: Any, values: Any) -> Any:
-    """A row an example and place, a column a unit or channel."""
-    if getattr(layer, "data_format", None) == "channels_first" and values.ndim > 2:
-        values = np.moveaxis(values, 1, -1)
-    return values.reshape(-1, values.shape[-1])
-
-
-def _flat_units(activation: Callable[[Any], Any], a: Array) -> NDArray[np.bool_] | None:
-    """Which units have next to no slope for any example, at any place; None if nobody knows."""
-    if activation is keras.activations.linear:
-        return None
-    try:
-        known = theory_activation(activation)
-        steepest = _steepest(known)
-    except Exception:  # softmax and others that do not act unit by unit
-        return None
-    slopes = np.broadcast_to(np.abs(known.slope_at(a)), a.shape)
-    return np.asarray((slopes <= FLAT * steepest).all(axis=0))
-
-
-@lru_cache(maxsize=256)
-def _steepest(activation: Activation) -> float:
-    return float(np.abs(activation.slope_at(np.linspace(-8.0, 8.0, 1601))).max())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import Kernel
-from ._observation import log_norm
+from ._norms import log_norm
 from ._positions import Position
 from .layers import DenseStack
 from .theory import Activation, WalkPrediction, predict_walk
