@@ -226,17 +226,13 @@ def _product(factors: Sequence[Signal]) -> Signal:
     if len(others) != 1 or others[0].sources != first.sources or others[0].layers != first.layers:
         return first
     one, other = first.activation, others[0].activation
-    if LINEAR not in (one, other):
-        return first
     gate = other if one is LINEAR else one
-    return _replace(first, activation=_gated(gate))
-
-
-def _gated(gate: Activation) -> Activation:
-    known = {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}
-    if gate.name in known:
-        return theory_activation(known[gate.name])
-    return LINEAR
+    known = (
+        {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}.get(gate.name) if LINEAR in (one, other) else None
+    )
+    if known is None:  # an activation that nobody here has a name for
+        return _replace(first, guessed=True)
+    return _replace(first, activation=theory_activation(known))
 
 
 def _activation_of(operation: Any) -> Activation | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._autodiff import gradients
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 Array = NDArray[Any]
@@ -111,3 +110,57 @@ def fit(model: keras.Model, epochs: int = 1, **kwargs: Any) -> list[float]:
     model.compile(keras.optimizers.SGD(0.5), "mse", **{"jit_compile": BACKEND == "jax", **kwargs})
     history = model.fit(X, Y, epochs=epochs, batch_size=3, shuffle=False, verbose=0)
     return list(history.history["loss"])
+
+
+def gradients(function: Callable[[Sequence[Any]], Any], arrays: Sequence[Array]) -> list[Array]:
+    """Gradient of a scalar `function` of a list of tensors at `arrays`.
+
+    Args:
+        function: Takes a list of back-end tensors, returns a scalar one.
+        arrays: Where to differentiate.
+
+    Returns:
+        One array for each of `arrays`, of its shape.
+
+    Raises:
+        ValueError: The back end is not tensorflow, jax or torch.
+    """
+    backend = keras.backend.backend()
+    if backend not in _GRADIENTS:
+        raise ValueError(
+            f"Gradients need the {', '.join(_GRADIENTS)} back end of Keras. Received: {backend!r}"
+        )
+    tensors = [keras.ops.convert_to_tensor(array, dtype=str(array.dtype)) for array in arrays]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(gradient))
+        for gradient in _GRADIENTS[backend](function, tensors)
+    ]
+
+
+def _tensorflow(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:
+    import tensorflow as tf
+
+    def graph(tensors: list[Any]) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(tensors)
+        return tape.gradient(value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    # A concrete function is traced once and forgotten; calls of many a tf.function draw a warning.
+    return tf.function(graph, autograph=False).get_concrete_function(tensors)(tensors)
+
+
+def _jax(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:
+    import jax
+
+    return jax.jit(jax.grad(function))(tensors)
+
+
+def _torch(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:
+    import torch
+
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    return torch.autograd.grad(function(leaves), leaves)
+
+
+_GRADIENTS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}

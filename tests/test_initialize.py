@@ -520,3 +520,13 @@ def test_an_optimizer_that_cannot_begin_anew_is_named_before_anything_changes() 
         initialize(model, seed=0)
     for old, variable in zip(before, (*model.weights, *model.optimizer.variables), strict=True):
         np.testing.assert_array_equal(old, to_numpy(variable))
+
+
+def test_gates_of_a_signal_on_itself() -> None:
+    """a * sigmoid(a) is known as SiLU; a * tanh(a) has no name here, and what it feeds is a guess."""
+    for gate, activation, guessed in (("sigmoid", "silu", False), ("tanh", "linear", True)):
+        inputs = keras.Input((50,))
+        a = L.Dense(40)(inputs)
+        model = keras.Model(inputs, L.Dense(3)(L.Multiply()([a, L.Activation(gate)(a)])))
+        kernel = initialize(model, seed=0).kernels[1]
+        assert (kernel.activation, "guess" in kernel.why) == (activation, guessed)

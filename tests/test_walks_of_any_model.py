@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import to_numpy
+from keras_helpers import gradients, to_numpy
 from numpy.typing import NDArray
 
 from keras_rwinit import gradient_walk
-from keras_rwinit._autodiff import gradients
 from keras_rwinit._objective import _direction
 from keras_rwinit.layers import DenseStack
 
