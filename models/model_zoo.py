@@ -36,6 +36,7 @@ def deep_mlp(
     input_gain: float | None = None,
     output_gain: float | None = None,
     stacked: bool = True,
+    remat: int | str | None = None,
     seed: int | None = None,
     dtype: Any = None,
     name: str | None = None,
@@ -65,6 +66,8 @@ def deep_mlp(
         stacked: True: a functional model with one `DenseStack` for all but the first hidden layer.
             False: a `DeepSequential` of plain `Dense` layers. Both are the same network: the same
             seed gives the same weights and outputs; `stack` and `unstack` convert.
+        remat: Of the `DenseStack`: `"sqrt"` keeps the activations of `2 sqrt(depth)` layers for the gradient
+            in place of `depth`, for one more forward pass.
         seed: Root of the seeds of all layers. `None` draws anew, repeatably after
             `keras.utils.set_random_seed`.
         dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`.
@@ -122,6 +125,10 @@ def deep_mlp(
     name = name or f"deep_mlp_{depth}x{width}"
     classifier = dense(classes, classifier_activation, last, "classifier")
     if not stacked:
+        if remat is not None:
+            raise ValueError(
+                f"`remat` is the DenseStack's; leave it out with stacked=False. Received: {remat!r}"
+            )
         layers += [
             dense(width, activation, initializer, f"hidden_{index}")
             for index, initializer in enumerate(layer_initializers(hidden, depth - 1), start=2)
@@ -129,7 +136,14 @@ def deep_mlp(
         return DeepSequential([*layers, classifier], input_shape, name=name)
     if depth > 1:
         layers.append(
-            DenseStack(depth - 1, activation, kernel_initializer=hidden, dtype=dtype, name="hidden_stack")
+            DenseStack(
+                depth - 1,
+                activation,
+                kernel_initializer=hidden,
+                remat=remat,
+                dtype=dtype,
+                name="hidden_stack",
+            )
         )
     inputs = outputs = keras.Input(input_shape, name="inputs")
     for layer in [*layers, classifier]:

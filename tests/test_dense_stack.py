@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras_helpers import (
     BATCH,
     WIDTH,
     X,
+    Y,
     as_model,
     dense_layers,
     fit,
@@ -35,8 +37,9 @@ tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="of the Ten
 if BACKEND == "tensorflow":
     ACTIVATIONS: tuple[str, ...] = ("relu", "tanh", "gelu", "linear", "softplus", "selu", "sigmoid")
     DEPTHS: tuple[int, ...] = (1, 2, 3, 10, 11, 23)
+    SEGMENTS: list[tuple[int, int | str]] = [(1, "sqrt"), (23, "sqrt"), (23, 1), (22, 11), (23, 23), (23, 99)]
 else:
-    ACTIVATIONS, DEPTHS = ("relu", "tanh", "gelu"), (1, 11)
+    ACTIVATIONS, DEPTHS, SEGMENTS = ("relu", "tanh", "gelu"), (1, 11), [(1, "sqrt"), (11, 4), (11, 99)]
 
 
 def assert_same_network(stack: DenseStack, plain: keras.Model) -> None:
@@ -134,13 +137,32 @@ def test_graphs_and_xla(activation: str, depth: int, jit_compile: bool | None, t
         assert relative_error(to_numpy(one), to_numpy(other)) < 1e-4
 
 
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize(("depth", "remat"), SEGMENTS)
+def test_recomputed_activations(depth: int, remat: int | str, activation: str) -> None:
+    """Segments that leave a short one or none, of one layer, and of more layers than there are."""
+    stack = make_stack(depth, activation, remat=remat)
+    assert_same_network(stack, dense_layers(stack))
+
+
 @tensorflow_only
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_recomputed_activations_in_graphs(jit_compile: bool) -> None:
+    losses = [
+        fit(as_model(make_stack(23, "tanh", remat=remat)), 3, jit_compile=jit_compile)
+        for remat in (None, "sqrt", 4)
+    ]
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-6)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("remat", [None, 5])
 @pytest.mark.parametrize("activation", ["tanh", "selu", "gelu"])
-def test_second_derivatives(activation: str) -> None:
+def test_second_derivatives(activation: str, remat: int | None) -> None:
     """The loop's gradient is differentiable in turn: Hessian times gradient, in float64."""
     import tensorflow as tf
 
-    stack = make_stack(12, activation, dtype="float64")
+    stack = make_stack(12, activation, dtype="float64", remat=remat)
     plain = dense_layers(stack)
 
     @tf.function
@@ -237,6 +259,51 @@ def test_integers_are_taken_as_dense_takes_them() -> None:
 def test_an_empty_batch() -> None:
     assert run(make_stack(11), X[:0]).shape == (0, WIDTH)
     assert make_stack(11).compute_output_shape((None, WIDTH)) == (None, WIDTH)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_one_trace(jit_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of another size at the end, further epochs and further calls of fit trace nothing anew."""
+    traces = _traces(monkeypatch)
+    model = as_model(make_stack(11))
+    losses = fit(model, 2, jit_compile=jit_compile)  # 3 and then 2 examples
+    assert len(traces) == 1
+    model.fit(X, Y, batch_size=BATCH - 1, epochs=2, verbose=0)
+    assert len(traces) == 1
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="compiles a step for every batch size")
+def test_one_trace_a_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full and a last part batch make two; further epochs make none."""
+    traces = _traces(monkeypatch)
+    model = as_model(make_stack(11))
+    fit(model)
+    first = len(traces)
+    model.fit(X, Y, batch_size=3, epochs=3, shuffle=False, verbose=0)
+    assert len(traces) == first
+
+
+def _traces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by one with every trace of the loop in training."""
+    loop = sys.modules[DenseStack.__module__]
+    traces: list[Any] = []
+    run_stack = loop.run_stack
+
+    def counted(x: Any, kernel: Any, bias: Any, activation: Any, inference: bool, *rest: Any) -> Any:
+        if not inference:
+            traces.append(x.shape)
+        return run_stack(x, kernel, bias, activation, inference, *rest)
+
+    monkeypatch.setattr(loop, "run_stack", counted)
+    return traces
+
+
+@pytest.mark.parametrize("remat", [0, -3, 1.5, True, "log"])
+def test_bad_segments(remat: Any) -> None:
+    with pytest.raises(ValueError, match="`remat` must be .* Received: remat="):
+        DenseStack(3, remat=remat)
 
 
 @pytest.mark.parametrize("depth", [0, -1, 1.5, True, "3", None])

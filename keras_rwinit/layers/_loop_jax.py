@@ -11,13 +11,31 @@ __all__ = ["run_stack"]
 
 
 def run_stack(
-    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    activation: Callable[[Any], Any],
+    inference: bool = False,
+    segment: int | None = None,
 ) -> Any:
     """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
 
     def layer(h: Any, weights: tuple[Any, Any]) -> tuple[Any, None]:
         w, b = weights
-        a = h @ w
-        return activation(a if b is None else a + b), None
+        a = h @ w.astype(h.dtype)
+        return activation(a if b is None else a + b.astype(h.dtype)), None
 
-    return jax.lax.scan(layer, x, (kernel, bias))[0]
+    # Unrolling the scan (2, 5, 10 layers at widths 64, 100, 256) made no step faster, and compiling slower.
+    def layers(h: Any, weights: tuple[Any, Any]) -> tuple[Any, None]:
+        return jax.lax.scan(layer, h, weights)
+
+    depth = kernel.shape[0]
+    if segment is None or segment >= depth:
+        return layers(x, (kernel, bias))[0]
+    short = depth % segment
+    if short:
+        x, _ = jax.checkpoint(layers)(x, jax.tree.map(lambda w: w[:short], (kernel, bias)))
+    segments = jax.tree.map(
+        lambda w: w[short:].reshape(depth // segment, segment, *w.shape[1:]), (kernel, bias)
+    )
+    return jax.lax.scan(jax.checkpoint(layers), x, segments)[0]

@@ -5,16 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch.utils.checkpoint import checkpoint
+
 __all__ = ["run_stack"]
 
 
 def run_stack(
-    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    activation: Callable[[Any], Any],
+    inference: bool = False,
+    segment: int | None = None,
 ) -> Any:
     """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
+    depth = len(kernel)
     kernels = kernel.unbind(0)
-    biases = [None] * len(kernels) if bias is None else bias.unbind(0)
-    for w, b in zip(kernels, biases, strict=True):
-        a = x @ w
-        x = activation(a if b is None else a + b)
+    biases = [None] * depth if bias is None else bias.unbind(0)
+
+    def layers(x: Any, first: int, last: int) -> Any:
+        for w, b in zip(kernels[first:last], biases[first:last], strict=True):
+            a = x @ w.to(x.dtype)
+            x = activation(a if b is None else a + b.to(x.dtype))
+        return x
+
+    if segment is None or segment >= depth or inference:
+        return layers(x, 0, depth)
+    short = depth % segment
+    for first in range(short - segment if short else 0, depth, segment):
+        # An element-wise activation draws no random numbers whose state would have to be kept.
+        x = checkpoint(
+            layers, x, max(first, 0), first + segment, use_reentrant=False, preserve_rng_state=False
+        )
     return x

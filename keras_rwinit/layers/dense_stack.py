@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 from .._seeding import layer_initializers
 from ..initializers import RandomWalk
@@ -21,23 +23,30 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def run_stack(
-    x: Any, kernel: Any, bias: Any, activation: Callable[[Any], Any], inference: bool = False
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    activation: Callable[[Any], Any],
+    inference: bool = False,
+    segment: int | None = None,
 ) -> Any:
     """Applies `h = activation(h @ kernel[d] + bias[d])` for every d, in the back end's own loop.
 
     Args:
-        x: Shape (batch, units).
+        x: Shape (batch, units). Its dtype is the one computed in; the weights are cast to it layer by layer.
         kernel: Shape (depth, units, units).
         bias: Shape (depth, units); (depth, batch, units) for a bias of each example's own, whose
             gradient is then the gradient at every example's pre-activations; or None.
         activation: Element-wise, of the back end.
         inference: Whether the loop is for predictions and export: on TensorFlow it then costs a
             copy of the activations and can be written into a SavedModel. No other back end minds.
+        segment: Layers whose activations the gradient computes anew from the first one's input, rather
+            than keeping them. `None`: keep all.
 
     Returns:
         The last layer's activations, shape (batch, units).
     """
-    return _backend_loop(keras.backend.backend()).run_stack(x, kernel, bias, activation, inference)
+    return _backend_loop(keras.backend.backend()).run_stack(x, kernel, bias, activation, inference, segment)
 
 
 @functools.cache
@@ -72,6 +81,11 @@ class DenseStack(keras.layers.Layer):
         bias_initializer: Likewise, with shape `(units,)`.
         kernel_regularizer, bias_regularizer: Any Keras regularizer.
         kernel_constraint, bias_constraint: Any Keras constraint.
+        remat: How the gradient comes by the activations. `None`: every layer's are kept, `depth` arrays of
+            shape (batch, units). A number of layers: those of every so many layers are kept, and the
+            others computed a second time, one such segment after another, at the cost of
+            one more forward pass. `"sqrt"`: segments of `sqrt(depth)` layers, which keep the fewest
+            activations at a time, `2 sqrt(depth)`.
         **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Input shape:
@@ -84,8 +98,8 @@ class DenseStack(keras.layers.Layer):
         `kernel` of shape `(depth, units, units)` and `bias` of shape `(depth, units)`.
 
     Raises:
-        ValueError: `depth` is not an integer of at least 1, the input does not have two axes, or no
-            gain exists for the activation.
+        ValueError: `depth` is not an integer of at least 1, `remat` is none of the above, the input does
+            not have two axes, or no gain exists for the activation.
 
     Example:
         >>> import keras, keras_rwinit
@@ -107,10 +121,14 @@ class DenseStack(keras.layers.Layer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        remat: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.depth = check_count("depth", depth)
+        if isinstance(remat, str) and remat != "sqrt":
+            raise ValueError(f"`remat` must be a number of layers, 'sqrt' or None. Received: remat={remat!r}")
+        self.remat = remat if remat is None or isinstance(remat, str) else check_count("remat", remat)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         if kernel_initializer is None:
@@ -139,7 +157,13 @@ class DenseStack(keras.layers.Layer):
         initializers = layer_initializers(getattr(self, f"{name}_initializer"), self.depth)
 
         def draw(shape: tuple[int, ...], dtype: Any = None) -> Any:
-            return keras.ops.stack([one(shape[1:], dtype=dtype) for one in initializers])
+            # One array filled in place: a list of a hundred thousand kernels would be there a second time.
+            stacked = None
+            for layer, initializer in enumerate(initializers):
+                one = keras.ops.convert_to_numpy(initializer(shape[1:], dtype=dtype))
+                stacked = np.empty(shape, one.dtype) if stacked is None else stacked
+                stacked[layer] = one
+            return keras.ops.convert_to_tensor(stacked, dtype=dtype)
 
         regularizer = getattr(self, f"{name}_regularizer")
         constraint = getattr(self, f"{name}_constraint")
@@ -149,13 +173,17 @@ class DenseStack(keras.layers.Layer):
             initializer=draw,
             regularizer=None if regularizer is None else PerLayerRegularizer(regularizer),
             constraint=None if constraint is None else PerLayerConstraint(constraint),
+            autocast=False,  # the loop casts one layer at a time, where this would copy the whole stack
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         inputs = keras.ops.cast(inputs, self.compute_dtype)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
-        return run_stack(inputs, kernel, bias, self.activation, inference=not training)
+        return run_stack(inputs, kernel, bias, self.activation, not training, self._segment())
+
+    def _segment(self) -> int | None:
+        return round(math.sqrt(self.depth)) if isinstance(self.remat, str) else self.remat
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)
@@ -172,4 +200,5 @@ class DenseStack(keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            "remat": self.remat,
         }
