@@ -10,9 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import keras
-import numpy as np
 
-from .._seeding import layer_initializers
+from .._seeding import draw_stack
 from ..initializers import RandomWalk
 from ..theory._checks import check_count
 from ._per_layer import PerLayerConstraint, PerLayerRegularizer
@@ -154,16 +153,10 @@ class DenseStack(keras.layers.Layer):
 
     def _add_stacked(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         """One variable of `depth` layers' weights, each drawn by an initializer of its own."""
-        initializers = layer_initializers(getattr(self, f"{name}_initializer"), self.depth)
+        initializer = getattr(self, f"{name}_initializer")
 
         def draw(shape: tuple[int, ...], dtype: Any = None) -> Any:
-            # One array filled in place: a list of a hundred thousand kernels would be there a second time.
-            stacked = None
-            for layer, initializer in enumerate(initializers):
-                one = keras.ops.convert_to_numpy(initializer(shape[1:], dtype=dtype))
-                stacked = np.empty(shape, one.dtype) if stacked is None else stacked
-                stacked[layer] = one
-            return keras.ops.convert_to_tensor(stacked, dtype=dtype)
+            return draw_stack(initializer, shape, dtype)
 
         regularizer = getattr(self, f"{name}_regularizer")
         constraint = getattr(self, f"{name}_constraint")
