@@ -31,7 +31,7 @@ from .theory import (
 )
 
 if TYPE_CHECKING:
-    from . import callbacks, data, plots, tuning
+    from . import callbacks, data, distribution, plots, tuning
     from .callbacks import GradientWalkCallback
     from .models import model_zoo
 
@@ -44,6 +44,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "distribution",
     "gain",
     "gradient_walk",
     "initialize",
@@ -62,6 +63,7 @@ __all__ = [
 _LAZY = {
     "callbacks": ".callbacks",
     "data": ".data",
+    "distribution": ".distribution",
     "model_zoo": ".models.model_zoo",
     "plots": ".plots",
     "tuning": ".tuning",

@@ -21,6 +21,7 @@ from . import data
 from ._files import held, write_atomically, write_json
 from ._memory import check_fits, count_parameters
 from ._reports import RANDOM_WALK, draw_training, draw_walks, plan_table, result_table, write_history
+from ._strategy import make_strategy
 from ._training import Row, compiled, trained
 from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
@@ -55,6 +56,7 @@ class Settings:
     epochs: int
     seed: int
     backend: str
+    strategy: str = "none"  # of runs that began before there were any
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -112,14 +114,36 @@ class TrainingRun:
                 "A network is compared with one of another initializer. "
                 f"Received: {settings.initializer!r} twice; choose another, or pass --no-compare"
             )
+        self.strategy = make_strategy(settings.strategy, settings.width)
         self.data = data.load(settings.dataset, settings.data_dir)
         self.steps = -(-len(self.data.x_train) // settings.batch_size)
         self._check_names()
         self.parameters = self._check_memory()
         self.prediction = self._prediction()
 
+    def take_part(self, folder: Path | None) -> None:
+        """What a process that is not the chief does of a run: all of the training, and no writing.
+
+        Args:
+            folder: Of the run to go on with, which it reads. `None`: of a new one.
+        """
+        self._check_same_state(folder)
+        if folder is not None and (folder / "report.json").exists():
+            return
+        self.console.print("This worker trains; the chief reports, and writes.")
+        for name in self.settings.networks:
+            with self.strategy.scope():
+                self._train(name, self._compiled(name), folder)
+        self.strategy.check_same(1, "the end")  # until then the chief needs this process
+
+    def _check_same_state(self, folder: Path | None) -> None:
+        """Before anything is written: do all processes begin the same run, or go on with it?"""
+        state = 0 if folder is None else 2 if (folder / "report.json").exists() else 1
+        self.strategy.check_same(state, "whether it is new, begun or finished")
+
     def execute(self, folder: Path, new: bool = False) -> Any:
         """Does, or goes on with, the run in `folder`; returns its report, the last file written."""
+        self._check_same_state(None if new else folder)
         with held(folder):
             if new:
                 if (folder / "settings.json").exists():
@@ -137,8 +161,9 @@ class TrainingRun:
             started = time.perf_counter()
             histories: dict[str, list[Row]] = {}
             for name in self.settings.networks:
-                model = self._compiled(name)
-                histories[name] = self._train(name, model, folder)
+                with self.strategy.scope():
+                    model = self._compiled(name)
+                    histories[name] = self._train(name, model, folder)
                 if name == self.settings.initializer:
                     write_atomically(folder / "model.keras", model.save)
             walks = {name: self._measured(name) for name in self.settings.networks}
@@ -152,6 +177,7 @@ class TrainingRun:
             )
             write_json(folder / "report.json", report)
             self._delete_checkpoints(folder)
+            self.strategy.check_same(1, "the end")
             self.console.print(result_table(report), highlight=False)
             self.console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
         return report
@@ -228,12 +254,13 @@ class TrainingRun:
         )
         return parameters
 
-    def _train(self, name: str, model: keras.Model, folder: Path) -> list[Row]:
+    def _train(self, name: str, model: keras.Model, folder: Path | None) -> list[Row]:
         settings = self.settings
-        checkpoint = _checkpoint(folder, name)
         with _progress(self.console, name, self.steps * settings.epochs) as advance:
 
             def on_epoch(row: Row) -> None:
+                if not self.strategy.chief:
+                    return
                 self.console.print(
                     f"  {name:>14}  epoch {row['epoch']:>{len(str(settings.epochs))}}"
                     f"/{settings.epochs}  loss {row['loss']:.4f}  "
@@ -247,7 +274,8 @@ class TrainingRun:
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
                 seed=settings.seed,
-                checkpoint=checkpoint,
+                checkpoint=None if folder is None else _checkpoint(folder, name),
+                strategy=self.strategy,
                 on_step=advance,
                 on_epoch=on_epoch,
             )
@@ -291,6 +319,7 @@ class TrainingRun:
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
+            "devices": self.strategy.devices,
             "machine": f"{platform.system()} {platform.machine()}",
         }
 

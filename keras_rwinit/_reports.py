@@ -29,7 +29,7 @@ _COLUMNS = ("network", "training loss", "training", "test", "gradient drift, nat
 
 def plan_table(run: TrainingRun, folder: Path) -> Table:
     """What a run is going to do, before it does it."""
-    settings, prediction = run.settings, run.prediction
+    settings, prediction, devices = run.settings, run.prediction, run.strategy.devices
     rows = {
         "network": f"{settings.depth:,} hidden {settings.activation} layers of width {settings.width:,}, "
         f"{run.parameters:,} parameters",
@@ -47,6 +47,7 @@ def plan_table(run: TrainingRun, folder: Path) -> Table:
         "examples",
         "training": f"{settings.epochs:,} epochs of {run.steps:,} steps, {settings.optimizer} at "
         f"{settings.learning_rate:.3g}{', cosine decay' if settings.cosine_decay else ''}",
+        "strategy": settings.strategy + (f", {devices} devices" if devices > 1 else ""),
         "memory": f"about {format_bytes(run.memory)}",
         "comparison": settings.compare or "none",
         "output": str(folder),

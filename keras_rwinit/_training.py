@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ._files import write_atomically
+from ._strategy import Strategy
 from .data import Dataset
 
 __all__ = ["Row", "compiled", "restored", "trained"]
@@ -51,7 +52,8 @@ def trained(
     epochs: int,
     batch_size: int,
     seed: int,
-    checkpoint: Path,
+    checkpoint: Path | None,
+    strategy: Strategy,
     on_step: Callable[[], None],
     on_epoch: Callable[[Row], None],
 ) -> list[Row]:
@@ -61,36 +63,40 @@ def trained(
     the checkpoint holds all weights and optimizer variables as they are: a run that was interrupted
     ends with the same numbers as one that was not.
 
+    Args:
+        model: Built and compiled in the strategy's scope.
+        data: What to learn.
+        epochs: Passes over the training set, those of the checkpoint counted.
+        batch_size: Examples a step, on all devices together.
+        seed: Of the order of the examples.
+        checkpoint: The file; read by every process that takes part, written by the chief. `None`: a
+            run from the start, of a process that writes nothing.
+        strategy: Where to compute.
+        on_step, on_epoch: Called after every step and epoch.
+
     Returns:
         A row an epoch: `epoch` (from 1), `loss`, `accuracy`, `test_loss`, `test_accuracy`. Training
         stops early if the loss is not finite.
     """
-    rows = restored(model, checkpoint)
-    steps = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step())
+    rows = restored(model, checkpoint) if checkpoint else []
+    strategy.check_same(len(rows), "the number of epochs in the checkpoint")
+    loop = strategy.loop(model, batch_size, on_step)
     for epoch in range(len(rows), epochs):
         if rows and not np.isfinite(rows[-1]["loss"]):
             break
         order = np.random.default_rng([seed, epoch]).permutation(len(data.x_train))
-        history = model.fit(
-            data.x_train[order],
-            data.y_train[order],
-            batch_size=batch_size,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[steps],
-        ).history
-        test = model.evaluate(data.x_test, data.y_test, batch_size, verbose=0, return_dict=True)
+        loss, accuracy = loop.fit(data.x_train[order], data.y_train[order], epoch)
+        test_loss, test_accuracy = loop.evaluate(data.x_test, data.y_test)
         row = {
             "epoch": epoch + 1,
-            "loss": float(history["loss"][-1]),
-            "accuracy": float(history["accuracy"][-1]),
-            "test_loss": float(test["loss"]),
-            "test_accuracy": float(test["accuracy"]),
+            "loss": loss,
+            "accuracy": accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
         }
         rows.append(row)
-        _save(model, rows, checkpoint)
+        if checkpoint and strategy.chief:
+            _save(model, rows, checkpoint)
         on_epoch(row)
     return rows
 

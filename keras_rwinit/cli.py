@@ -28,6 +28,7 @@ from ._options import (
     console,
     plain_errors,
 )
+from ._strategy import STRATEGIES
 from ._tune_command import tune
 from ._walk_command import walk
 from .models.model_zoo import deep_mlp, presets
@@ -229,10 +230,13 @@ def train(
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
     ] = main_job.recipe.cosine_decay,
-    batch: Annotated[int, typer.Option(**INTEGER, help="Examples a step.")] = main_job.recipe.batch_size,
+    batch: Annotated[
+        int, typer.Option(**INTEGER, help="Examples a step, on all devices together.")
+    ] = main_job.recipe.batch_size,
     epochs: Annotated[
         int, typer.Option(**INTEGER, help="Passes over the training set.")
     ] = main_job.recipe.epochs,
+    strategy: Annotated[str, typer.Option(help=f"Devices to train on: {', '.join(STRATEGIES)}.")] = "none",
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="New folder for the run; runs/train-N if left out.")
@@ -245,6 +249,10 @@ def train(
     """Train a very deep network, next to the same one under another initializer.
 
     Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about a minute on two cores.
+
+    Strategies: mirrored (this machine's GPUs), multi-worker (the cluster in TF_CONFIG; start the same
+    command on every worker, and only the chief writes) and tpu with TensorFlow; data-parallel and
+    model-parallel with JAX.
     """
     if resume:
         given = [
@@ -256,7 +264,11 @@ def train(
         if given:
             raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(given)}.")
         folder = output or _latest_run()
-        TrainingRun(Settings.load(folder), deep_mlp, console).execute(folder)
+        run = TrainingRun(Settings.load(folder), deep_mlp, console)
+        if run.strategy.chief:
+            run.execute(folder)
+        else:
+            run.take_part(folder)
         return
     depth = check_count("depth", depth)
     settings = Settings(
@@ -277,8 +289,12 @@ def train(
         epochs=check_count("epochs", epochs),
         seed=check_count("seed", seed, minimum=0),
         backend=keras.backend.backend(),
+        strategy=strategy,
     )
     run = TrainingRun(settings, deep_mlp, console)
+    if not run.strategy.chief:
+        run.take_part(None)
+        return
     folder = new_folder(output, Path("runs"), "train")
     run.execute(folder, new=True)
 

@@ -1,0 +1,149 @@
+"""Where a training run computes: on one device, or on several under a strategy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+__all__ = ["STRATEGIES", "KerasLoop", "Loop", "Strategy", "make_strategy", "padded_batches"]
+
+STRATEGIES = {
+    "none": None,
+    "mirrored": "tensorflow",
+    "multi-worker": "tensorflow",
+    "tpu": "tensorflow",
+    "data-parallel": "jax",
+    "model-parallel": "jax",
+}
+"""Names on the command line, and the back end each belongs to."""
+
+Scores = tuple[float, float]
+
+
+class Loop(Protocol):
+    """Passes over data with one compiled model: mean loss and accuracy of all examples."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray, epoch: int) -> Scores:
+        """Trains on every example once, in the order given."""
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Scores:
+        """Changes nothing of the model."""
+
+
+class KerasLoop:
+    """Keras's own `fit` and `evaluate`.
+
+    Args:
+        model: The compiled model.
+        batch_size: Examples a step.
+        on_step: Called after every step of training.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step())
+
+    def fit(self, x: np.ndarray, y: np.ndarray, epoch: int) -> Scores:
+        """Trains on every example once, in the order given."""
+        history = self.model.fit(
+            **self._batches(x, y),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[self.callback],
+        ).history
+        return self._scores({name: values[-1] for name, values in history.items()})
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Scores:
+        """Changes nothing of the model."""
+        return self._scores(self.model.evaluate(**self._batches(x, y), verbose=0, return_dict=True))
+
+    def _batches(self, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+        return {"x": x, "y": y, "batch_size": self.batch_size}
+
+    def _scores(self, logs: dict[str, Any]) -> Scores:
+        return float(logs["loss"]), float(logs["accuracy"])
+
+
+class Strategy:
+    """One device; the base of those that use several."""
+
+    name = "none"
+    devices = 1
+    chief = True
+    """Whether this process is the one that writes."""
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Models that are built, compiled and trained in it compute on the strategy's devices."""
+        yield
+
+    def loop(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> Loop:
+        """What trains a model that was built in the scope; `batch_size` is of all devices together."""
+        return KerasLoop(model, batch_size, on_step)
+
+    def check_same(self, value: int, what: str) -> None:
+        """Waits for all processes; ValueError in each of them if `value` is not the same in all."""
+
+
+def make_strategy(name: str, width: int) -> Strategy:
+    """The strategy of a name, its devices found and, on TensorFlow, set up.
+
+    To be called before anything else makes TensorFlow compute: workers cannot be joined later.
+
+    Args:
+        name: A key of `STRATEGIES`.
+        width: Of the network, which model parallelism cuts into equal parts.
+
+    Raises:
+        ValueError: There is no such strategy on this back end, or not what it needs on this machine.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
+    needed, backend = STRATEGIES[name], keras.backend.backend()
+    if needed is None:
+        return Strategy()
+    if needed != backend:
+        others = [other for other, of in STRATEGIES.items() if of in (None, backend)]
+        raise ValueError(
+            f"The strategy {name} is one of Keras's {needed} back end. Received: {backend}; "
+            f"set KERAS_BACKEND={needed}, or choose among {', '.join(others)}"
+        )
+    if needed == "tensorflow":
+        from ._strategy_tensorflow import tensorflow_strategy
+
+        return tensorflow_strategy(name)
+    from ._strategy_jax import jax_strategy
+
+    return jax_strategy(name, width)
+
+
+def padded_batches(
+    x: np.ndarray, y: np.ndarray, batch_size: int, parts: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Batches that `parts` devices can share evenly, in the order given.
+
+    A batch whose examples do not go around, as the last of an epoch, is filled up with examples
+    that count nothing, so that all batches have one shape and no device is left without data.
+
+    Returns:
+        `x`, `y` and weights, 1.0 or, of what fills up, 0.0; the first two axes are
+        (steps, examples a step), the second a multiple of `parts`.
+
+    Example:
+        >>> import numpy as np
+        >>> x, y, weight = padded_batches(np.arange(5.0), np.arange(5), batch_size=3, parts=2)
+        >>> y.tolist(), weight.tolist()
+        ([[0, 1, 2, 0], [3, 4, 0, 0]], [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    """
+    steps, size = -(-len(x) // batch_size), -(-batch_size // parts) * parts
+    place = np.arange(size)
+    index = np.arange(steps)[:, np.newaxis] * batch_size + place
+    counts = (place < batch_size) & (index < len(x))
+    index = np.where(counts, index, 0)
+    return x[index], y[index], counts.astype("float32")
