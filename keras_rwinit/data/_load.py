@@ -10,7 +10,7 @@ from keras_rwinit.data._dataset import Dataset
 from keras_rwinit.data._digits import load_digits
 from keras_rwinit.data._images import load_images
 from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._spoken_digit import load_spoken_digit
+from keras_rwinit.data._spoken_digit import load_spoken_digit, load_spoken_digit_frames
 from keras_rwinit.data._standardise import standardise as _standardise
 
 __all__ = ["available", "load"]
@@ -25,6 +25,7 @@ _LOADERS: dict[str, _Loader] = {
     "fashion_mnist": functools.partial(load_images, "fashion_mnist"),
     "kmnist": functools.partial(load_images, "kmnist"),
     "spoken_digit": load_spoken_digit,
+    "spoken_digit_frames": load_spoken_digit_frames,
 }
 
 
@@ -34,7 +35,7 @@ def available() -> tuple[str, ...]:
     Example:
         >>> from keras_rwinit.data import available
         >>> available()
-        ('digits', 'mnist', 'fashion_mnist', 'kmnist', 'spoken_digit')
+        ('digits', 'mnist', 'fashion_mnist', 'kmnist', 'spoken_digit', 'spoken_digit_frames')
     """
     return tuple(_LOADERS)
 
@@ -55,6 +56,7 @@ def load(
     | fashion_mnist | 784 | 60,000 / 10,000 | 28 x 28 articles of clothing |
     | kmnist | 784 | 60,000 / 10,000 | 28 x 28 classical Japanese characters |
     | spoken_digit | 1024 | 2,250 / 250 | log-mel spectrograms, 32 frames x 32 bands |
+    | spoken_digit_frames | 1320 | 90,124 / 9,875 | their frames, 11 x 120 features in context |
 
     Every set has ten classes. All but `digits` come through tensorflow-datasets, which prepares a
     set once, in `data_dir`, and reads it from there ever after. Order and split are the same at
