@@ -339,7 +339,7 @@ assert not loaded("tensorflow", "keras", "tensorflow_datasets", "requests")
 
 def test_available_names():
     images = ("digits", "mnist", "fashion_mnist", "kmnist")
-    assert data.available() == (*images, *SPOKEN)
+    assert data.available() == (*images, *SPOKEN, "timit")
 
 
 @pytest.mark.parametrize("name", ["cifar10", "", None, ["mnist"]])
