@@ -65,10 +65,11 @@ def load_timit(
     are frames at which nothing is labelled. Both stay in the context of their neighbours.
 
     TIMIT has about 1.1 million training frames; each in its context is 5.3 kB, all of them 5.9 GB.
-    By default every fourth training frame is an example: 1.5 GB, twice that while it is
-    standardised, and three times while `keras-rwinit train` runs, which suits a machine of 16 GB.
-    Neighbouring windows share ten frames of eleven. `every=1` takes all, in up to 18 GB. The test
-    set always has all its frames, 0.3 GB of the core test set.
+    By default every fourth training frame is an example, 1.5 GB: loading it, which holds it twice
+    while it is standardised, peaks at 5.2 GB of memory, `keras-rwinit train` at 7.5 GB (measured on
+    a synthetic corpus of TIMIT's size). Neighbouring windows share ten frames of eleven. `every=1`
+    takes all of them: 15 GB to load, more to train. The test set always has all its frames, 0.3 GB
+    of the core test set.
 
     The corpus is licensed: who has it puts it into `manual_dir`, where it is read once and prepared
     in `data_dir` (0.5 GB), and read from there ever after.
