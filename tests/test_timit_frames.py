@@ -163,15 +163,20 @@ class TestWithoutAWholeCorpus:
 
     @pytest.mark.usefixtures("corpus")
     def test_an_incomplete_corpus_is_refused_and_its_counts_told(self, tmp_path):
-        message = r"incomplete corpus: train must have 3696 .*Received: 3\..*skip_damaged=True"
+        message = r"incomplete corpus\. Received: 3 of 3696 sentences of train, 2 of 192 .*skip_damaged=True"
         for _ in range(2):
             with pytest.raises(data.DatasetNotFoundError, match=message):
                 data.load_timit(tmp_path)
 
     @pytest.mark.usefixtures("corpus")
     def test_and_taken_on_request(self, tmp_path):
-        loaded = data.load_timit(tmp_path, every=1, skip_damaged=True, standardise=False)
+        with pytest.warns(UserWarning, match="has 3 of 3696 sentences of train, 2 of 192 .*core_test"):
+            loaded = data.load_timit(tmp_path, every=1, skip_damaged=True, standardise=False)
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), rows(TRAIN))
+
+    @pytest.mark.usefixtures("whole", "corpus")
+    def test_nothing_is_said_where_nothing_is_left_out(self, tmp_path):
+        data.load_timit(tmp_path, skip_damaged=True)
 
     @pytest.mark.usefixtures("whole")
     def test_damaged_files_are_an_error_or_left_out_and_named(self, tmp_path, corpus):
@@ -183,7 +188,7 @@ class TestWithoutAWholeCorpus:
             ):
                 load(tmp_path)
         for _ in range(2):
-            with pytest.warns(UserWarning, match=f"1 sentence.*have them back.*\n{damaged}, line 7"):
+            with pytest.warns(UserWarning, match=f"2 of 3 sentences of train.*1 damaged:\n{damaged}, line 7"):
                 loaded = data.load_timit(tmp_path, every=1, skip_damaged=True, standardise=False)
         expected = rows(TRAIN - {"FCJF0 SX37"})
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), expected)
@@ -191,7 +196,7 @@ class TestWithoutAWholeCorpus:
     @pytest.mark.usefixtures("whole")
     def test_a_test_set_of_which_nothing_is_there(self, tmp_path, corpus):
         (corpus / "TIMIT" / "TEST").rename(tmp_path / "TEST")
-        with pytest.raises(data.DatasetNotFoundError, match="core_test must have 2 .*Received: 0"):
+        with pytest.raises(data.DatasetNotFoundError, match="Received: 0 of 2 sentences of core_test"):
             data.load_timit(tmp_path)
         with pytest.raises(data.DatasetNotFoundError, match="No sentence of core_test"):
             data.load_timit(tmp_path, skip_damaged=True)

@@ -87,7 +87,7 @@ def load_timit(
         by_speaker: Whether to give the features zero mean and unit variance over each speaker's
             frames first, by themselves: no label is used.
         skip_damaged: Whether to leave damaged sentences out, and do with what there is of an
-            incomplete corpus. What was left out is named in a warning.
+            incomplete corpus. A warning counts what is missing and names what is damaged.
         download: Whether to prepare the set from `manual_dir` if it is not prepared.
         standardise: See `load`. `False`: nats, and nats a frame.
 
@@ -168,44 +168,47 @@ def _prepared(data_dir: Path | None, manual_dir: Path | None, download: bool, sk
         raise DatasetNotFoundError(f"{where}, and download=False forbids preparing it. {HOW_TO_OBTAIN}")
     root = pathlib.Path(builder.data_dir_root).expanduser()
     manual = pathlib.Path(manual_dir or root / "downloads" / "manual").expanduser()
-    if find_corpus(manual) is None:
-        raise DatasetNotFoundError(
-            f"{where}, and its corpus is not in manual_dir, {manual}. {HOW_TO_OBTAIN} Another manual_dir "
-            "is passed as `keras_rwinit.data.load_timit(manual_dir=FOLDER)`."
-        )
     try:
+        if find_corpus(manual) is None:
+            raise DatasetNotFoundError(
+                f"{where}, and its corpus is not in manual_dir, {manual}. {HOW_TO_OBTAIN} Another manual_dir "
+                "is passed as `keras_rwinit.data.load_timit(manual_dir=FOLDER)`."
+            )
         with quiet(), no_progress():
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
     except OSError as error:
         raise DatasetNotFoundError(
-            f"{where}, and preparing it failed with {type(error).__name__}: {error}. Check the space and "
-            "the permissions of that folder."
+            f"{where}, and preparing it failed with {type(error).__name__}: {error}. Check the space "
+            f"in that folder, and the permissions there and in {manual}."
         ) from error
     return builder
 
 
 def _check_whole(builder: Any, splits: tuple[str, ...], skip_damaged: bool) -> None:
-    """Refuses a corpus of which a part is missing, or names what is left out where that is wanted."""
-    if skip_damaged:
-        skipped = builder.info.metadata["skipped"]
-        if skipped:
-            warnings.warn(
-                f"{len(skipped)} sentence(s) of TIMIT left out as damaged (mend them and delete "
-                f"{builder.data_dir} to have them back):\n" + "\n".join(skipped),
-                stacklevel=4,
-            )
-        missing = [name for name in splits if name not in builder.info.splits]
-        if missing:
-            raise DatasetNotFoundError(f"No sentence of {', '.join(missing)} is in {builder.data_dir}.")
+    """Refuses a corpus of which a part is missing, or tells what is left out where that is wanted."""
+    infos = builder.info.splits
+    found = {name: infos[name].num_examples if name in infos else 0 for name in splits}
+    short = [name for name in splits if found[name] != SENTENCES[name]]
+    if not short:
         return
-    for name in splits:
-        found = builder.info.splits[name].num_examples if name in builder.info.splits else 0
-        if found != SENTENCES[name]:
-            raise DatasetNotFoundError(
-                f"The TIMIT in {builder.data_dir} was prepared from an incomplete corpus: {name} must have "
-                f"{SENTENCES[name]} sentences. Received: {found}. Complete the corpus, delete that folder "
-                "and load it again, or take what there is: `keras_rwinit.data.load_timit(skip_damaged=True)`."
-            )
+    counts = ", ".join(f"{found[name]} of {SENTENCES[name]} sentences of {name}" for name in short)
+    folder = builder.data_dir
+    if not skip_damaged:
+        raise DatasetNotFoundError(
+            f"The TIMIT in {folder} was prepared from an incomplete corpus. Received: {counts}. Complete the "
+            "corpus, delete that folder and load it again, or take what there is: "
+            "`keras_rwinit.data.load_timit(skip_damaged=True)`."
+        )
+    empty = [name for name in short if not found[name]]
+    if empty:
+        raise DatasetNotFoundError(f"No sentence of {', '.join(empty)} is in {folder}.")
+    damaged = builder.info.metadata["skipped"]
+    named = "\n".join([f" {len(damaged)} damaged:", *damaged]) if damaged else ""
+    warnings.warn(
+        f"The TIMIT in {folder} has {counts}. To have the others, mend or complete the corpus and delete "
+        f"that folder.{named}",
+        stacklevel=4,
+    )
 
 
 def _recordings(
