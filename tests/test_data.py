@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_rwinit import data
-from keras_rwinit.data import _log_mel, _spoken_digit
+from keras_rwinit.data import _frames, _log_mel, _spoken_digit
 
 # Rounding to float32 multiplies a value by 1 + d, |d| <= 2^-24. A column z with rms 1 then keeps
 # |mean| <= 2^-24 mean|z| <= 2^-24 and rms within 1 +- 2^-24; the factor covers float64 rounding.
@@ -20,6 +20,7 @@ ROUNDING = 2.0**-24 * 1.001
 
 PNG_SIZES = {"train": 30, "test": 10}
 SPEAKERS = ("jackson", "theo")
+SPOKEN = ("spoken_digit", "spoken_digit_frames")
 
 
 def column_errors(z: np.ndarray) -> tuple[float, float]:
@@ -337,7 +338,8 @@ assert not loaded("tensorflow", "keras", "tensorflow_datasets", "requests")
 
 
 def test_available_names():
-    assert data.available() == ("digits", "mnist", "fashion_mnist", "kmnist", "spoken_digit")
+    images = ("digits", "mnist", "fashion_mnist", "kmnist")
+    assert data.available() == (*images, *SPOKEN, "timit")
 
 
 @pytest.mark.parametrize("name", ["cifar10", "", None, ["mnist"]])
@@ -534,6 +536,24 @@ class TestTfds:
             found = np.column_stack([x, y])
             np.testing.assert_array_equal(sort_rows(found), sort_rows(np.array(expected)))
 
+    def test_spoken_digit_frames_are_split_by_recording(self, tmp_path, tfds, no_download_needed):
+        tfds.builder("spoken_digit", data_dir=tmp_path).download_and_prepare()
+        loaded = data.load("spoken_digit_frames", tmp_path, standardise=False)
+        assert (loaded.name, loaded.classes, loaded.features) == ("spoken_digit_frames", 10, 11 * 120)
+        recordings = [example for _, example in generate_recordings()]
+        for x, y, indices in (
+            (loaded.x_train, loaded.y_train, "56"),
+            (loaded.x_test, loaded.y_test, "34"),
+        ):
+            expected = []
+            for example in recordings:
+                if example["audio/filename"][-5] in indices:
+                    features = _frames.frame_features(example["audio"], 8000)
+                    inputs = _frames.in_context(features, np.arange(len(features)))
+                    expected.append(np.insert(inputs, 0, example["label"], axis=1))
+            found = np.column_stack([y, x])
+            np.testing.assert_array_equal(sort_rows(found), sort_rows(np.concatenate(expected)))
+
     def test_preparing_spoken_digit_names_what_it_needs(
         self, tmp_path, no_download_needed, host_answers, monkeypatch
     ):
@@ -541,16 +561,18 @@ class TestTfds:
         with pytest.raises(ImportError, match=r'pydub: `pip install "keras-rwinit\[data\]"'):
             data.load("spoken_digit", tmp_path)
 
-    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "spoken_digit"])
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", *SPOKEN])
     def test_absent_and_not_to_be_downloaded(self, name, tmp_path, no_network):
-        message = f'"{name}" is not prepared in {tmp_path}.*download=False.*TFDS_DATA_DIR'
+        name_of_set = name.removesuffix("_frames")
+        message = f'"{name_of_set}" is not prepared in {tmp_path}.*download=False.*TFDS_DATA_DIR'
         with pytest.raises(data.DatasetNotFoundError, match=message):
             data.load(name, tmp_path, download=False)
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "spoken_digit"])
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", *SPOKEN])
     def test_absent_and_no_network(self, name, tmp_path, no_network):
-        message = f'"{name}" is not prepared in {tmp_path}.*failed with ConnectionError.*copy'
+        name_of_set = name.removesuffix("_frames")
+        message = f'"{name_of_set}" is not prepared in {tmp_path}.*failed with ConnectionError.*copy'
         with pytest.raises(ValueError, match=message):
             data.load(name, tmp_path)
         assert not list(tmp_path.iterdir())
@@ -674,3 +696,12 @@ class TestRealData:
         distance = np.square(loaded.x_test[:, None] - means).sum(axis=-1)
         correct = (distance.argmin(axis=1) == loaded.y_test).mean()
         assert correct > 0.1 + 10 * np.sqrt(0.1 * 0.9 / 250)
+
+    def test_spoken_digit_frames(self):
+        folder = prepared_folder("spoken_digit")
+        loaded = data.load("spoken_digit_frames", folder, download=False)
+        assert loaded.x_train.shape == (90_124, 1320)
+        assert loaded.x_test.shape == (9_875, 1320)
+        mean_error, std_error = column_errors(loaded.x_train)
+        assert mean_error <= ROUNDING
+        assert std_error <= ROUNDING

@@ -76,6 +76,9 @@ def test_every_module_is_in_it(names: list[str]) -> None:
         own |= {f"keras_rwinit/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
     assert {name for name in names if name.endswith(".py")} == own
     assert "keras_rwinit/py.typed" in names
+    dummy_data = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("keras_rwinit/data/timit/**/*.WAV")}
+    assert dummy_data
+    assert dummy_data <= set(names)
     assert {"keras_rwinit/models/model_zoo.py", "keras_rwinit/tuning/hypermodel.py"} <= set(names)
 
 

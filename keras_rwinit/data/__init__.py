@@ -9,12 +9,16 @@ from keras_rwinit.data._dataset import Dataset
 from keras_rwinit.data._load import available, load
 from keras_rwinit.data._standardise import standardise
 from keras_rwinit.data._tfds import DatasetNotFoundError
+from keras_rwinit.data._timit import load_timit
+from keras_rwinit.data.timit.damage import DamagedFileError
 
 __all__ = [
+    "DamagedFileError",
     "Dataset",
     "DatasetNotFoundError",
     "available",
     "load",
+    "load_timit",
     "standardise",
     "validate",
 ]

@@ -10,12 +10,12 @@ from keras_rwinit.data._dataset import Dataset
 from keras_rwinit.data._digits import load_digits
 from keras_rwinit.data._images import load_images
 from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._spoken_digit import load_spoken_digit
+from keras_rwinit.data._spoken_digit import load_spoken_digit, load_spoken_digit_frames
 from keras_rwinit.data._standardise import standardise as _standardise
+from keras_rwinit.data._timit import timit_arrays
+from keras_rwinit.data.timit.phones import FOLDED_PHONES
 
 __all__ = ["available", "load"]
-
-_CLASSES = 10
 
 _Loader = Callable[[str | os.PathLike[str] | None, bool], Arrays]
 
@@ -25,7 +25,12 @@ _LOADERS: dict[str, _Loader] = {
     "fashion_mnist": functools.partial(load_images, "fashion_mnist"),
     "kmnist": functools.partial(load_images, "kmnist"),
     "spoken_digit": load_spoken_digit,
+    "spoken_digit_frames": load_spoken_digit_frames,
+    "timit": timit_arrays,
 }
+
+_DIGITS_OR_KINDS = 10
+_CLASSES = dict.fromkeys(_LOADERS, _DIGITS_OR_KINDS) | {"timit": len(FOLDED_PHONES)}
 
 
 def available() -> tuple[str, ...]:
@@ -34,7 +39,7 @@ def available() -> tuple[str, ...]:
     Example:
         >>> from keras_rwinit.data import available
         >>> available()
-        ('digits', 'mnist', 'fashion_mnist', 'kmnist', 'spoken_digit')
+        ('digits', 'mnist', 'fashion_mnist', 'kmnist', 'spoken_digit', 'spoken_digit_frames', 'timit')
     """
     return tuple(_LOADERS)
 
@@ -55,10 +60,12 @@ def load(
     | fashion_mnist | 784 | 60,000 / 10,000 | 28 x 28 articles of clothing |
     | kmnist | 784 | 60,000 / 10,000 | 28 x 28 classical Japanese characters |
     | spoken_digit | 1024 | 2,250 / 250 | log-mel spectrograms, 32 frames x 32 bands |
+    | spoken_digit_frames | 1320 | 90,124 / 9,875 | their frames, 11 x 120 features in context |
+    | timit | 1320 | 281,000 / 57,000, about | the same of read sentences, 39 phones; see `load_timit` |
 
-    Every set has ten classes. All but `digits` come through tensorflow-datasets, which prepares a
-    set once, in `data_dir`, and reads it from there ever after. Order and split are the same at
-    every call.
+    `timit` has 39 classes, every other set ten. All but `digits` come through tensorflow-datasets,
+    which prepares a set once, in `data_dir`, and reads it from there ever after; the corpus of
+    `timit` has to be obtained and put there by hand. Order and split are the same at every call.
 
     Args:
         name: One of `available()`.
@@ -75,6 +82,7 @@ def load(
         ValueError: If `name` is not one of `available()`.
         DatasetNotFoundError: (a ValueError) If the set is not in `data_dir`, or not whole, and is
             not or cannot be downloaded.
+        DamagedFileError: (a ValueError) If files of the TIMIT corpus are damaged; it names them.
         ImportError: If a package that the set needs is missing.
 
     Example:
@@ -96,4 +104,4 @@ def load(
     x_train, x_test = arrays.x_train, arrays.x_test
     if standardise:
         x_train, x_test = _standardise(x_train, x_test)
-    return Dataset(name, x_train, arrays.y_train, x_test, arrays.y_test, _CLASSES)
+    return Dataset(name, x_train, arrays.y_train, x_test, arrays.y_test, _CLASSES[name])

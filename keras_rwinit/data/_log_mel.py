@@ -1,4 +1,4 @@
-"""A recording of any length as a log-mel spectrogram of fixed size, in NumPy."""
+"""Log-mel spectrograms in NumPy: frame by frame, or resampled to a fixed size."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDS", "FRAMES", "SAMPLE_RATE", "log_mel"]
+__all__ = ["BANDS", "FRAMES", "SAMPLE_RATE", "hop_samples", "log_mel", "log_mel_frames", "window_samples"]
 
 SAMPLE_RATE = 8000
 BANDS = 32
 FRAMES = 32
 
-_WINDOW = 200
-_HOP = 80
 _FFT = 512
 # About the power that rounding to 16 bits puts into one band: log(0) in digital silence is cut
 # where the recording's own resolution ends.
@@ -49,27 +47,53 @@ def log_mel(audio: NDArray[np.integer]) -> NDArray[np.float32]:
         word recognition in continuously spoken sentences", IEEE Transactions on Acoustics, Speech
         and Signal Processing 28, 1980.
     """
-    power = np.abs(np.fft.rfft(_frames(audio / 2.0**15) * _hann(), _FFT)) ** 2
-    spectrogram = np.log(np.maximum(power @ _mel_filters(), _FLOOR))
-    return _resample(spectrogram).astype(np.float32).ravel()
+    return _resample(log_mel_frames(audio, SAMPLE_RATE, BANDS)).astype(np.float32).ravel()
 
 
-def _frames(signal: Array) -> Array:
-    hops = -(-max(len(signal) - _WINDOW, 0) // _HOP)
-    padded = np.pad(signal, (0, _WINDOW + hops * _HOP - len(signal)))
-    return np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+def log_mel_frames(audio: NDArray[np.integer], sample_rate: int, bands: int) -> Array:
+    """Returns the log-mel spectrogram of a recording before any resampling; see `log_mel`.
+
+    Args:
+        audio: 16-bit samples, shape (samples,), at least one.
+        sample_rate: Samples a second: 8000 or 16,000. The filters reach to half of it.
+        bands: Number of filters.
+
+    Returns:
+        float64, shape (frames, bands), in nats; a frame starts every `hop_samples(sample_rate)`.
+    """
+    window, hop = window_samples(sample_rate), hop_samples(sample_rate)
+    weighted = _frames(audio / 2.0**15, window, hop) * _hann(window)
+    power = np.abs(np.fft.rfft(weighted, _FFT)) ** 2
+    return np.log(np.maximum(power @ _mel_filters(sample_rate, bands), _FLOOR))
 
 
-def _hann() -> Array:
-    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
+def window_samples(sample_rate: int) -> int:
+    """Returns the samples of a frame, 25 ms."""
+    return sample_rate // 40
+
+
+def hop_samples(sample_rate: int) -> int:
+    """Returns the samples from the start of one frame to that of the next, 10 ms."""
+    return sample_rate // 100
+
+
+def _frames(signal: Array, window: int, hop: int) -> Array:
+    hops = -(-max(len(signal) - window, 0) // hop)
+    padded = np.pad(signal, (0, window + hops * hop - len(signal)))
+    return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
 
 
 @functools.cache
-def _mel_filters() -> Array:
-    """Returns the filters' weights, shape (_FFT // 2 + 1, BANDS)."""
-    frequency = np.fft.rfftfreq(_FFT, 1.0 / SAMPLE_RATE)[:, None]
-    top = 2595.0 * np.log10(1.0 + SAMPLE_RATE / 2.0 / 700.0)
-    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, BANDS + 2) / 2595.0) - 1.0)
+def _hann(window: int) -> Array:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(window) / window)
+
+
+@functools.cache
+def _mel_filters(sample_rate: int = SAMPLE_RATE, bands: int = BANDS) -> Array:
+    """Returns the filters' weights, shape (_FFT // 2 + 1, bands)."""
+    frequency = np.fft.rfftfreq(_FFT, 1.0 / sample_rate)[:, None]
+    top = 2595.0 * np.log10(1.0 + sample_rate / 2.0 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (frequency - left) / (centre - left)
     falling = (right - frequency) / (right - centre)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 import numpy as np
 
-from keras_rwinit.data._log_mel import log_mel
+from keras_rwinit.data._frames import LabelledFrames, frame_features, windows
+from keras_rwinit.data._log_mel import SAMPLE_RATE, log_mel
 from keras_rwinit.data._source import Arrays
 from keras_rwinit.data._tfds import open_builder, read_examples
 
-__all__ = ["load_spoken_digit"]
+__all__ = ["load_spoken_digit", "load_spoken_digit_frames"]
 
 _TEST_INDICES = range(5)
 _FILENAME = re.compile(r"\d_[a-z]+_(?P<index>\d+)\.wav")
@@ -28,12 +30,33 @@ def load_spoken_digit(data_dir: str | os.PathLike[str] | None, download: bool) -
         Z. Jackson et al., "Free Spoken Digit Dataset", version 1.0.9.
         https://github.com/Jakobovski/free-spoken-digit-dataset
     """
-    builder = open_builder("spoken_digit", data_dir, download, preparation_needs="pydub")
-    examples = read_examples(builder, "train")
+    examples = _read(data_dir, download)
     x = np.stack([log_mel(example["audio"]) for example in examples])
     y = np.array([example["label"] for example in examples], dtype=np.int32)
     test = np.array([_is_test(example["audio/filename"].decode()) for example in examples])
     return Arrays(x[~test], y[~test], x[test], y[test])
+
+
+def load_spoken_digit_frames(data_dir: str | os.PathLike[str] | None, download: bool) -> Arrays:
+    """Returns every 10 ms frame of the recordings in its context, with the digit spoken as label.
+
+    The inputs have the form of TIMIT's: 40 log-mel bands (0 to 4 kHz here), deltas and the deltas
+    of those, of the frame and five on either side, 1320 features; see `frame_features`. Training
+    and test set are split by recording, as `load_spoken_digit` does: no recording has frames in
+    both. A digit is the label of all of its frames, the silent ones and sounds that digits share
+    among them, so no classifier of single windows is right on all of them.
+    """
+    parts: tuple[list[LabelledFrames], list[LabelledFrames]] = ([], [])
+    for example in _read(data_dir, download):
+        features = frame_features(example["audio"], SAMPLE_RATE)
+        labels = np.full(len(features), example["label"], np.int32)
+        parts[_is_test(example["audio/filename"].decode())].append(LabelledFrames(features, labels))
+    return Arrays(*windows(parts[0]), *windows(parts[1]))
+
+
+def _read(data_dir: str | os.PathLike[str] | None, download: bool) -> list[dict[str, Any]]:
+    builder = open_builder("spoken_digit", data_dir, download, preparation_needs="pydub")
+    return read_examples(builder, "train")
 
 
 def _is_test(filename: str) -> bool:

@@ -8,10 +8,20 @@ import io
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["DatasetNotFoundError", "open_builder", "read_batch", "read_examples"]
+__all__ = [
+    "DatasetNotFoundError",
+    "find_builder",
+    "import_tfds",
+    "iterate_examples",
+    "no_progress",
+    "open_builder",
+    "quiet",
+    "read_batch",
+    "read_examples",
+]
 
 # TFDS itself retries an unreachable host for more than three minutes.
 _CONNECT_SECONDS = 10.0
@@ -41,18 +51,11 @@ def open_builder(
         ImportError: If tensorflow-datasets, or `preparation_needs` where it is needed, is missing.
         DatasetNotFoundError: If the set is not there and is not, or cannot be, downloaded.
     """
-    tfds = _import_tfds()
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
-    with _quiet():
-        try:
-            builder = tfds.builder(name, data_dir=folder)
-        except Exception as error:
-            where = f"{folder or '~/tensorflow_datasets'}/{name}"
-            raise _incomplete(name, where) from error
+    tfds = import_tfds()
+    builder = find_builder(name, data_dir, lambda folder: tfds.builder(name, data_dir=folder))
+    with quiet():
         if builder.is_prepared():
             return builder
-        if builder.data_path.exists():
-            raise _incomplete(name, builder.data_dir)
         if not download:
             raise DatasetNotFoundError(
                 f'Data set "{name}" is not prepared in {builder.data_dir_root} (looked for '
@@ -62,26 +65,57 @@ def open_builder(
     return builder
 
 
+def find_builder(
+    name: str, data_dir: str | os.PathLike[str] | None, make: Callable[[str | os.PathLike[str] | None], Any]
+) -> Any:
+    """Returns the builder of a set, prepared or not there at all, but never one that is half there.
+
+    Args:
+        name: TFDS name, for messages.
+        data_dir: As for `open_builder`.
+        make: Gives the builder for a folder, `None` being TFDS's default.
+
+    Raises:
+        DatasetNotFoundError: If the set is there and cannot be read, as a whole or at all.
+    """
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    with quiet():
+        try:
+            builder = make(folder)
+        except Exception as error:
+            where = f"{folder or '~/tensorflow_datasets'}/{name}"
+            raise _incomplete(name, where) from error
+        if not builder.is_prepared() and builder.data_path.exists():
+            raise _incomplete(name, builder.data_dir)
+    return builder
+
+
 def read_batch(builder: Any, split: str) -> dict[str, Any]:
     """Returns a whole split of equally shaped examples as one array for each feature."""
     import tensorflow_datasets as tfds
 
     once = tfds.ReadConfig(try_autocache=False)
-    with _quiet(), _readable(builder):
+    with quiet(), _readable(builder):
         whole = builder.as_dataset(split=split, batch_size=-1, read_config=once)
         return dict(tfds.as_numpy(whole))
 
 
 def read_examples(builder: Any, split: str) -> list[dict[str, Any]]:
     """Returns the examples of a split, whose shapes may differ, in the order on disk."""
+    return list(iterate_examples(builder, split))
+
+
+def iterate_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+    """Yields what `read_examples` returns, holding one example at a time."""
     import tensorflow_datasets as tfds
 
     once = tfds.ReadConfig(try_autocache=False)
-    with _quiet(), _readable(builder):
-        return list(tfds.as_numpy(builder.as_dataset(split=split, read_config=once)))
+    with quiet(), _readable(builder):
+        yield from tfds.as_numpy(builder.as_dataset(split=split, read_config=once))
 
 
-def _import_tfds() -> Any:
+def import_tfds() -> Any:
+    """Returns the module, or says which extra brings it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow  # noqa: F401
@@ -105,8 +139,7 @@ def _download(builder: Any, preparation_needs: str | None) -> None:
             '`pip install "keras-rwinit[data]"`.'
         )
     try:
-        # TFDS announces the download on stdout and draws its progress bars on stderr.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with no_progress():
             builder.download_and_prepare()
     except Exception as error:
         raise _not_downloaded(builder, error) from error
@@ -164,7 +197,14 @@ def _way_out(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def no_progress() -> Iterator[None]:
+    """Holds back that TFDS announces a download on stdout and draws progress bars on stderr."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
     """Holds back log messages below ERROR of the libraries at work."""
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow", "urllib3")]
     levels = [logger.level for logger in loggers]

@@ -1,0 +1,9 @@
+"""What every reader of the corpus raises."""
+
+from __future__ import annotations
+
+__all__ = ["DamagedFileError"]
+
+
+class DamagedFileError(ValueError):
+    """A file of the corpus is damaged, missing or in a form that is not read; the message names it."""

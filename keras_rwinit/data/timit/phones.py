@@ -1,0 +1,86 @@
+"""The 61 phones of TIMIT's labels, and the 39 classes that results are reported in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FOLDED_PHONES", "PHONES", "fold"]
+
+_GLOTTAL_STOP = "q"
+
+# Each class of the folding and the phones that become it.
+_FOLDING = {
+    "aa": ("aa", "ao"),
+    "ae": ("ae",),
+    "ah": ("ah", "ax", "ax-h"),
+    "aw": ("aw",),
+    "ay": ("ay",),
+    "b": ("b",),
+    "ch": ("ch",),
+    "d": ("d",),
+    "dh": ("dh",),
+    "dx": ("dx",),
+    "eh": ("eh",),
+    "er": ("er", "axr"),
+    "ey": ("ey",),
+    "f": ("f",),
+    "g": ("g",),
+    "hh": ("hh", "hv"),
+    "ih": ("ih", "ix"),
+    "iy": ("iy",),
+    "jh": ("jh",),
+    "k": ("k",),
+    "l": ("l", "el"),
+    "m": ("m", "em"),
+    "n": ("n", "en", "nx"),
+    "ng": ("ng", "eng"),
+    "ow": ("ow",),
+    "oy": ("oy",),
+    "p": ("p",),
+    "r": ("r",),
+    "s": ("s",),
+    "sh": ("sh", "zh"),
+    "sil": ("h#", "pau", "epi", "bcl", "dcl", "gcl", "pcl", "tcl", "kcl"),
+    "t": ("t",),
+    "th": ("th",),
+    "uh": ("uh",),
+    "uw": ("uw", "ux"),
+    "v": ("v",),
+    "w": ("w",),
+    "y": ("y",),
+    "z": ("z",),
+}
+
+FOLDED_PHONES: tuple[str, ...] = tuple(sorted(_FOLDING))
+PHONES: tuple[str, ...] = tuple(sorted([*(p for group in _FOLDING.values() for p in group), _GLOTTAL_STOP]))
+
+_CLASS_OF = {phone: FOLDED_PHONES.index(name) for name, group in _FOLDING.items() for phone in group}
+_FOLDED = np.array([_CLASS_OF.get(phone, -1) for phone in PHONES], np.int32)
+
+
+def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Returns the class in `FOLDED_PHONES` of every phone in `PHONES`, -1 for none.
+
+    The glottal stop, q, has no class: Lee and Hon remove it, since it is no phoneme of English. -1
+    stays -1.
+
+    Args:
+        phones: Indices into `PHONES`, or -1; any shape.
+
+    Returns:
+        int32, same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit.data.timit import FOLDED_PHONES, PHONES, fold
+        >>> phones = np.array([PHONES.index("zh"), PHONES.index("q"), -1])
+        >>> fold(phones).tolist(), FOLDED_PHONES[fold(phones)[0]]
+        ([29, -1, -1], 'sh')
+
+    References:
+        K.-F. Lee and H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models",
+        IEEE Transactions on Acoustics, Speech and Signal Processing 37, 1989.
+    """
+    phones = np.asarray(phones)
+    return np.where(phones < 0, np.int32(-1), _FOLDED[phones])
