@@ -15,7 +15,7 @@ from ._quiet import quiet_interrupts, running_as_command, silenced_imports
 if running_as_command():
     quiet_interrupts()
 with silenced_imports() if running_as_command() else contextlib.nullcontext():
-    from . import initializers, layers
+    from . import initializers, layers, optimizers
 
 from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
@@ -51,6 +51,7 @@ __all__ = [
     "initializers",
     "layers",
     "model_zoo",
+    "optimizers",
     "paper_gain",
     "plan_width",
     "plots",

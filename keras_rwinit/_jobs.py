@@ -203,8 +203,15 @@ class TrainingRun:
 
     def _compiled(self, name: str) -> keras.Model:
         settings = self.settings
-        decay_steps = self.steps * settings.epochs if settings.cosine_decay else None
-        return compiled(self._untrained(name), settings.optimizer, settings.learning_rate, decay_steps)
+        steps = self.steps * settings.epochs
+        return compiled(
+            self._untrained(name),
+            settings.optimizer,
+            settings.learning_rate,
+            steps if settings.cosine_decay else None,
+            batch_size=settings.batch_size,
+            steps=steps,
+        )
 
     def _check_names(self) -> None:
         """A misspelt name should not wait until its turn."""

@@ -45,7 +45,7 @@ class KerasLoop:
 
     def __init__(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> None:
         self.model, self.batch_size = model, batch_size
-        self.callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step())
+        self.callback = _Steps(on_step)
 
     def fit(self, x: np.ndarray, y: np.ndarray, epoch: int) -> Scores:
         """Trains on every example once, in the order given."""
@@ -68,6 +68,23 @@ class KerasLoop:
 
     def _scores(self, logs: dict[str, Any]) -> Scores:
         return float(logs["loss"]), float(logs["accuracy"])
+
+
+class _Steps(keras.callbacks.Callback):
+    """Calls `on_step` for every step, though Keras calls back after several."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        super().__init__()
+        self.on_step, self.done = on_step, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.done = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        done = min(batch + 1, self.params["steps"])  # Keras counts the last call's steps as if all were there
+        for _ in range(self.done, done):
+            self.on_step()
+        self.done = done
 
 
 class Strategy:

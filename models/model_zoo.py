@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_rwinit._activations import theory_activation
+from keras_rwinit._float16 import warn_where_float16_is_too_narrow
 from keras_rwinit._memory import check_fits, count_parameters
 from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
@@ -70,7 +71,9 @@ def deep_mlp(
             in place of `depth`, for one more forward pass.
         seed: Root of the seeds of all layers. `None` draws anew, repeatably after
             `keras.utils.set_random_seed`.
-        dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`.
+        dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`. Where
+            `predict_walk` expects the gradient or the activations to leave float16's range a UserWarning
+            says so; scale the loss there (`keras.optimizers.LossScaleOptimizer`).
         name: Of the model.
 
     Returns:
@@ -114,6 +117,8 @@ def deep_mlp(
         output_gain,
         seed,
     )
+    if kernel_initializer is None and keras.dtype_policies.get(dtype).compute_dtype == "float16":
+        warn_where_float16_is_too_narrow(theory_activation(activation), width, depth, gain, distribution)
     layers: list[keras.layers.Layer] = []
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten", dtype=dtype))

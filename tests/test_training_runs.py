@@ -30,6 +30,9 @@ from cli_helpers import (
 import keras_rwinit
 from keras_rwinit import _jobs, data
 from keras_rwinit._files import held
+from keras_rwinit._strategy import KerasLoop
+from keras_rwinit._training import compiled
+from keras_rwinit.models.model_zoo import deep_mlp
 
 SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3)
 SMALLEST = ("train", "--depth", 3, "--width", 16, "--epochs", 2, "--batch", 256)
@@ -231,3 +234,19 @@ def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         line = refusal("train", "--resume", "--output", name)
         assert f"There is no run to go on with in {name}" in line
     assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+def test_several_steps_at_once_change_no_number() -> None:
+    """Short steps are run eight at a time; the rows are those of single ones, and every step is counted."""
+    digits, results = data.load("digits"), []
+    for settings in ({}, {"batch_size": 100, "steps": 30}):
+        model = deep_mlp(10, 32, "tanh", input_shape=(64,), seed=0)
+        compiled(model, "adam", 1e-3, **settings)
+        if keras.backend.backend() == "tensorflow":
+            assert model.steps_per_execution == (8 if settings else 1)
+        counted: list[int] = []
+        loop = KerasLoop(model, 100, lambda counted=counted: counted.append(1))
+        rows = [loop.fit(digits.x_train, digits.y_train, epoch) for epoch in range(2)]
+        results.append((rows, loop.evaluate(digits.x_test, digits.y_test), len(counted)))
+    assert results[0] == results[1]
+    assert results[0][2] == 2 * 15  # of 1437 examples

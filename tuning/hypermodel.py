@@ -208,7 +208,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             seed=self.seed if seed is None else seed,
             dtype=self.dtype,
         )
-        return compiled(model, point.optimizer, point.learning_rate, None)
+        return compiled(model, point.optimizer, point.learning_rate)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """`model.fit`, ended as soon as the loss is not finite.

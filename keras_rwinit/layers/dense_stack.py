@@ -14,7 +14,7 @@ import keras
 from .._seeding import draw_stack
 from ..initializers import RandomWalk
 from ..theory._checks import check_count
-from ._per_layer import PerLayerConstraint, PerLayerRegularizer
+from ._per_layer import PerLayerConstraint, PerLayerRegularizer, mark_stacked
 
 __all__ = ["DenseStack", "run_stack"]
 
@@ -160,7 +160,7 @@ class DenseStack(keras.layers.Layer):
 
         regularizer = getattr(self, f"{name}_regularizer")
         constraint = getattr(self, f"{name}_constraint")
-        return self.add_weight(
+        weight = self.add_weight(
             name=name,
             shape=(self.depth, *shape),
             initializer=draw,
@@ -168,6 +168,7 @@ class DenseStack(keras.layers.Layer):
             constraint=None if constraint is None else PerLayerConstraint(constraint),
             autocast=False,  # the loop casts one layer at a time, where this would copy the whole stack
         )
+        return mark_stacked(weight)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         inputs = keras.ops.cast(inputs, self.compute_dtype)

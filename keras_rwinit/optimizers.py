@@ -1,0 +1,124 @@
+"""`LayerwiseClipping`: gradients clipped a layer at a time, though a stack's layers share one variable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from .layers._per_layer import is_stacked
+from .theory._checks import check_positive
+
+__all__ = ["LayerwiseClipping"]
+
+
+@keras.saving.register_keras_serializable(package="keras_rwinit")
+class LayerwiseClipping(keras.optimizers.Optimizer):
+    r"""Any optimizer, with the gradient of every layer's kernel and bias clipped to a norm of its own.
+
+    Scales the gradient `G` of each weight of each layer by `min(1, clipnorm / |G|)`, `|G|` its Euclidean
+    norm, and hands it to `inner_optimizer`: Pascanu et al.'s clipping, which Keras's optimizers do a variable
+    at a time. The kernels of a `DenseStack` are one variable, which the `clipnorm` of a Keras optimizer
+    would scale as a whole; here every layer of it is clipped for itself, as if it were a Dense layer.
+
+    No other setting needs this: momentum, Adam's moments, weight decay, averages, `clipvalue` and
+    `global_clipnorm` work entry by entry or on all weights at once, and do the same to a stack as to
+    separate layers. Optimizers that treat a variable as a whole (Lamb, Adafactor, Muon) take a
+    stack for one weight.
+
+    Args:
+        inner_optimizer: A Keras optimizer, its name or its config, without a `clipnorm` of its own.
+        clipnorm: Largest norm of a layer's gradient, above 0.
+        name: Of this optimizer.
+
+    Raises:
+        ValueError: `clipnorm` is not above 0, or the inner optimizer has a `clipnorm` too or clips
+            already.
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> from keras_rwinit import model_zoo
+        >>> model = model_zoo.deep_mlp(depth=200, width=32, input_shape=(64,))
+        >>> adam = keras.optimizers.Adam(1e-4)
+        >>> model.compile(keras_rwinit.optimizers.LayerwiseClipping(adam, clipnorm=1.0), "mse")
+
+    References:
+        Pascanu, Mikolov & Bengio, arXiv:1211.5063, algorithm 1.
+    """
+
+    def __init__(self, inner_optimizer: Any, clipnorm: float = 1.0, name: str | None = None) -> None:
+        # Not `clipnorm=` of the base class, which would clip whole variables.
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if isinstance(self.inner_optimizer, LayerwiseClipping) or self.inner_optimizer.clipnorm is not None:
+            raise ValueError(
+                "The inner optimizer clips by norm already; give it no `clipnorm`. "
+                f"Received: inner_optimizer={self.inner_optimizer!r}"
+            )
+        if isinstance(self.inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "Gradients are clipped once their scale has been taken out: put the LossScaleOptimizer "
+                f"around LayerwiseClipping. Received: inner_optimizer={self.inner_optimizer!r}"
+            )
+        self._largest_norm = check_positive("clipnorm", clipnorm)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.inner_optimizer.build(variables)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [*self._variables, *self.inner_optimizer.variables]
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Clips, and lets the inner optimizer update the variables."""
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        if not self.built:
+            self.build(variables)
+        clipped = [
+            None if gradient is None else _clipped(gradient, self._largest_norm, is_stacked(variable))
+            for gradient, variable in zip(grads, variables, strict=True)
+        ]
+        self.inner_optimizer.apply(clipped, variables)
+
+    @property
+    def learning_rate(self) -> Any:
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self.inner_optimizer.learning_rate = value
+
+    @property
+    def iterations(self) -> Any:
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss: Any) -> Any:
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "clipnorm": self._largest_norm,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> LayerwiseClipping:
+        inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
+        return cls(**{**config, "inner_optimizer": inner})
+
+
+def _clipped(gradient: Any, norm: float, stacked: bool) -> Any:
+    gradient = keras.ops.convert_to_tensor(gradient)
+    axes = tuple(range(1 if stacked else 0, len(gradient.shape)))
+    # The square of a float16 gradient overflows at 256.
+    wide = keras.ops.cast(gradient, "float32") if gradient.dtype != "float64" else gradient
+    size = keras.ops.sqrt(keras.ops.sum(keras.ops.square(wide), axes, keepdims=True))
+    return keras.ops.cast(wide * (norm / keras.ops.maximum(size, norm)), gradient.dtype)

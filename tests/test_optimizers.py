@@ -1,0 +1,134 @@
+"""Optimizers do to a stack what they do to separate layers; `LayerwiseClipping` clips it as those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras_helpers import (
+    BACKEND,
+    X,
+    Y,
+    as_model,
+    dense_layers,
+    make_stack,
+    restacked,
+    to_numpy,
+    weights_of,
+)
+
+from keras_rwinit.optimizers import LayerwiseClipping
+
+pytestmark = pytest.mark.backends
+
+CLIPNORM = 0.02  # between the gradients of the layers of this network
+
+
+def trained(model: keras.Model, optimizer: Any, epochs: int = 4) -> list[Any]:
+    """The weights after training."""
+    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+    model.fit(X, Y, epochs=epochs, batch_size=3, shuffle=False, verbose=0)
+    return weights_of(model)
+
+
+def assert_same(stacked: list[Any], separate: list[Any]) -> None:
+    for one, other in zip(stacked, restacked(separate, 2), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        lambda: keras.optimizers.Adam(1e-2),
+        lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1),
+        lambda: keras.optimizers.RMSprop(1e-2),
+        lambda: keras.optimizers.Lion(1e-2),
+        lambda: keras.optimizers.Adam(1e-2, global_clipnorm=0.05),
+        lambda: keras.optimizers.Adam(1e-2, clipvalue=1e-3),
+        lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
+    ],
+)
+def test_a_stack_is_updated_as_separate_layers_are(optimizer: Any) -> None:
+    stack = make_stack(7)
+    plain = dense_layers(stack)
+    before = weights_of(stack)
+    after = trained(as_model(stack), optimizer())
+    assert_same(after, trained(plain, optimizer()))
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+def test_layers_are_clipped_as_separate_layers_are(inner: str) -> None:
+    """Keras clips a variable at a time, which for separate layers is a layer at a time."""
+    stack = make_stack(7)
+    plain = dense_layers(stack)
+    separate = trained(
+        plain, type(keras.optimizers.get(inner))(0.5 if inner == "sgd" else 1e-2, clipnorm=CLIPNORM)
+    )
+    inner_optimizer = type(keras.optimizers.get(inner))(0.5 if inner == "sgd" else 1e-2)
+    assert_same(trained(as_model(stack), LayerwiseClipping(inner_optimizer, CLIPNORM)), separate)
+
+
+def test_a_stack_clipped_as_one_variable_differs() -> None:
+    """The twin: with the `clipnorm` of Keras the stack is scaled as a whole."""
+    stack = make_stack(7)
+    plain = dense_layers(stack)
+    separate = trained(plain, keras.optimizers.SGD(0.5, clipnorm=CLIPNORM))
+    with pytest.raises(AssertionError):
+        assert_same(trained(as_model(stack), keras.optimizers.SGD(0.5, clipnorm=CLIPNORM)), separate)
+
+
+def test_what_it_is_made_of_is_kept() -> None:
+    optimizer = LayerwiseClipping(keras.optimizers.Adam(3e-3, beta_1=0.8), 0.7)
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert twin.get_config() == optimizer.get_config()
+    assert twin.inner_optimizer.beta_1 == 0.8
+    optimizer.learning_rate = 0.25
+    assert float(to_numpy(optimizer.inner_optimizer.learning_rate)) == 0.25
+
+
+def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
+    def made() -> keras.Model:
+        model = as_model(make_stack(5))
+        model.compile(LayerwiseClipping("adam", CLIPNORM), "mse", jit_compile=BACKEND == "jax")
+        return model
+
+    model = made()
+    model.fit(X, Y, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    losses = [m.fit(X, Y, epochs=2, verbose=0).history["loss"] for m in (model, loaded)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    assert int(to_numpy(loaded.optimizer.iterations)) == 4
+
+
+def test_loss_scaling_goes_around_it() -> None:
+    """Gradients are clipped once their scale of 32768 has been taken out: float16 trains as float32."""
+    losses = []
+    for policy in ("float32", "mixed_float16"):
+        stack = make_stack(5, dtype=policy)
+        model = as_model(stack)
+        optimizer: Any = LayerwiseClipping(keras.optimizers.SGD(0.5), CLIPNORM)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+        losses.append(model.fit(X, Y, epochs=4, batch_size=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=2e-2)
+    assert losses[1][-1] < losses[1][0]
+
+
+@pytest.mark.parametrize("clipnorm", [0.0, -1.0, float("nan"), "1", None])
+def test_bad_norms(clipnorm: Any) -> None:
+    with pytest.raises(ValueError, match="`clipnorm` must be .* Received: clipnorm="):
+        LayerwiseClipping("sgd", clipnorm)
+
+
+def test_clipping_twice_is_refused() -> None:
+    for inner in (keras.optimizers.SGD(clipnorm=1.0), LayerwiseClipping("sgd")):
+        with pytest.raises(ValueError, match="clips by norm already"):
+            LayerwiseClipping(inner)
+    with pytest.raises(ValueError, match="put the LossScaleOptimizer around"):
+        LayerwiseClipping(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
