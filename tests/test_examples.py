@@ -50,7 +50,11 @@ def best_is_near_the_analytic_optimum(best: dict[str, float]) -> None:
     assert all(0.9 < ratio < 1.1 for ratio in best.values())
 
 
-CHECKS = {"gain_landscape": best_is_near_the_analytic_optimum, "thousand_layers": learns}
+CHECKS = {
+    "gain_landscape": best_is_near_the_analytic_optimum,
+    "ten_thousand_layers": learns,
+    "thousand_layers": learns,
+}
 
 
 def test_the_readme_has_blocks_to_run() -> None:

@@ -26,13 +26,13 @@ from cli_helpers import (
     run_cli,
     run_until,
 )
+from keras_rwinit.models.model_zoo import deep_mlp
 
 import keras_rwinit
 from keras_rwinit import _jobs, data
 from keras_rwinit._files import held
 from keras_rwinit._strategy import KerasLoop
 from keras_rwinit._training import compiled
-from keras_rwinit.models.model_zoo import deep_mlp
 
 SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3)
 SMALLEST = ("train", "--depth", 3, "--width", 16, "--epochs", 2, "--batch", 256)

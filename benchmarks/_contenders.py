@@ -1,0 +1,241 @@
+"""The networks that `stacks_compared.py` measures, each as a step to call: one contender to a process.
+
+All are the same network: 64 inputs, tanh layers with biases, ten classes, Adam.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CONTENDERS", "INPUTS"]
+
+INPUTS, CLASSES, RATE = 64, 10, 1e-6
+
+Step = Callable[[], Any]
+Build = Callable[[int, int, int, str], Step]
+
+
+def _data(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, INPUTS)).astype("float32"), rng.integers(0, CLASSES, batch)
+
+
+def _compiled(model: Any, batch: int, jit_compile: Any) -> Step:
+    import keras
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(RATE), loss, jit_compile=jit_compile)
+    x, y = _data(batch)
+    return lambda: model.train_on_batch(x, y)
+
+
+def _stack(jit_compile: Any, **settings: Any) -> Build:
+    def build(depth: int, width: int, batch: int, dtype: str) -> Step:
+        from keras_rwinit import model_zoo
+
+        model = model_zoo.deep_mlp(
+            depth, width, "tanh", input_shape=(INPUTS,), seed=0, dtype=dtype, **settings
+        )
+        return _compiled(model, batch, jit_compile)
+
+    return build
+
+
+def _dense(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """As a Keras user would write it, one functional node a layer; in a thread with the stack that takes."""
+    import keras
+
+    from keras_rwinit.initializers import RandomWalkTanh
+
+    def build() -> None:
+        inputs = outputs = keras.Input((INPUTS,))
+        for _ in range(depth):
+            outputs = keras.layers.Dense(
+                width, "tanh", dtype=dtype, kernel_initializer=RandomWalkTanh(gain=1.1)
+            )(outputs)
+        model = keras.Model(inputs, keras.layers.Dense(CLASSES, dtype=dtype)(outputs))
+        box.append(_compiled(model, batch, "auto"))
+
+    box: list[Step] = []
+    _in_deep_thread(build)
+    return lambda: _in_deep_thread(box[0])
+
+
+def _in_deep_thread(work: Callable[[], Any]) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    sys.setrecursionlimit(1_000_000)
+    threading.stack_size(512 * 2**20)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _torch(depth: int, width: int, batch: int, dtype: str) -> Step:
+    import torch
+
+    layers: list[Any] = []
+    for fan_in in [INPUTS, *[width] * (depth - 1)]:
+        layers += [torch.nn.Linear(fan_in, width), torch.nn.Tanh()]
+        torch.nn.init.normal_(layers[-2].weight, std=1.1 / fan_in**0.5)
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES)).to(getattr(torch, dtype))
+    optimizer = torch.optim.Adam(model.parameters(), RATE)
+    x, y = (torch.as_tensor(array) for array in _data(batch))
+    x = x.to(getattr(torch, dtype))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def _jax_step(loss: Any, parameters: Any, batch: int) -> Step:
+    """Adam on a tree of arrays, written by hand; the arrays are given away to each step."""
+    import jax
+    import jax.numpy as jnp
+
+    zeros = jax.tree.map(jnp.zeros_like, parameters)
+    state = [parameters, zeros, jax.tree.map(jnp.zeros_like, parameters), jnp.zeros((), "int32")]
+    x, y = (jnp.asarray(array) for array in _data(batch))
+
+    def update(w: Any, g: Any, m: Any, v: Any, t: Any) -> tuple[Any, Any, Any]:
+        m, v = m + 0.1 * (g - m), v + 0.001 * (g * g - v)
+        scale = jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        return w - (RATE * scale * m / (jnp.sqrt(v) + 1e-7)).astype(w.dtype), m, v
+
+    def stepped(w: Any, m: Any, v: Any, t: Any) -> Any:
+        g = jax.grad(loss)(w, x, y)
+        t = t + 1
+        new = jax.tree.map(lambda *leaves: update(*leaves, t.astype("float32")), w, g, m, v)
+        parts = jax.tree.transpose(jax.tree.structure(w), jax.tree.structure((0, 0, 0)), new)
+        return *parts, t
+
+    compiled = jax.jit(stepped, donate_argnums=(0, 1, 2, 3))
+
+    def step() -> None:
+        state[:] = compiled(*state)
+        jax.block_until_ready(state)
+
+    return step
+
+
+def _cross_entropy(logits: Any, y: Any) -> Any:
+    import jax
+
+    return -jax.numpy.take_along_axis(jax.nn.log_softmax(logits.astype("float32")), y[:, None], 1).mean()
+
+
+def _scan(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """`lax.scan` by hand."""
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    parameters = [
+        (
+            1.1 * jax.random.normal(key, shape, dtype) / shape[-2] ** 0.5,
+            jnp.zeros((*shape[:-2], shape[-1]), dtype),
+        )
+        for key, shape in zip(
+            keys, [(INPUTS, width), (depth - 1, width, width), (width, CLASSES)], strict=True
+        )
+    ]
+
+    def loss(parameters: Any, x: Any, y: Any) -> Any:
+        (w1, b1), hidden, (w2, b2) = parameters
+        h = jnp.tanh(x.astype(dtype) @ w1 + b1)
+        h, _ = jax.lax.scan(lambda h, wb: (jnp.tanh(h @ wb[0] + wb[1]), None), h, hidden)
+        return _cross_entropy(h @ w2 + b2, y)
+
+    return _jax_step(loss, parameters, batch)
+
+
+def _equinox(depth: int, width: int, batch: int, dtype: str) -> Step:
+    import equinox
+    import jax
+
+    mlp = equinox.nn.MLP(
+        INPUTS, CLASSES, width, depth, jax.numpy.tanh, scan=True, dtype=dtype, key=jax.random.key(0)
+    )
+    parameters, rest = equinox.partition(mlp, equinox.is_array)
+
+    def loss(parameters: Any, x: Any, y: Any) -> Any:
+        return _cross_entropy(jax.vmap(equinox.combine(parameters, rest))(x.astype(dtype)), y)
+
+    return _jax_step(loss, parameters, batch)
+
+
+def _floor(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """The three matrix products of every layer and nothing else, by the Keras back end in use."""
+    import keras
+
+    h, w = np.zeros((batch, width), "float32"), np.zeros((width, width), "float32")
+    if keras.backend.backend() == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        def layer(h: Any, _: Any) -> tuple[Any, None]:
+            a = h @ weights
+            return a @ (h.T @ a).T, None
+
+        weights = jnp.asarray(w, dtype)
+        run = jax.jit(lambda h: jax.lax.scan(layer, h, None, length=depth)[0])
+        start = jnp.asarray(h, dtype)
+        return lambda: run(start).block_until_ready()
+    import tensorflow as tf
+
+    kernel = tf.constant(w, dtype)
+
+    @tf.function
+    def loop(h: Any) -> Any:
+        def ten(done: Any, h: Any) -> tuple[Any, Any]:
+            for _ in range(10):
+                a = tf.matmul(h, kernel)
+                h = tf.matmul(a, tf.matmul(h, a, transpose_a=True), transpose_b=True)
+            return done + 10, h
+
+        return tf.while_loop(lambda done, _: done < depth, ten, (0, h))[1]
+
+    first = tf.constant(h, dtype)
+    return lambda: loop(first).numpy()
+
+
+def _on(backend: str, build: Build) -> Build:
+    """With Keras on a back end, which has to be said before it is imported."""
+
+    def built(*arguments: Any) -> Step:
+        os.environ["KERAS_BACKEND"] = backend
+        return build(*arguments)
+
+    return built
+
+
+CONTENDERS: dict[str, Build] = {
+    "matrix products, TensorFlow": _on("tensorflow", _floor),
+    "keras_rwinit, TensorFlow, XLA": _on("tensorflow", _stack(True)),
+    "keras_rwinit, TensorFlow": _on("tensorflow", _stack("auto")),
+    "keras_rwinit, TensorFlow, XLA, remat": _on("tensorflow", _stack(True, remat="sqrt")),
+    "Keras Dense, TensorFlow": _on("tensorflow", _dense),
+    "PyTorch Sequential": _torch,
+    "matrix products, JAX": _on("jax", _floor),
+    "keras_rwinit, JAX": _on("jax", _stack("auto")),
+    "JAX lax.scan by hand": _scan,
+    "Equinox MLP(scan=True)": _equinox,
+}
+"""What each is called in the table, and how to make its step: `(depth, width, batch, dtype)`."""
