@@ -28,6 +28,7 @@ from keras_helpers import (
 
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
+from keras_rwinit.layers.dense_stack import run_stack
 from keras_rwinit.theory import gain
 
 pytestmark = pytest.mark.backends
@@ -298,6 +299,47 @@ def _traces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(loop, "run_stack", counted)
     return traces
+
+
+@tensorflow_only
+@pytest.mark.parametrize("segment", [None, 10])
+def test_the_graph_is_as_large_at_any_depth(segment: int | None) -> None:
+    """So is the time to trace and to compile it."""
+    import tensorflow as tf
+
+    def operations(depth: int) -> int:
+        def gradient(x: Any, kernel: Any, bias: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                value = run_stack(x, kernel, bias, keras.activations.tanh, segment=segment)
+            return tape.gradient(value, kernel)
+
+        shapes = [(None, 4), (depth, 4, 4), (depth, 4)]
+        graph = tf.function(gradient).get_concrete_function(*map(tf.TensorSpec, shapes)).graph
+        library = graph.as_graph_def().library.function
+        return len(graph.get_operations()) + sum(len(function.node_def) for function in library)
+
+    assert operations(300) == operations(10_000) < 1_000
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+@pytest.mark.parametrize("segment", [None, 4])
+def test_the_compiler_of_pytorch_takes_the_loop(segment: int | None) -> None:
+    """One graph without a break, forward and backward."""
+    import torch
+
+    x = torch.as_tensor(X)
+    weights = [torch.as_tensor(w) for w in weights_of(make_stack(11, "tanh"))]
+
+    def gradients(loop: Any) -> list[Any]:
+        leaves = [w.clone().requires_grad_() for w in weights]
+        value = loop(x, *leaves, torch.tanh, False, segment).square().sum()
+        return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+    compiled = torch.compile(run_stack, fullgraph=True, backend="aot_eager")
+    for one, other in zip(gradients(compiled), gradients(run_stack), strict=True):
+        assert relative_error(one.numpy(), other.numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("remat", [0, -3, 1.5, True, "log"])

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 __all__ = ["run_stack"]
@@ -54,7 +53,7 @@ def run_stack(
 
     @tf.custom_gradient
     def stack(x: Tensor, *weights: Tensor) -> tuple[Tensor, Any]:
-        layers = _Layers(weights, activation)
+        layers = _Layers(weights, activation, inference)
         if segment is None or segment >= depth:
             y, kept = layers.forward(x, 0, depth)
         else:
@@ -64,11 +63,12 @@ def run_stack(
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
             arrays = [_array(t.shape[0], t[0]).unstack(t) for t in stored] if inference else kept
-            written = tuple(tf.raw_ops.Empty(shape=tf.shape(w), dtype=w.dtype) for w in weights)
+            empty = tuple(_empty(w, inference) for w in weights)
             if segment is None or segment >= depth:
-                results = layers.backward(upstream, y, arrays, 0, depth, written)
+                dx, *written = layers.backward(upstream, y, arrays, 0, depth, empty)
             else:
-                results = _segments_backward(layers, upstream, arrays[0], depth, segment, written)
+                dx, *written = _segments_backward(layers, upstream, arrays[0], depth, segment, empty)
+            results = (dx, *(w.stack() if inference else w for w in written))
             return tuple(tf.ensure_shape(r, t.shape) for r, t in zip(results, (x, *weights), strict=True))
 
         return y, gradient
@@ -78,10 +78,15 @@ def run_stack(
 
 @dataclass(frozen=True)
 class _Layers:
-    """Any run of the stack's layers, forward and backward. `weights` is `(kernel,)` or `(kernel, bias)`."""
+    """Any run of the stack's layers, forward and backward. `weights` is `(kernel,)` or `(kernel, bias)`.
+
+    `portable` makes it of operations that TensorFlow can store in a SavedModel, and differentiate and
+    compile by XLA once it is loaded, for a copy of every layer's weights as it is read.
+    """
 
     weights: tuple[Tensor, ...]
     activation: Callable[[Any], Any]
+    portable: bool
 
     @property
     def from_output(self) -> Gradient | None:
@@ -89,10 +94,14 @@ class _Layers:
 
     def _read(self, start: Any, count: int, dtype: Any) -> list[list[Tensor]]:
         """Kernels and biases of `count` layers; where they lie aligned, without copying them."""
-        return [
-            tf.unstack(tf.cast(tf.slice(w, [start] + [0] * (len(w.shape) - 1), [count, *_sizes(w)]), dtype))
-            for w in self.weights
-        ]
+
+        def block(w: Tensor) -> Tensor:
+            if self.portable:
+                return tf.gather(w, start + tf.range(count))
+            rest = [tf.shape(w)[i] if size is None else size for i, size in enumerate(w.shape)][1:]
+            return tf.slice(w, [start] + [0] * len(rest), [count, *rest])
+
+        return [tf.unstack(tf.cast(block(w), dtype), count) for w in self.weights]
 
     def forward(self, h: Tensor, start: Any, count: int, keep: bool = True) -> tuple[Tensor, list[Any]]:
         """Layers `start` to `start + count`: their output, and what the gradient needs of each.
@@ -117,7 +126,7 @@ class _Layers:
         return y, kept
 
     def backward(
-        self, dh: Tensor, y: Tensor, kept: list[Any], start: Any, count: int, written: tuple[Tensor, ...]
+        self, dh: Tensor, y: Tensor, kept: list[Any], start: Any, count: int, written: tuple[Any, ...]
     ) -> tuple[Tensor, ...]:
         """Gradient at the input of layer `start`, and `written` with these layers' gradients in it."""
         inputs, *pre_activations = kept
@@ -206,30 +215,42 @@ def _unrolled() -> int:
     return _UNROLLED_BY_XLA if _compiled_by_xla() else _UNROLLED
 
 
-def _sizes(stacked: Tensor) -> list[Any]:
-    return [s if s is not None else tf.shape(stacked)[i + 1] for i, s in enumerate(stacked.shape[1:])]
-
-
 def _array(size: int, like: Tensor) -> tf.TensorArray:
     return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=like.shape)
 
 
-def _write(stacked: Tensor, start: Any, block: Tensor) -> Tensor:
-    """`stacked` with `block` at `start`, in place: nothing else may hold it."""
+def _empty(like: Tensor, portable: bool) -> Any:
+    """Where the gradient of a stacked weight is written: a tensor, or a TensorArray of its layers.
 
-    # For gradients of gradients: neither way of writing has one of its own.
-    @tf.custom_gradient
-    def write(stacked: Tensor, block: Tensor) -> tuple[Tensor, Any]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            return upstream, upstream[start : start + block.shape[0]]
+    The tensor is written in place outside XLA by an operation that XLA does not have, so that what is
+    traced for a SavedModel, which may be compiled later, takes the other, at the cost of a copy.
+    """
+    if portable:
+        return tf.TensorArray(like.dtype, like.shape[0], element_shape=like.shape[1:])
+    return tf.raw_ops.Empty(shape=tf.shape(like), dtype=like.dtype)
 
-        if _compiled_by_xla():
-            at = [start] + [0] * (len(block.shape) - 1)
-            return xla.dynamic_update_slice(stacked, block, at), gradient
-        rows = start + tf.range(block.shape[0])
-        return tf.raw_ops.InplaceUpdate(x=stacked, i=rows, v=block), gradient
 
-    return write(stacked, block)
+def _write(stacked: Any, start: Any, block: Tensor) -> Any:
+    """`stacked`, which nothing else may hold, with `block` at `start`."""
+    count = block.shape[0]
+    if isinstance(stacked, tf.TensorArray):
+        for i in range(count):
+            stacked = stacked.write(start + i, block[i])
+        return stacked
+    rows = start + tf.range(count)
+    if _compiled_by_xla():
+        return tf.tensor_scatter_nd_update(stacked, rows[:, tf.newaxis], block)
+    return _write_in_place(stacked, rows, block)
+
+
+@tf.custom_gradient
+def _write_in_place(stacked: Tensor, rows: Tensor, block: Tensor) -> tuple[Tensor, Any]:
+    """With a gradient, for gradients of gradients."""
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, None, Tensor]:
+        return upstream, None, tf.gather(upstream, rows)
+
+    return tf.raw_ops.InplaceUpdate(x=stacked, i=rows, v=block), gradient
 
 
 def _pulled_back(activation: Callable[[Any], Any], a: Tensor, upstream: Tensor) -> Tensor:

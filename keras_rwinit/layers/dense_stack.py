@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -19,6 +18,12 @@ from ._per_layer import PerLayerConstraint, PerLayerRegularizer, mark_stacked
 __all__ = ["DenseStack", "run_stack"]
 
 _BACKENDS = ("tensorflow", "jax", "torch")
+# Found once: PyTorch's compiler cannot look through an import.
+_LOOP: ModuleType | None = (
+    importlib.import_module(f"keras_rwinit.layers._loop_{keras.backend.backend()}")
+    if keras.backend.backend() in _BACKENDS
+    else None
+)
 
 
 def run_stack(
@@ -45,17 +50,12 @@ def run_stack(
     Returns:
         The last layer's activations, shape (batch, units).
     """
-    return _backend_loop(keras.backend.backend()).run_stack(x, kernel, bias, activation, inference, segment)
-
-
-@functools.cache
-def _backend_loop(backend: str) -> ModuleType:
-    """The module with a back end's loop, imported at first use: no other back end is."""
-    if backend not in _BACKENDS:
+    if _LOOP is None:
         raise ValueError(
-            f"DenseStack runs on the {', '.join(_BACKENDS)} back ends of Keras. Received: backend={backend!r}"
+            f"DenseStack runs on the {', '.join(_BACKENDS)} back ends of Keras. "
+            f"Received: backend={keras.backend.backend()!r}"
         )
-    return importlib.import_module(f"keras_rwinit.layers._loop_{backend}")
+    return _LOOP.run_stack(x, kernel, bias, activation, inference, segment)
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
