@@ -21,7 +21,7 @@ _BOTTOM = math.log(float(np.finfo(np.float16).smallest_normal))
 
 
 def warn_where_float16_is_too_narrow(
-    activation: Activation, width: int, depth: int, gain: float | None, distribution: str
+    activation: Activation, width: int, depth: int, gain: float, distribution: str
 ) -> None:
     r"""Warns where the walk may leave float16: three standard deviations, and entries of four times the mean.
 
@@ -32,7 +32,7 @@ def warn_where_float16_is_too_narrow(
     with np.errstate(all="ignore"):
         walk = predict_walk(activation, width, depth, gain, distribution)
         law = resolve_distribution(distribution)
-        forward = mean_field_walk(activation, np.array([walk.gain]), width, depth, law)
+        forward = mean_field_walk(activation, np.array([gain]), width, depth, law)
     level, noise = forward.log_variance[0] / 2.0, forward.fluctuation[0] / 2.0
     needs = {
         "gradient": (float(np.ptp(walk.mean)) + _DEVIATIONS * float(walk.std[0]), _TOP - _BOTTOM),
@@ -46,6 +46,6 @@ def warn_where_float16_is_too_narrow(
                 f"float16 has room for {range_ - _LARGEST_ENTRY:.3g}. Use mixed_bfloat16, a larger width "
                 "(keras_rwinit.plan_width), or orthogonal kernels with a saturating activation.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             return

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +140,14 @@ class TrainingRun:
     def _check_same_state(self, folder: Path | None) -> None:
         """Before anything is written: do all processes begin the same run, or go on with it?"""
         state = 0 if folder is None else 2 if (folder / "report.json").exists() else 1
-        self.strategy.check_same(state, "whether it is new, begun or finished")
+        options = {**dataclasses.asdict(self.settings), "data_dir": None}
+        labels = np.concatenate([self.data.y_train, self.data.y_test])
+        for value, what in (
+            (state, "whether it is new, begun or finished"),
+            (_digest(json.dumps(options, sort_keys=True).encode()), "the digest of the options"),
+            (_digest(labels.astype("<i8").tobytes()), "the digest of the data's labels"),
+        ):
+            self.strategy.check_same(value, what)
 
     def execute(self, folder: Path, new: bool = False) -> Any:
         """Does, or goes on with, the run in `folder`; returns its report, the last file written."""
@@ -329,6 +337,10 @@ class TrainingRun:
             "devices": self.strategy.devices,
             "machine": f"{platform.system()} {platform.machine()}",
         }
+
+
+def _digest(content: bytes) -> int:
+    return zlib.crc32(content) & 0x7FFFFFFF
 
 
 def _checkpoint(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,11 +11,9 @@ import numpy as np
 
 from .theory._checks import check_seed
 
-__all__ = ["draw_stack", "layer_initializers", "layer_seeds", "with_seed"]
+__all__ = ["layer_initializers", "layer_seeds", "with_seed"]
 
 Initializer = Callable[..., Any]
-
-_CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
 
 _MODULUS = 2**31  # seeds that every Keras initializer takes on every back end
 _STRIDE = 0x9E3779B1  # odd, so that multiples of it are distinct modulo a power of two
@@ -58,22 +56,3 @@ def layer_initializers(initializer: Initializer, count: int) -> list[Initializer
     elif isinstance(initializer, keras.initializers.Initializer):
         root = initializer.get_config().get("seed")
     return [with_seed(initializer, seed) for seed in layer_seeds(root, count)]
-
-
-def draw_stack(initializer: Initializer, shape: Sequence[int], dtype: Any) -> Any:
-    """A tensor of `shape`: along its first axis a weight a layer, each drawn by an initializer of its own."""
-    if isinstance(initializer, _CONSTANT):
-        return initializer(shape, dtype=dtype)
-    # One array filled in place: a list of a hundred thousand kernels would be there a second time.
-    stacked: Any = None
-    for layer, own in enumerate(layer_initializers(initializer, shape[0])):
-        if hasattr(own, "draw"):
-            weight = own.draw(shape[1:])
-            kind = "float64" if dtype == "float64" else "float32"
-        else:
-            weight = keras.ops.convert_to_numpy(own(shape[1:], dtype=dtype))
-            kind = weight.dtype
-        if stacked is None:
-            stacked = np.empty(shape, kind)
-        stacked[layer] = weight
-    return keras.ops.convert_to_tensor(stacked, dtype=dtype)

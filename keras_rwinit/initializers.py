@@ -109,20 +109,16 @@ class RandomWalk(keras.initializers.Initializer):
             A tensor of the back end.
         """
         dtype = keras.backend.standardize_dtype(dtype)
+        return keras.ops.convert_to_tensor(self._array(shape, dtype), dtype=dtype)
+
+    def _array(self, shape: Sequence[int], dtype: str) -> NDArray[np.float64]:
+        """The kernel as an array."""
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
-        return keras.ops.convert_to_tensor(self.draw(shape), dtype=dtype)
-
-    def draw(self, shape: Sequence[int]) -> NDArray[np.float64]:
-        """A kernel of `shape` as an array, which is faster for thousands of them."""
         shape = self._checked_shape(shape)
         contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
         fan_in = math.prod(shape[axis] for axis in contracted)
-        scale = (
-            self.gain
-            if self.gain is not None
-            else workable_gain(self._theory, fan_in, self.depth, self.distribution)
-        )
+        scale = self.gain if self.gain is not None else self._computed_gain(fan_in)
         rng = np.random.default_rng(self._entropy(shape))
         matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
         return assemble_kernel(scale * matrix, shape, contracted)
@@ -154,7 +150,7 @@ class RandomWalk(keras.initializers.Initializer):
                 f"{shape} and returns the same values again. Equal layers do not make a random "
                 "walk: give each layer an initializer of its own, or use `seed=None`.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self._drawn.add(shape)
         return self.seed % 2**64

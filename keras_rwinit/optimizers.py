@@ -33,8 +33,8 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         name: Of this optimizer.
 
     Raises:
-        ValueError: `clipnorm` is not above 0, or the inner optimizer has a `clipnorm` too or clips
-            already.
+        ValueError: `clipnorm` is not above 0, or the inner optimizer clips by norm itself, scales the loss or
+            accumulates gradients.
 
     Example:
         >>> import keras, keras_rwinit
@@ -51,6 +51,8 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         # Not `clipnorm=` of the base class, which would clip whole variables.
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if self.inner_optimizer is None:
+            raise ValueError("`inner_optimizer` must be a Keras optimizer or its name. Received: None")
         if isinstance(self.inner_optimizer, LayerwiseClipping) or self.inner_optimizer.clipnorm is not None:
             raise ValueError(
                 "The inner optimizer clips by norm already; give it no `clipnorm`. "
@@ -61,6 +63,12 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
                 "Gradients are clipped once their scale has been taken out: put the LossScaleOptimizer "
                 f"around LayerwiseClipping. Received: inner_optimizer={self.inner_optimizer!r}"
             )
+        for setting in ("gradient_accumulation_steps", "loss_scale_factor"):
+            if getattr(self.inner_optimizer, setting) is not None:
+                raise ValueError(
+                    f"The inner optimizer's `{setting}` would take effect after the clipping and not before; "
+                    f"leave it out. Received: {setting}={getattr(self.inner_optimizer, setting)!r}"
+                )
         self._largest_norm = check_positive("clipnorm", clipnorm)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -75,11 +83,18 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Clips, and lets the inner optimizer update the variables."""
+        if trainable_variables is None and not self.built:
+            raise ValueError(
+                "Gradients without variables go to an optimizer that knows its variables: call "
+                "`build(variables)` first, or pass `trainable_variables`. Received: None"
+            )
         variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
         if not self.built:
             self.build(variables)
         clipped = [
-            None if gradient is None else _clipped(gradient, self._largest_norm, is_stacked(variable))
+            gradient
+            if gradient is None or getattr(variable, "overwrite_with_gradient", False)
+            else _clipped(gradient, self._largest_norm, is_stacked(variable))
             for gradient, variable in zip(grads, variables, strict=True)
         ]
         self.inner_optimizer.apply(clipped, variables)
@@ -102,6 +117,18 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         self.inner_optimizer.finalize_variable_values(var_list)
 
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Those of the inner optimizer are saved with it."""
+        for index, variable in enumerate(self._variables):
+            store[str(index)] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        for index, variable in enumerate(self._variables):
+            variable.assign(store[str(index)])
+
     def get_config(self) -> dict[str, Any]:
         return {
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
@@ -118,7 +145,12 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
 def _clipped(gradient: Any, norm: float, stacked: bool) -> Any:
     gradient = keras.ops.convert_to_tensor(gradient)
     axes = tuple(range(1 if stacked else 0, len(gradient.shape)))
-    # The square of a float16 gradient overflows at 256.
-    wide = keras.ops.cast(gradient, "float32") if gradient.dtype != "float64" else gradient
-    size = keras.ops.sqrt(keras.ops.sum(keras.ops.square(wide), axes, keepdims=True))
-    return keras.ops.cast(wide * (norm / keras.ops.maximum(size, norm)), gradient.dtype)
+    # Squares overflow from 256 on in float16, and from 1e19 in float32.
+    narrow = keras.backend.standardize_dtype(gradient.dtype) in ("float16", "bfloat16")
+    wide = keras.ops.cast(gradient, "float32") if narrow else gradient
+    largest = keras.ops.max(keras.ops.abs(wide), axes, keepdims=True)
+    largest = keras.ops.where(largest > 0.0, largest, keras.ops.ones_like(largest))
+    share = keras.ops.sqrt(keras.ops.sum(keras.ops.square(wide / largest), axes, keepdims=True))
+    # |G| = largest * share; min(1, norm / |G|) without the product, which may overflow in turn.
+    factor = keras.ops.minimum(norm / largest / share, keras.ops.ones_like(share))
+    return keras.ops.cast(wide * factor, gradient.dtype)

@@ -14,6 +14,7 @@ from keras_rwinit._memory import check_fits, count_parameters
 from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
+from keras_rwinit.layers.dense_stack import check_remat
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory._checks import check_count
 
@@ -94,6 +95,10 @@ def deep_mlp(
         Sussillo & Abbott, arXiv:1412.6558.
     """
     depth, width = check_count("depth", depth), check_count("width", width)
+    if check_remat(remat) is not None and not stacked:
+        raise ValueError(
+            f"`remat` is the DenseStack's; leave it out with stacked=False. Received: remat={remat!r}"
+        )
     classes = check_count("classes", classes)
     if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
         raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
@@ -118,7 +123,9 @@ def deep_mlp(
         seed,
     )
     if kernel_initializer is None and keras.dtype_policies.get(dtype).compute_dtype == "float16":
-        warn_where_float16_is_too_narrow(theory_activation(activation), width, depth, gain, distribution)
+        warn_where_float16_is_too_narrow(
+            theory_activation(activation), width, depth, hidden.gain, distribution
+        )
     layers: list[keras.layers.Layer] = []
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten", dtype=dtype))
@@ -130,10 +137,6 @@ def deep_mlp(
     name = name or f"deep_mlp_{depth}x{width}"
     classifier = dense(classes, classifier_activation, last, "classifier")
     if not stacked:
-        if remat is not None:
-            raise ValueError(
-                f"`remat` is the DenseStack's; leave it out with stacked=False. Received: {remat!r}"
-            )
         layers += [
             dense(width, activation, initializer, f"hidden_{index}")
             for index, initializer in enumerate(layer_initializers(hidden, depth - 1), start=2)

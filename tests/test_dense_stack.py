@@ -17,6 +17,7 @@ from keras_helpers import (
     as_model,
     dense_layers,
     fit,
+    gradients,
     make_stack,
     relative_error,
     restacked,
@@ -144,6 +145,58 @@ def test_recomputed_activations(depth: int, remat: int | str, activation: str) -
     """Segments that leave a short one or none, of one layer, and of more layers than there are."""
     stack = make_stack(depth, activation, remat=remat)
     assert_same_network(stack, dense_layers(stack))
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="runs no Python between the layers")
+@pytest.mark.parametrize(("remat", "again"), [(None, 0), (3, 9), ("sqrt", 9), (9, 0)])
+@pytest.mark.parametrize("training", [None, True])
+def test_what_is_not_kept_is_computed_again(
+    training: bool | None, remat: int | str | None, again: int
+) -> None:
+    """Counted one by one: nine activations forward, and those that were not kept backward."""
+    calls: list[int] = []
+
+    def activation(a: Any) -> Any:
+        calls.append(1)
+        return keras.ops.tanh(a)
+
+    def value(tensors: Any) -> Any:
+        h = run_stack(
+            tensors[0], tensors[1], None, activation, not training, make_stack(9, remat=remat)._segment()
+        )
+        forward.append(len(calls))
+        return keras.ops.sum(h)
+
+    arrays = [X, to_numpy(make_stack(9).kernel)]
+    forward: list[int] = []
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tensors = [tf.constant(array) for array in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            total = value(tensors)
+        tape.gradient(total, tensors)
+        again += 9  # without a slope that can be read off the output, backward asks the function for it
+    else:
+        gradients(value, arrays)
+    assert (forward[0], len(calls) - forward[0]) == (9, again)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="asks XLA")
+def test_recomputing_takes_less_memory_on_jax() -> None:
+    """400 activations of 64 KiB, or 20 of the segments and 20 of one of them."""
+    import jax
+
+    def temporary(segment: int | None) -> int:
+        def value(x: Any, kernel: Any) -> Any:
+            return run_stack(x, kernel, None, jax.numpy.tanh, False, segment).sum()
+
+        shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((512, 32), (400, 32, 32))]
+        compiled = jax.jit(jax.grad(value)).lower(*shapes).compile()
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+    assert temporary(20) < temporary(None) / 4
 
 
 @tensorflow_only

@@ -133,7 +133,15 @@ mesh = keras.distribution.DeviceMesh((1, 8), ("batch", "model"), keras.distribut
 with keras.distribution.ModelParallel(layout_map=distribution.layout_map(mesh)).scope():
     cut = network()
     unstacked = model_zoo.unstack(cut)
+    # Keras draws what exceeds 250 MiB on all devices together another way.
+    keras.src.backend.jax.core.should_shard_at_init = lambda layout, shape: True
+    large = network()
+    glorot = model_zoo.deep_mlp(3, 32, "tanh", input_shape=(64,), kernel_initializer="glorot_uniform", seed=0)
+    spread = [v.value.sharding.is_fully_replicated for v in glorot.variables]
 both = [*cut.variables, *unstacked.variables]
+runs["large"] = all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), large.get_weights()))
+runs["large_layout"] = list(next(v for v in large.variables if v.ndim == 3).value.sharding.spec)
+runs["spread"] = spread
 runs["layouts"] = {"/".join(v.path.split("/")[-2:]): list(v.value.sharding.spec) for v in both}
 runs["equal"] = all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), cut.get_weights()))
 
@@ -180,6 +188,9 @@ def test_a_stack_is_cut_along_the_units_it_puts_out(on_eight: tuple[Path, dict[s
     assert layouts["hidden_21/bias"] == ["model"]
     assert layouts["classifier/kernel"] == ["model", None]
     assert results["equal"]
+    assert results["large"]
+    assert results["large_layout"] == [None, None, "model"]
+    assert results["spread"] == [False] * 5 + [True]  # the classifier's bias
     assert "--width must be a multiple of the 8 devices. Received: 30" in results["refused"]
 
 
@@ -270,6 +281,17 @@ def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp
     assert " epoch 1/3" not in chief[1]
     assert files_in(folder) == FILES
     assert same_curve(curve(folder), curve(one_device))
+
+
+def test_workers_with_other_options_refuse(tmp_path: Path) -> None:
+    """Each would draw an order of its own, and leave out what the other repeats."""
+    command = (*TRAIN, "--strategy", "multi-worker")
+    with cluster(tmp_path, command, (*command, "--seed", 1)) as workers:
+        for code, out, err in ended(workers):
+            assert (code, out) == (2, "")
+            assert (
+                "All workers must see the same run, but the digest of the options differs among them" in err
+            )
 
 
 def test_workers_that_do_not_see_the_same_run_refuse(tmp_path: Path, one_device: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from keras_helpers import (
     BACKEND,
+    WIDTH,
     X,
     Y,
     as_model,
@@ -100,7 +103,14 @@ def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
     model.fit(X, Y, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    losses = [m.fit(X, Y, epochs=2, verbose=0).history["loss"] for m in (model, loaded)]
+    with h5py.File(zipfile.ZipFile(tmp_path / "model.keras").open("model.weights.h5")) as file:
+        sizes: list[int] = []
+        file["optimizer"].visititems(
+            lambda name, entry: sizes.append(entry.size) if hasattr(entry, "size") else None
+        )
+    assert max(sizes) == 5 * WIDTH**2
+    assert sizes.count(5 * WIDTH**2) == 2  # the moments of the kernel, once
+    losses = [m.fit(X, Y, epochs=2, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert int(to_numpy(loaded.optimizer.iterations)) == 4
 
@@ -124,6 +134,45 @@ def test_loss_scaling_goes_around_it() -> None:
 def test_bad_norms(clipnorm: Any) -> None:
     with pytest.raises(ValueError, match="`clipnorm` must be .* Received: clipnorm="):
         LayerwiseClipping("sgd", clipnorm)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"gradient_accumulation_steps": 2}, {"loss_scale_factor": 1000.0}], ids=str
+)
+def test_what_would_come_after_the_clipping_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}` would take effect after the clipping"):
+        LayerwiseClipping(keras.optimizers.SGD(0.1, **setting))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 0.5, 3.0, 1e30])
+def test_the_clipped_gradient_has_the_norm_asked_for(size: float) -> None:
+    """At any size, where its square would overflow too; a smaller one is left as it is."""
+    variable = keras.Variable(np.zeros((2, 2), "float32"))
+    optimizer = LayerwiseClipping(keras.optimizers.SGD(1.0), 2.0)
+    gradient = size * np.array([[0.6, 0.0], [0.0, 0.8]], "float32")
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    expected = -gradient * (1.0 if size <= 2.0 else 2.0 / size)
+    np.testing.assert_allclose(to_numpy(variable.value), expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="has no float64 by default")
+def test_float64_is_kept() -> None:
+    variable = keras.Variable(np.zeros(3), dtype="float64")
+    gradient = np.array([1.0, 2.0, 2.0]) * (1.0 + 1e-12)
+    LayerwiseClipping(keras.optimizers.SGD(1.0), 1e3).apply(
+        [keras.ops.convert_to_tensor(gradient, dtype="float64")], [variable]
+    )
+    np.testing.assert_array_equal(to_numpy(variable.value), -gradient)
+
+
+def test_weights_can_be_excluded_from_weight_decay() -> None:
+    variables = [keras.Variable(np.ones(2, "float32"), name=name) for name in ("kernel", "bias")]
+    optimizer = LayerwiseClipping(keras.optimizers.AdamW(0.1, weight_decay=0.5))
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.apply([keras.ops.zeros(2)] * 2, variables)
+    kernel, bias = (to_numpy(variable.value) for variable in variables)
+    assert (kernel < 1.0).all()
+    np.testing.assert_array_equal(bias, np.ones(2))
 
 
 def test_clipping_twice_is_refused() -> None:

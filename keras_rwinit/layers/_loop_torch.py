@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["run_stack"]
@@ -29,7 +30,7 @@ def run_stack(
             x = activation(a if b is None else a + b.to(x.dtype))
         return x
 
-    if segment is None or segment >= depth or inference:
+    if segment is None or segment >= depth or not torch.is_grad_enabled():
         return layers(x, 0, depth)
     short = depth % segment
     for first in range(short - segment if short else 0, depth, segment):

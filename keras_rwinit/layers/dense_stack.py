@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
-from .._seeding import draw_stack
 from ..initializers import RandomWalk
 from ..theory._checks import check_count
+from ._drawing import StackedInitializer
 from ._per_layer import PerLayerConstraint, PerLayerRegularizer, mark_stacked
 
 __all__ = ["DenseStack", "run_stack"]
@@ -58,6 +58,13 @@ def run_stack(
     return _LOOP.run_stack(x, kernel, bias, activation, inference, segment)
 
 
+def check_remat(remat: int | str | None) -> int | str | None:
+    """`remat` of `DenseStack`, or a ValueError."""
+    if isinstance(remat, str) and remat != "sqrt":
+        raise ValueError(f"`remat` must be a number of layers, 'sqrt' or None. Received: remat={remat!r}")
+    return remat if remat is None or isinstance(remat, str) else check_count("remat", remat)
+
+
 @keras.saving.register_keras_serializable(package="keras_rwinit")
 class DenseStack(keras.layers.Layer):
     r"""`depth` equal Dense layers, one after another, in one stacked weight.
@@ -65,6 +72,9 @@ class DenseStack(keras.layers.Layer):
     Computes `h_d = activation(h_{d-1} W_d + b_d)`, d = 1 ... depth, as `depth` calls of `keras.layers.Dense`
     would, with the same values and gradients, but compiles to one loop: building and compiling take
     the same time at any depth.
+
+    On TensorFlow pass `training=True` in loops of your own, as `fit` does: without it the loop is one that
+    can be exported, which copies the activations and every layer's weights.
 
     Every layer's kernel is drawn for itself, from a seed and a fan-in of its own. Regularizers and
     constraints apply to each layer's kernel and bias as they would to a Dense layer's. An activity
@@ -125,9 +135,7 @@ class DenseStack(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.depth = check_count("depth", depth)
-        if isinstance(remat, str) and remat != "sqrt":
-            raise ValueError(f"`remat` must be a number of layers, 'sqrt' or None. Received: remat={remat!r}")
-        self.remat = remat if remat is None or isinstance(remat, str) else check_count("remat", remat)
+        self.remat = check_remat(remat)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         if kernel_initializer is None:
@@ -153,17 +161,12 @@ class DenseStack(keras.layers.Layer):
 
     def _add_stacked(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         """One variable of `depth` layers' weights, each drawn by an initializer of its own."""
-        initializer = getattr(self, f"{name}_initializer")
-
-        def draw(shape: tuple[int, ...], dtype: Any = None) -> Any:
-            return draw_stack(initializer, shape, dtype)
-
         regularizer = getattr(self, f"{name}_regularizer")
         constraint = getattr(self, f"{name}_constraint")
         weight = self.add_weight(
             name=name,
             shape=(self.depth, *shape),
-            initializer=draw,
+            initializer=StackedInitializer(getattr(self, f"{name}_initializer")),
             regularizer=None if regularizer is None else PerLayerRegularizer(regularizer),
             constraint=None if constraint is None else PerLayerConstraint(constraint),
             autocast=False,  # the loop casts one layer at a time, where this would copy the whole stack
