@@ -94,6 +94,8 @@ class TensorFlowStrategy(Strategy):
     def __init__(self, name: str, strategy: tf.distribute.Strategy, chief: bool = True) -> None:
         self.name, self.strategy, self.chief = name, strategy, chief
         self.devices = strategy.num_replicas_in_sync
+        # Traced once: functions made anew at every call draw a warning.
+        self._gathered = tf.function(lambda own: strategy.gather(strategy.run(lambda: own), axis=0))
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -109,13 +111,8 @@ class TensorFlowStrategy(Strategy):
         """Waits for all workers; ValueError in each of them if `value` is not the same in all."""
         if self.name != "multi-worker":
             return
-
-        @tf.function
-        def gathered(own: Any) -> Any:
-            return self.strategy.gather(self.strategy.run(lambda: own), axis=0)
-
         with self._named_failures():
-            values = gathered(tf.constant([value])).numpy().tolist()
+            values = self._gathered(tf.constant([value])).numpy().tolist()
         if len(set(values)) > 1:
             raise ValueError(
                 f"All workers must see the same run, but {what} differs among them. Received: {values}; "
