@@ -19,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,19 @@ class Contender:
 
     def __init__(self, name: str, size: list[str]) -> None:
         self.name = name
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe that nobody reads would fill up)
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", name, *size],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.log,
             text=True,
         )
-        self.result: dict[str, Any] = self._answer() or {}
-        self.result["steps"] = []
+        self.result: dict[str, Any] = {**self._answer(), "steps": []}
 
     def steps(self, count: int) -> None:
         """Makes `count` steps and notes their times."""
-        if self.process.stdin and "first_step" in self.result:
+        if self.process.stdin and "error" not in self.result:
             self.process.stdin.write(f"{count}\n")
             self.process.stdin.flush()
             answer = self._answer()
@@ -91,9 +92,9 @@ class Contender:
         line = self.process.stdout.readline()
         if line:
             return dict(json.loads(line))
-        assert self.process.stderr is not None
-        lines = self.process.stderr.read().strip().splitlines() or [f"ended with {self.process.wait()}"]
-        return {"error": lines[-1][:200]}
+        self.log.seek(0)
+        lines = self.log.read().strip().splitlines()
+        return {"error": (lines[-1] if lines else f"ended with {self.process.wait()}")[:200]}
 
 
 def compared(depth: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -118,20 +119,20 @@ def compared(depth: int, width: int, options: argparse.Namespace) -> dict[str, A
                 alive[-1].steps(options.steps)
                 records[name] = alive.pop().close()
     if alive:
-        for _ in range(options.steps // 2):
+        for done in range(0, options.steps, 2):
             for contender in alive:
-                contender.steps(2)
+                contender.steps(min(2, options.steps - done))
         records |= {contender.name: contender.close() for contender in alive}
     return {name: records[name] for name in names}
 
 
 def table_of(depth: int, width: int, batch: int, records: dict[str, Any]) -> Table:
-    """Seconds, GiB, and steps as multiples of the matrix products'."""
+    """Seconds, GiB, and steps as multiples of the same engine's matrix products (PyTorch: TensorFlow's)."""
     table = Table(title=f"depth {depth:,}, width {width:,}, batch {batch:,}")
     for column in ("", "first step done", "a step (median)", "of matrix products", "peak memory"):
         table.add_column(column, justify="left" if not column else "right")
     for name, record in records.items():
-        if "step" not in record:
+        if "step" not in record or "error" in record:
             table.add_row(name, record.get("left_out") or record.get("error", ""), "", "", "")
             continue
         engine = "JAX" if "JAX" in name or "Equinox" in name else "TensorFlow"
@@ -163,6 +164,8 @@ def main() -> None:
         name, depth, width, batch, dtype = options.serve
         serve(name, int(depth), int(width), int(batch), dtype)
         return
+    if options.output and options.output.exists():
+        parser.error(f"{options.output} is there already; choose another --output")
     sizes: list[dict[str, Any]] = []
     for depth in options.depth:
         for width in options.width:

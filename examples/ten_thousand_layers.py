@@ -52,32 +52,40 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--depth", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--steps", type=int, help="end every epoch after so many batches")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, help="0.05 / depth if left out")
-    parser.add_argument("--quick", action="store_true", help="500 layers and 4 epochs instead")
+    parser.add_argument("--quick", action="store_true", help="500 layers and 4 epochs, whatever else is said")
     parser.add_argument("--picture", type=Path, help="draw the loss of every batch as PNG")
     parser.add_argument("--record", type=Path, help="write it to this new CSV file")
     options = parser.parse_args(arguments)
     depth, epochs = (500, 4) if options.quick else (options.depth, options.epochs)
-    if options.record and options.record.exists():
-        parser.error(f"{options.record} is there already; choose another --record")
+    if depth < 1 or epochs < 1 or options.batch < 1 or (options.learning_rate or 1.0) <= 0.0:
+        parser.error("--depth, --epochs, --batch and --learning-rate are above 0")
+    for path in filter(None, (options.record, options.picture)):
+        if path.exists() or not path.parent.is_dir():
+            parser.error(f"{path} is there already, or its folder is not; choose another")
 
     digits = data.load("digits")
-    steps = options.steps or -(-len(digits.x_train) // options.batch)
+    steps = -(-len(digits.x_train) // options.batch)
     start = time.perf_counter()
     model = model_zoo.deep_mlp(
         depth, 64, "tanh", input_shape=(64,), distribution="orthogonal", remat="sqrt", seed=0
     )
     print(f"{model.count_params():,} parameters built in {time.perf_counter() - start:.1f} s")
-    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate or 0.05 / depth, steps * epochs)
+    peak_rate = 0.05 / depth if options.learning_rate is None else options.learning_rate
+    rate = keras.optimizers.schedules.CosineDecay(peak_rate, steps * epochs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=True)
     record = Record(options.record, start)
-    x, y = digits.x_train[: steps * options.batch], digits.y_train[: steps * options.batch]
     for epoch in range(epochs):
         model.fit(
-            x, y, options.batch, epoch + 1, initial_epoch=epoch, callbacks=[record], shuffle=True, verbose=0
+            digits.x_train,
+            digits.y_train,
+            options.batch,
+            epoch + 1,
+            initial_epoch=epoch,
+            callbacks=[record],
+            verbose=0,
         )
         _, accuracy = model.evaluate(digits.x_test, digits.y_test, options.batch, verbose=0)
         last = record.rows[-min(steps, 10) :]

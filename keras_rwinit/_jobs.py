@@ -23,7 +23,7 @@ from ._files import held, write_atomically, write_json
 from ._memory import check_fits, count_parameters
 from ._reports import RANDOM_WALK, draw_training, draw_walks, plan_table, result_table, write_history
 from ._strategy import make_strategy
-from ._training import Row, compiled, trained
+from ._training import Row, compiled, ready_to_save, trained
 from ._version import __version__
 from .diagnostics import GradientWalk, gradient_walk
 from .plots import check_matplotlib
@@ -173,7 +173,7 @@ class TrainingRun:
                     model = self._compiled(name)
                     histories[name] = self._train(name, model, folder)
                 if name == self.settings.initializer:
-                    write_atomically(folder / "model.keras", model.save)
+                    write_atomically(folder / "model.keras", ready_to_save(model).save)
             walks = {name: self._measured(name) for name in self.settings.networks}
             report = self._report(histories, walks, time.perf_counter() - started)
             write_history(folder / "history.csv", histories)

@@ -15,7 +15,7 @@ from ._files import write_atomically
 from ._strategy import Strategy
 from .data import Dataset
 
-__all__ = ["Row", "compiled", "restored", "trained"]
+__all__ = ["Row", "compiled", "ready_to_save", "restored", "trained"]
 
 Row = dict[str, float]
 
@@ -50,13 +50,19 @@ def compiled(
         else keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
     )
     made = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": rate}})
-    model.compile(
-        made,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        **(_speed(model, batch_size, steps) if batch_size and steps else {}),
-    )
+    _compile(model, made, **(_speed(model, batch_size, steps) if batch_size and steps else {}))
     made.build(model.trainable_variables)
+    return model
+
+
+def ready_to_save(model: keras.Model) -> keras.Model:
+    """Compiles with Keras's own settings again: those of the run would be saved with the model."""
+    return _compile(model, model.optimizer)
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: Any) -> keras.Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], **settings)
     return model
 
 
@@ -71,9 +77,12 @@ def _speed(model: keras.Model, batch_size: int, steps: int) -> dict[str, Any]:
     """
     if keras.backend.backend() != "tensorflow":
         return {}
+    import tensorflow as tf
+
+    processors_only = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
     operations = 6.0 * model.count_params() * batch_size
     return {
-        "jit_compile": True if operations * steps > _WORTH_COMPILING else "auto",
+        "jit_compile": True if processors_only and operations * steps > _WORTH_COMPILING else "auto",
         "steps_per_execution": min(_STEPS_AT_ONCE, steps) if operations < _SHORT_STEP else 1,
     }
 

@@ -72,7 +72,8 @@ def stack(model: keras.Model) -> keras.Model:
         model: A built chain of layers, such as `deep_mlp(stacked=False)` gives.
 
     Returns:
-        A new functional model with the same weights, not compiled.
+        A new functional model with the same weights, not compiled. Its stacks keep all activations: plain
+        layers do not say otherwise (`remat` of a `DenseStack`).
 
     Raises:
         ValueError: The model is not a chain.

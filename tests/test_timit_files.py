@@ -59,6 +59,8 @@ def test_every_form_gives_the_samples(content):
             sphere(SAMPLES, sample_coding="-s26 pcm,embedded-shorten-v2.00"),
             "must be plain pcm. Received: sample_coding=pcm,embedded-shorten-v2.00; .*w_decode.*sph2pipe",
         ),
+        (sphere(SAMPLES, sample_count="-i --8"), "sample_count must be an integer. Received: '--8'"),
+        (sphere(SAMPLES, sample_count="-i " + "8" * 200), "sample_count must be an integer"),
         (sphere(SAMPLES[:0]), "holds no samples"),
         (riff(SAMPLES[:0]), "holds no samples"),
         (riff(SAMPLES, rate=44_100), "has sample_rate=16000. Received: sample_rate=44100"),
@@ -96,7 +98,11 @@ def test_labels_are_read_in_order_with_gaps_in_any_case_and_line_ending():
         (b"200 100 h#\n", "line 1: a phone must end after it has begun"),
         (b"0 100 h#\n90 200 sh\n", "line 2: a phone must not begin before the last has ended, at 100"),
         (b"100 200 h#\n0 100 sh\n", "line 2: a phone must not begin before the last"),
-        (b"0 100 h#\n100 501 sh\n", "line 2: a phone must not end past the recording, which has 500"),
+        (
+            b"0 100 h#\n100 661 sh\n",
+            "line 2: a phone must not end more than 10 ms past the recording, which has 500",
+        ),
+        (b"0 100 h#\n100 " + b"9" * 5000 + b" sh\n", "line 2: a line must be two whole numbers"),
         (bytes(range(256)), "line 1: a line must be two whole numbers"),
     ],
 )

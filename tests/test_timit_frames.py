@@ -184,7 +184,7 @@ class TestWithoutAWholeCorpus:
         damaged.write_bytes(damaged.read_bytes() + b"9999 99999 h#\n")
         for load in (data.load_timit, lambda folder: data.load("timit", folder)):
             with pytest.raises(
-                data.DamagedFileError, match=f"1 of 3 sentences.*\n{damaged}, line 7: .*not end past the rec"
+                data.DamagedFileError, match=f"1 of 3 sentences.*\n{damaged}, line 7: .*past the rec"
             ):
                 load(tmp_path)
         for _ in range(2):

@@ -32,7 +32,7 @@ import keras_rwinit
 from keras_rwinit import _jobs, data
 from keras_rwinit._files import held
 from keras_rwinit._strategy import KerasLoop
-from keras_rwinit._training import compiled
+from keras_rwinit._training import compiled, ready_to_save
 
 SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3)
 SMALLEST = ("train", "--depth", 3, "--width", 16, "--epochs", 2, "--batch", 256)
@@ -234,6 +234,17 @@ def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         line = refusal("train", "--resume", "--output", name)
         assert f"There is no run to go on with in {name}" in line
     assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's graphs")
+def test_long_runs_are_compiled_by_xla() -> None:
+    """From 1e12 operations on; six a weight, example and step."""
+    model = deep_mlp(3, 32, "tanh", input_shape=(64,), seed=0)
+    short = int(1e12 / (6 * model.count_params() * 32))
+    assert not compiled(model, "adam", 1e-3, batch_size=32, steps=short).jit_compile
+    assert compiled(model, "adam", 1e-3, batch_size=32, steps=short + 1).jit_compile
+    kept = ready_to_save(model)
+    assert (kept.jit_compile, kept.steps_per_execution) == (False, 1)
 
 
 def test_several_steps_at_once_change_no_number() -> None:

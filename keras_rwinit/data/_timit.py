@@ -142,9 +142,9 @@ def timit_arrays(
     skip_damaged: bool = False,
 ) -> Arrays:
     """Returns what `load_timit` standardises; the arguments are those."""
-    if phones not in (len(FOLDED_PHONES), len(PHONES)):
+    if not isinstance(phones, int) or phones not in (len(FOLDED_PHONES), len(PHONES)):
         raise ValueError(f"`phones` must be 39, the folded ones, or 61, all. Received: phones={phones!r}.")
-    if test not in _TEST_SPLITS:
+    if not isinstance(test, str) or test not in _TEST_SPLITS:
         raise ValueError(f"`test` must be one of {', '.join(_TEST_SPLITS)}. Received: test={test!r}.")
     every = check_count("every", every)
     builder = _prepared(data_dir, manual_dir, download, skip_damaged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import wave
 
 import numpy as np
@@ -91,7 +92,7 @@ def _sphere_header(content: bytes, path: str) -> tuple[dict[str, str | int], int
     """Returns the fields, integers as such, and the size of the header in bytes."""
     broken = f"{path}: its SPHERE header is damaged"
     size_line = content[len(_MAGIC) : len(_MAGIC) + 8].strip()
-    if not size_line.isdigit() or not 16 <= int(size_line) <= len(content):
+    if not re.fullmatch(rb"\s*[0-9]{1,18}\s*", size_line) or not 16 <= int(size_line) <= len(content):
         raise DamagedFileError(
             f"{broken}: its second line must be its size, at most the file's {len(content)} bytes. "
             f"Received: {size_line!r}; copy the file from the corpus again."
@@ -106,7 +107,7 @@ def _sphere_header(content: bytes, path: str) -> tuple[dict[str, str | int], int
         kind, _, value = typed.partition(" ")
         if not name or name.startswith(";"):
             continue
-        if kind == "-i" and not value.strip().lstrip("-").isdigit():
+        if kind == "-i" and not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
             raise DamagedFileError(
                 f"{broken}: {name} must be an integer. Received: {value!r}; copy the file again."
             )

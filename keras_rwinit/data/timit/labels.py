@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from keras_rwinit.data.timit.phones import PHONES
 __all__ = ["Segment", "phones_of_frames", "read_labels"]
 
 _KNOWN = frozenset(PHONES)
+_TOLERANCE = 160
+"""Samples, 10 ms, that a transcriber may set the end of a phone past that of the recording."""
 
 
 class Segment(NamedTuple):
@@ -65,8 +68,7 @@ before the last has ended, at 2400. Received: '2300 3000 sh'
 
 
 def _broken_rule(fields: list[str], before: list[Segment], samples: int) -> str | None:
-    # isdigit() alone is true of superscripts and other digits that int() does not read.
-    if len(fields) != 3 or not all(field.isascii() and field.isdigit() for field in fields[:2]):
+    if len(fields) != 3 or not all(re.fullmatch("[0-9]{1,18}", field) for field in fields[:2]):
         return "a line must be two whole numbers, first sample and the one after the last, and a phone"
     start, stop = int(fields[0]), int(fields[1])
     if fields[2].lower() not in _KNOWN:
@@ -75,8 +77,8 @@ def _broken_rule(fields: list[str], before: list[Segment], samples: int) -> str 
         return "a phone must end after it has begun"
     if before and start < before[-1].stop:
         return f"a phone must not begin before the last has ended, at {before[-1].stop}"
-    if stop > samples:
-        return f"a phone must not end past the recording, which has {samples} samples"
+    if stop > samples + _TOLERANCE:
+        return f"a phone must not end more than 10 ms past the recording, which has {samples} samples"
     return None
 
 

@@ -71,6 +71,9 @@ def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
     Returns:
         int32, same shape.
 
+    Raises:
+        ValueError: An entry is no index into `PHONES`, and not -1.
+
     Example:
         >>> import numpy as np
         >>> from keras_rwinit.data.timit import FOLDED_PHONES, PHONES, fold
@@ -83,4 +86,9 @@ def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
         IEEE Transactions on Acoustics, Speech and Signal Processing 37, 1989.
     """
     phones = np.asarray(phones)
+    if not np.issubdtype(phones.dtype, np.integer) or (phones.size and phones.max() >= len(PHONES)):
+        raise ValueError(
+            f"`phones` must be integers below {len(PHONES)}, or -1. Received: {phones.dtype} up to "
+            f"{phones.max() if phones.size else 'nothing'}"
+        )
     return np.where(phones < 0, np.int32(-1), _FOLDED[phones])
