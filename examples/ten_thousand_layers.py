@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> float:
         if path.exists() or not path.parent.is_dir():
             parser.error(f"{path} is there already, or its folder is not; choose another")
 
+    keras.utils.set_random_seed(0)  # the order of the examples
     digits = data.load("digits")
     steps = -(-len(digits.x_train) // options.batch)
     start = time.perf_counter()

@@ -261,6 +261,7 @@ def test_two_workers_have_the_curve_of_one_device_and_only_the_chief_writes(
     assert same_curve(curve(folder), curve(one_device))
 
 
+@pytest.mark.slow
 def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = (*TRAIN, "--strategy", "multi-worker", "--output", folder)
