@@ -1,0 +1,121 @@
+"""Where a training step of a DenseStack goes, and what tracing and compiling take at any depth (TensorFlow).
+
+    python benchmarks/where_a_step_goes.py --depth 1000 --width 256 --output profile.json
+
+Each row adds something to the row before; the rows' steps alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import tensorflow as tf
+from _contenders import CONTENDERS
+from rich.console import Console
+from rich.table import Table
+
+from keras_rwinit._files import write_json
+from keras_rwinit.layers.dense_stack import run_stack
+
+
+def rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[str, Callable[[], Any]]:
+    """What is measured, by name: the loop over hidden layers of one width, tanh, with biases."""
+    initializer = keras.initializers.RandomNormal(stddev=1.1 / width**0.5, seed=0)
+    weights = [
+        keras.Variable(initializer((depth, width, width))),
+        keras.Variable(tf.zeros((depth, width))),
+    ]
+    x = tf.random.stateless_normal((batch, width), (0, 0))
+    optimizers = {"SGD": keras.optimizers.SGD(1e-9), "Adam": keras.optimizers.Adam(1e-9)}
+    for optimizer in optimizers.values():
+        optimizer.build(weights)
+
+    def forward() -> Any:
+        h = run_stack(x, weights[0].value, weights[1].value, keras.activations.tanh)
+        return tf.reduce_sum(h)
+
+    def gradients() -> Any:
+        with tf.GradientTape() as tape:
+            value = forward()
+        return tape.gradient(value, [weight.value for weight in weights])
+
+    def updated(name: str) -> Callable[[], Any]:
+        def step() -> Any:
+            found = gradients()
+            optimizers[name].apply(found, weights)
+            return tf.reduce_sum(found[1])
+
+        return step
+
+    compiled = {
+        "forward": forward,
+        "forward and backward": lambda: [tf.reduce_sum(gradient) for gradient in gradients()],
+        "with SGD's update": updated("SGD"),
+        "with Adam's update": updated("Adam"),
+    }
+    return {
+        "matrix products": CONTENDERS["matrix products, TensorFlow"](depth, width, batch, "float32"),
+        **{name: tf.function(step, jit_compile=jit_compile) for name, step in compiled.items()},
+    }
+
+
+def compiling(depth: int, jit_compile: bool) -> float:
+    """Seconds to the end of the first step of a stack so narrow that the step itself takes little."""
+    step = rows(depth, 4, 4, jit_compile)["with Adam's update"]
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints the tables and, with --output, writes them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--depth", type=int, default=1000)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--no-xla", action="store_true")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if options.output and options.output.exists():
+        parser.error(f"{options.output} is there already; choose another --output")
+    xla = not options.no_xla
+    measured = rows(options.depth, options.width, options.batch, xla)
+    times: dict[str, list[float]] = {name: [] for name in measured}
+    for step in measured.values():
+        step()
+    for _ in range(options.steps):
+        for name, step in measured.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    table = Table(title=f"depth {options.depth:,}, width {options.width:,}, XLA {'on' if xla else 'off'}")
+    for column in ("", "median", "of matrix products"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, seconds in medians.items():
+        ratio = seconds / medians["matrix products"]
+        table.add_row(name, f"{1e3 * seconds:.1f} ms", f"{ratio:.2f}")
+    compiling(30, xla)  # TensorFlow's own start-up
+    first = {depth: compiling(depth, xla) for depth in (100, 1000, 10_000)}
+    console = Console()
+    console.print(table)
+    console.print(
+        "first step of width 4: " + ", ".join(f"{s:.2f} s at depth {d:,}" for d, s in first.items())
+    )
+    if options.output:
+        kept = {name: value for name, value in vars(options).items() if name != "output"}
+        write_json(options.output, {**kept, "seconds": medians, "first_step_of_width_4": first})
+
+
+if __name__ == "__main__":
+    main()
