@@ -14,6 +14,7 @@ POLICIES = ("mixed_float16", "mixed_bfloat16")
 
 
 def trained(depth: int, policy: str, epochs: int) -> Any:
+    keras.utils.set_random_seed(0)  # the same order of the examples for all
     digits = data.load("digits")
     model = model_zoo.deep_mlp(
         depth, 64, "tanh", input_shape=(64,), distribution="orthogonal", seed=0, dtype=policy
