@@ -92,16 +92,16 @@ class _Layers:
     def from_output(self) -> Gradient | None:
         return _GRADIENT_FROM_OUTPUT.get(self.activation)
 
-    def _read(self, start: Any, count: int, dtype: Any) -> list[list[Tensor]]:
-        """Kernels and biases of `count` layers; where they lie aligned, without copying them."""
-
-        def block(w: Tensor) -> Tensor:
-            if self.portable:
-                return tf.gather(w, start + tf.range(count))
-            rest = [tf.shape(w)[i] if size is None else size for i, size in enumerate(w.shape)][1:]
-            return tf.slice(w, [start] + [0] * len(rest), [count, *rest])
-
-        return [tf.unstack(tf.cast(block(w), dtype), count) for w in self.weights]
+    def _read(self, stacked: Tensor, start: Any, count: int, dtype: Any) -> list[Tensor]:
+        """One of the weights, of `count` layers; where they lie aligned, without copying them."""
+        if self.portable:
+            block = tf.gather(stacked, start + tf.range(count))
+        else:
+            rest = [tf.shape(stacked)[i] if size is None else size for i, size in enumerate(stacked.shape)][
+                1:
+            ]
+            block = tf.slice(stacked, [start] + [0] * len(rest), [count, *rest])
+        return list(tf.unstack(tf.cast(block, dtype), count))
 
     def forward(self, h: Tensor, start: Any, count: int, keep: bool = True) -> tuple[Tensor, list[Any]]:
         """Layers `start` to `start + count`: their output, and what the gradient needs of each.
@@ -112,7 +112,7 @@ class _Layers:
         arrays = [_array(count, h) for _ in range((1 if self.from_output else 2) if keep else 0)]
 
         def body(first: Any, size: int, h: Tensor, *kept: tf.TensorArray) -> tuple[Any, ...]:
-            kernels, *biases = self._read(start + first, size, h.dtype)
+            kernels, *biases = [self._read(w, start + first, size, h.dtype) for w in self.weights]
             for i in range(size):
                 a = tf.matmul(h, kernels[i])
                 for b in biases:
@@ -132,7 +132,7 @@ class _Layers:
         inputs, *pre_activations = kept
 
         def body(first: Any, size: int, dh: Tensor, h: Tensor, *written: Tensor) -> tuple[Any, ...]:
-            kernels, *_ = self._read(start + first, size, dh.dtype)
+            kernels = self._read(self.weights[0], start + first, size, dh.dtype)
             gradients: list[list[Tensor]] = [[] for _ in self.weights]
             for i in reversed(range(size)):
                 if self.from_output:
