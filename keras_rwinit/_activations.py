@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
@@ -14,12 +15,25 @@ from ._autodiff import double_precision
 from .theory import ACTIVATIONS, Activation, resolve_activation
 from .theory.activations import activation_of
 
-__all__ = ["theory_activation"]
+__all__ = ["keras_activation", "theory_activation"]
 
 _LAYER_NAMES: dict[type, Callable[[Any], str]] = {
     keras.layers.LeakyReLU: lambda layer: f"leaky_relu({float(layer.negative_slope)!r})",
     keras.layers.ELU: lambda layer: f"elu({float(layer.alpha)!r})",
 }
+
+
+_LAYERS: dict[str, Callable[[float], Any]] = {"leaky_relu": keras.layers.LeakyReLU, "elu": keras.layers.ELU}
+_PARAMETER = re.compile(r"(\w+)\((.+)\)")
+
+
+def keras_activation(activation: Any) -> Any:
+    """What Keras takes for a name with a parameter, such as `leaky_relu(0.9)`; all else as it is."""
+    named = _PARAMETER.fullmatch(activation) if isinstance(activation, str) else None
+    if named is None or named[1] not in _LAYERS:
+        return activation
+    resolve_activation(activation)  # whose message is the better one
+    return _LAYERS[named[1]](float(named[2]))
 
 
 def theory_activation(activation: Any) -> Activation:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import data
+from ._activations import keras_activation
 from ._files import held, write_atomically, write_json
 from ._memory import check_fits, count_parameters
 from ._reports import RANDOM_WALK, draw_training, draw_walks, plan_table, result_table, write_history
@@ -58,6 +59,9 @@ class Settings:
     seed: int
     backend: str
     strategy: str = "none"  # of runs that began before there were any
+    input_gain: float | None = None
+    output_gain: float | None = None
+    hot_start: float | None = None
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -67,6 +71,11 @@ class Settings:
             check_count(name, getattr(self, name))
         check_count("seed", self.seed, minimum=0)
         check_positive("learning_rate", self.learning_rate)
+        for name in ("input_gain", "output_gain", "hot_start"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.hot_start is not None and not self.cosine_decay:
+            raise ValueError("`hot_start` leads into a cosine's decay. Received: cosine_decay=False")
 
     @property
     def networks(self) -> list[str]:
@@ -196,9 +205,13 @@ class TrainingRun:
 
     def _untrained(self, name: str) -> keras.Model:
         settings = self.settings
-        chosen = (
-            {"distribution": settings.distribution} if name == RANDOM_WALK else {"kernel_initializer": name}
-        )
+        chosen: dict[str, Any] = {"kernel_initializer": name}
+        if name == RANDOM_WALK:
+            chosen = {
+                "distribution": settings.distribution,
+                "input_gain": settings.input_gain,
+                "output_gain": settings.output_gain,
+            }
         return self.build(
             depth=settings.depth,
             width=settings.width,
@@ -217,6 +230,7 @@ class TrainingRun:
             settings.optimizer,
             settings.learning_rate,
             steps if settings.cosine_decay else None,
+            hot_start=(settings.hot_start, self.steps) if settings.hot_start else None,
             batch_size=settings.batch_size,
             steps=steps,
         )
@@ -233,7 +247,7 @@ class TrainingRun:
                     f"orthogonal. Received: {name!r}"
                 ) from error
         try:
-            keras.activations.get(self.settings.activation)
+            keras.activations.get(keras_activation(self.settings.activation))
         except ValueError as error:
             raise ValueError(
                 "`activation` must be one of Keras's, such as relu, tanh, elu or selu. "

@@ -208,6 +208,10 @@ def plan(
 @plain_errors
 def train(
     context: typer.Context,
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"Network and recipe, where no other option says otherwise: {', '.join(presets)}."),
+    ] = None,
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = main_job.recipe.dataset,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
@@ -218,6 +222,12 @@ def train(
         "activation"
     ],
     distribution: Distribution = main_job.config["distribution"],
+    input_gain: Annotated[
+        float | None, typer.Option(**NUMBER, help="Of the random walk's first kernel; computed if left out.")
+    ] = None,
+    output_gain: Annotated[
+        float | None, typer.Option(**NUMBER, help="Of the random walk's classifier; computed if left out.")
+    ] = None,
     initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
     compare: Annotated[
         str, typer.Option(help="Initializer of a second network, trained alike.")
@@ -230,6 +240,10 @@ def train(
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
     ] = main_job.recipe.cosine_decay,
+    hot_start: Annotated[
+        float | None,
+        typer.Option(**NUMBER, help="Learning rate of the first epoch; the decay takes over in the third."),
+    ] = None,
     batch: Annotated[
         int, typer.Option(**INTEGER, help="Examples a step, on all devices together.")
     ] = main_job.recipe.batch_size,
@@ -254,21 +268,25 @@ def train(
     command on every worker, and only the chief writes) and tpu with TensorFlow; data-parallel and
     model-parallel with JAX.
     """
+    given = [
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
     if resume:
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name in context.params
-            if name not in ("output", "resume")
-            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-        ]
-        if given:
-            raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(given)}.")
+        others = [f"--{name.replace('_', '-')}" for name in given if name not in ("output", "resume")]
+        if others:
+            raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(others)}.")
         folder = output or _latest_run()
         run = TrainingRun(Settings.load(folder), deep_mlp, console)
         if run.strategy.chief:
             run.execute(folder)
         else:
             run.take_part(folder)
+        return
+    if preset is not None:
+        recorded = {name: value for name, value in _options_of(preset).items() if name not in given}
+        train(context, **{**context.params, **recorded, "preset": None})
         return
     depth = check_count("depth", depth)
     settings = Settings(
@@ -290,6 +308,9 @@ def train(
         seed=check_count("seed", seed, minimum=0),
         backend=keras.backend.backend(),
         strategy=strategy,
+        input_gain=input_gain,
+        output_gain=output_gain,
+        hot_start=hot_start,
     )
     run = TrainingRun(settings, deep_mlp, console)
     if not run.strategy.chief:
@@ -297,6 +318,24 @@ def train(
         return
     folder = new_folder(output, Path("runs"), "train")
     run.execute(folder, new=True)
+
+
+def _options_of(name: str) -> dict[str, Any]:
+    """What `train` is told by a preset, by parameter."""
+    if name not in presets:
+        raise ValueError(f"A preset is one of {', '.join(presets)}. Received: {name!r}")
+    config, recipe = dict(presets[name].config), presets[name].recipe
+    del config["input_shape"]  # that of the data set
+    return {
+        **config,
+        "dataset": recipe.dataset,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "cosine_decay": recipe.cosine_decay,
+        "hot_start": recipe.hot_start,
+        "batch": recipe.batch_size,
+        "epochs": recipe.epochs,
+    }
 
 
 def _latest_run() -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from keras_rwinit._activations import theory_activation
+from keras_rwinit._activations import keras_activation, theory_activation
 from keras_rwinit._float16 import warn_where_float16_is_too_narrow
-from keras_rwinit._memory import check_fits, count_parameters
+from keras_rwinit._memory import count_parameters
 from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
@@ -18,10 +18,21 @@ from keras_rwinit.layers.dense_stack import check_remat
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory._checks import check_count
 
+from ._arguments import check_excluded, check_input_shape, check_parameters_fit
+from ._autoencoder import deep_autoencoder
 from ._presets import Preset, presets
 from ._stacking import stack, unstack
 
-__all__ = ["Preset", "count_parameters", "deep_mlp", "from_preset", "presets", "stack", "unstack"]
+__all__ = [
+    "Preset",
+    "count_parameters",
+    "deep_autoencoder",
+    "deep_mlp",
+    "from_preset",
+    "presets",
+    "stack",
+    "unstack",
+]
 
 
 def deep_mlp(
@@ -53,7 +64,8 @@ def deep_mlp(
     Args:
         depth: Number of hidden layers, at least 1. The classifier is not counted.
         width: Units of every hidden layer, at least 1.
-        activation: Of the hidden layers.
+        activation: Of the hidden layers: what Keras takes, or a name with a parameter, as in
+            `"leaky_relu(0.9)"`.
         input_shape: Shape of one input; more than one axis is flattened. Inputs should have zero mean
             and unit variance in every dimension, as `keras_rwinit.data.load` gives them.
         classes: Units of the classifier, at least 1.
@@ -100,16 +112,12 @@ def deep_mlp(
             f"`remat` is the DenseStack's; leave it out with stacked=False. Received: remat={remat!r}"
         )
     classes = check_count("classes", classes)
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
-        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
-    input_shape = tuple(check_count("input_shape", size) for size in input_shape)
-    count = count_parameters(depth, width, math.prod(input_shape), classes)
-    item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()
-    if not keras.backend.is_float_dtype(item):
-        raise ValueError(f"`dtype` must be a float dtype or a policy of one. Received: dtype={dtype!r}")
-    check_fits(
-        count * (8 if item == "float64" else 2 if item in ("float16", "bfloat16") else 4),
-        f"A network of depth {depth:,} and width {width:,} has {count:,} parameters, and in {item}",
+    input_shape = check_input_shape(input_shape)
+    activation = keras_activation(activation)
+    check_parameters_fit(
+        count_parameters(depth, width, math.prod(input_shape), classes),
+        dtype,
+        f"A network of depth {depth:,} and width {width:,}",
     )
     first, hidden, last = _initializers(
         activation,
@@ -182,19 +190,9 @@ def _initializers(
             RandomWalk(activation, distribution, depth, gain, hidden_seed),
             RandomWalk("linear", distribution, gain=output_gain, seed=last_seed),
         )
-    excluded = {
-        "gain": gain,
-        "input_gain": input_gain,
-        "output_gain": output_gain,
-        "distribution": None if distribution == "normal" else distribution,
-    }
-    given = [name for name, value in excluded.items() if value is not None]
-    if given:
-        raise ValueError(
-            f"{', '.join(given)}: these belong to the random-walk initializer that "
-            "`kernel_initializer` replaces. Give one or the other. "
-            f"Received: kernel_initializer={kernel_initializer!r}"
-        )
+    check_excluded(
+        kernel_initializer, distribution, gain=gain, input_gain=input_gain, output_gain=output_gain
+    )
     initializer = keras.initializers.get(kernel_initializer)
     return (
         with_seed(initializer, first_seed),

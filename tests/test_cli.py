@@ -173,6 +173,10 @@ BAD_TRAINING = [
     (("--learning-rate", "inf"), "learning_rate.*above 0.*inf"),
     (("--learning-rate", 0), "learning_rate.*above 0.*0"),
     (("--learning-rate", "fast"), "learning-rate.*fast"),
+    (("--preset", "mnist"), "preset.*mnist_relu_200.*'mnist'"),
+    (("--preset", "digits_tanh_100", "--width", 0), "width.*at least 1.*width=0"),
+    (("--output-gain", 0), "output_gain.*above 0.*0"),
+    (("--input-gain", "nan"), "input_gain.*above 0.*nan"),
     (("--width", 10**6, "--depth", 100), r"takes [\d.,]+ [KMGTP]iB.*has [\d.]+ GiB of memory.*smaller"),
 ]
 

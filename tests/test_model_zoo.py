@@ -265,3 +265,12 @@ def test_preset_overrides() -> None:
         model_zoo.presets["mine"] = None
     with pytest.raises(TypeError):
         model_zoo.presets["digits_tanh_1000"].config["depth"] = 3
+
+
+def test_an_activation_with_a_parameter_is_taken_by_name() -> None:
+    named = model_zoo.deep_mlp(4, 8, "leaky_relu(0.9)", input_shape=(5,), seed=0)
+    layer = model_zoo.deep_mlp(4, 8, keras.layers.LeakyReLU(0.9), input_shape=(5,), seed=0)
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype("float32")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(named(x)), keras.ops.convert_to_numpy(layer(x)))
+    with pytest.raises(ValueError, match="leaky_relu"):
+        model_zoo.deep_mlp(4, 8, "leaky_relu(x)", input_shape=(5,))

@@ -26,6 +26,7 @@ from cli_helpers import (
     run_cli,
     run_until,
 )
+from keras_rwinit.models import model_zoo
 from keras_rwinit.models.model_zoo import deep_mlp
 
 import keras_rwinit
@@ -261,3 +262,23 @@ def test_several_steps_at_once_change_no_number() -> None:
         results.append((rows, loop.evaluate(digits.x_test, digits.y_test), len(counted)))
     assert results[0] == results[1]
     assert results[0][2] == 2 * 15  # of 1437 examples
+
+
+def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -> None:
+    folder = home / "preset"
+    preset = model_zoo.presets["mnist_leaky_relu_1000"]
+    options = ("--depth", 3, "--dataset", "digits", "--epochs", 1, "--output-gain", 2.0, "--no-compare")
+    run_cli("train", "--preset", "mnist_leaky_relu_1000", *options, "--output", folder)
+    settings = report_of(folder)["settings"]
+    said = {"depth": 3, "dataset": "digits", "epochs": 1, "output_gain": 2.0, "compare": None, "seed": 0}
+    config = {name: value for name, value in preset.config.items() if name not in ("depth", "input_shape")}
+    recipe = {"learning_rate": 2.5e-5, "batch_size": 128, "cosine_decay": True, "optimizer": "adam"}
+    assert settings.items() >= {**config, **recipe, **said}.items()
+    model = keras.saving.load_model(folder / "model.keras")
+    assert model.get_layer("hidden_1").activation.negative_slope == 0.9
+    untrained = model_zoo.from_preset(
+        "mnist_leaky_relu_1000", depth=3, input_shape=(64,), seed=0, output_gain=2.0
+    )
+    # One epoch at this learning rate moves the classifier's kernel by little beside its scale.
+    kernel = untrained.get_layer("classifier").get_weights()[0]
+    assert np.abs(model.get_layer("classifier").get_weights()[0] - kernel).max() < 0.01 * np.abs(kernel).max()

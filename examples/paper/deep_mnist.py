@@ -1,0 +1,132 @@
+"""A thousand layers and two hundred ReLU layers learn MNIST by their presets, beside other initializers.
+
+python examples/paper/deep_mnist.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+
+The networks and recipes are `model_zoo.presets`, the first row of each the same run as
+`keras-rwinit train --preset NAME --data-dir FOLDER`. A run that was stopped goes on from its last epoch; one
+that still guesses after three epochs ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from _experiment import Experiment, Row, of, parsed, read, write
+from _networks import BASELINES, initialized_by
+
+from keras_rwinit import model_zoo
+from keras_rwinit._strategy import make_strategy
+from keras_rwinit._training import compiled, trained
+from keras_rwinit.plots import new_figure
+
+PRESETS = ("mnist_leaky_relu_1000", "mnist_relu_200")
+# A network that guesses after so many epochs is not trained further.
+PATIENCE, CHANCE = 3, 0.15
+
+
+def runs(quick: bool) -> list[Row]:
+    """Every network to train, those of the presets first."""
+    depths = {"depth": 30} if quick else {}
+    return [
+        {
+            "preset": preset,
+            "initializer": name,
+            "seed": 0,
+            **{key: model_zoo.presets[preset].config[key] for key in ("activation", "depth", "width")},
+            **depths,
+            "epochs": 3 if quick else model_zoo.presets[preset].recipe.epochs,
+            "batch_size": model_zoo.presets[preset].recipe.batch_size,
+            "rate": model_zoo.presets[preset].recipe.learning_rate,
+        }
+        for preset in PRESETS
+        for name in ("random_walk", *(BASELINES[:1] if quick else BASELINES))
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Trains what has not been trained, draws, and returns a row a network."""
+    experiment = parsed("deep_mnist", __doc__, arguments)
+    examples = experiment.images()
+
+    def work(run: Row) -> dict[str, Any]:
+        preset = model_zoo.presets[run["preset"]]
+        drawn = (
+            {} if run["initializer"] == "random_walk" else initialized_by(run["initializer"], run["depth"])
+        )
+        if drawn:
+            drawn |= {"distribution": "normal", "output_gain": None}  # the random walk's alone
+        model = model_zoo.from_preset(
+            run["preset"],
+            **drawn,
+            depth=run["depth"],
+            input_shape=(examples.features,),
+            seed=run["seed"],
+        )
+        steps = -(-len(examples.x_train) // run["batch_size"]) * run["epochs"]
+        compiled(
+            model,
+            preset.recipe.optimizer,
+            run["rate"],
+            steps if preset.recipe.cosine_decay else None,
+            hot_start=(hot_start, steps // run["epochs"]) if (hot_start := preset.recipe.hot_start) else None,
+            batch_size=run["batch_size"],
+            steps=steps,
+        )
+        checkpoint = experiment.folder / f"checkpoint-{run['preset']}-{run['initializer']}.npz"
+
+        def to(epochs: int) -> list[dict[str, float]]:
+            return trained(
+                model,
+                examples,
+                epochs=epochs,
+                batch_size=run["batch_size"],
+                seed=run["seed"],
+                checkpoint=checkpoint,
+                strategy=make_strategy("none", run["width"]),
+                on_step=lambda: None,
+                on_epoch=lambda row: print(f"  {run['preset']} {run['initializer']} {row}", flush=True),
+            )
+
+        epochs = to(min(PATIENCE, run["epochs"]))
+        if epochs[-1]["accuracy"] > CHANCE:
+            epochs = to(run["epochs"])
+        history = experiment.folder / "history.csv"
+        own = {key: run[key] for key in ("preset", "initializer", "seed")}
+        others = [row for row in read(history) if any(row[key] != value for key, value in own.items())]
+        write(history, [*others, *({**own, **epoch} for epoch in epochs)])
+        loss, accuracy = model.evaluate(examples.x_train, examples.y_train, run["batch_size"], verbose=0)
+        result = {"loss": loss, "training_error": 1.0 - accuracy}
+        return {**result, "test_error": 1.0 - epochs[-1]["test_accuracy"], "epochs_run": len(epochs)}
+
+    rows = experiment.rows(runs(experiment.quick), work)
+    for checkpoint in experiment.folder.glob("checkpoint-*.npz"):
+        checkpoint.unlink()
+    draw(experiment, rows)
+    return rows
+
+
+def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
+    """Test error against the epoch, a panel a preset, a line an initializer."""
+    history = read(experiment.folder / "history.csv")
+    figure, axes = new_figure(columns=len(PRESETS), width=10.0)
+    for ax, preset in zip(axes, PRESETS, strict=True):
+        for color, row in enumerate(of(rows, preset=preset)):
+            epochs = of(history, preset=preset, initializer=row["initializer"], seed=row["seed"])
+            errors = 100.0 * (1.0 - np.array([epoch["test_accuracy"] for epoch in epochs], float))
+            numbers = [epoch["epoch"] for epoch in epochs]
+            ax.plot(numbers, errors, color=f"C{color}", marker="o", ms=3, label=row["initializer"])
+        first = of(rows, preset=preset)[0]
+        ax.set_title(f"{first['depth']} {first['activation']} layers of width {first['width']}")
+        ax.set_yscale("log")
+        ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
+        ax.minorticks_off()
+        ax.set_xlabel("epoch")
+    axes[0].set_ylabel("test error (%)")
+    axes[0].legend(fontsize="small", frameon=False)
+    experiment.save(figure)
+
+
+if __name__ == "__main__":
+    main()

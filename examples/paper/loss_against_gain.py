@@ -1,0 +1,132 @@
+"""Training loss against the gain, 100 to 500 layers, tanh and ReLU, on MNIST: is the computed gain the best?
+
+python examples/paper/loss_against_gain.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+
+Normal kernels (the paper's), width 64 (tanh) and 128 (ReLU), one epoch of Adam at 0.03 / depth. The gain of
+all kernels but the classifier's is varied around the computed one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from _experiment import Experiment, Row, mean_and_deviation, of, parsed
+from _networks import BASELINES, network, trained
+
+from keras_rwinit import gain
+from keras_rwinit.plots import new_figure
+
+WIDTHS = {"tanh": 64, "relu": 128}
+BATCH = 128
+RATIOS = (0.8, 0.9, 0.97, 1.0, 1.03, 1.1, 1.25)
+GUESSING = np.log(10.0)
+TOP = 3.0  # of the picture's scale, in nats
+
+
+def runs(quick: bool) -> list[Row]:
+    """Every network to train; a seed of all of them before the next."""
+    depths, seeds = ((30,), (0,)) if quick else ((100, 200, 500), (0, 1))
+    ratios, baselines = ((1.0, 1.25), BASELINES[:1]) if quick else (RATIOS, BASELINES)
+    networks = [("random_walk", ratio) for ratio in ratios] + [(name, "") for name in baselines]
+    return [
+        {
+            "activation": activation,
+            "depth": depth,
+            "initializer": name,
+            "gain_ratio": ratio,
+            "seed": seed,
+            "width": WIDTHS[activation],
+            "epochs": 4 if quick else 1,
+            "batch_size": 32 if quick else BATCH,
+            "rate": 0.03 / depth,
+        }
+        for activation, seed, depth, (name, ratio) in itertools.product(WIDTHS, seeds, depths, networks)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Trains what has not been trained, draws, and returns a row for each activation and depth."""
+    experiment = parsed("loss_against_gain", __doc__, arguments)
+    examples = experiment.images()
+
+    def work(run: Row) -> dict[str, Any]:
+        computed = gain(run["activation"], run["width"], run["depth"])
+        factor = run["gain_ratio"]
+        own = {"gain": factor * computed} if factor else {}
+        sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
+        model = network(*sizes, examples, run["seed"], **own)
+        settings = {key: run[key] for key in ("rate", "epochs", "batch_size", "seed")}
+        return {"gain": own.get("gain", ""), **trained(model, examples, **settings)}
+
+    rows = experiment.rows(runs(experiment.quick), work)
+    draw(experiment, rows)
+    return [optimum(group) for group in groups(rows)]
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each activation and depth."""
+    cells = dict.fromkeys((row["activation"], row["depth"]) for row in rows)
+    return [of(rows, activation=activation, depth=depth) for activation, depth in cells]
+
+
+def optimum(rows: Sequence[Row]) -> Row:
+    """The gain of the least loss, and what the computed one costs beside it, in nats, seed by seed."""
+    walks = of(rows, initializer="random_walk")
+    ratios = sorted({row["gain_ratio"] for row in walks})
+    losses = np.array([[row["loss"] for row in of(walks, gain_ratio=ratio)] for ratio in ratios])
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    best = int(np.median(losses, axis=1).argmin())
+    cost = losses[ratios.index(1.0)] - losses[best]
+    return {
+        "activation": rows[0]["activation"],
+        "depth": rows[0]["depth"],
+        "computed_gain": of(walks, gain_ratio=1.0)[0]["gain"],
+        "best_ratio": ratios[best],
+        "loss_at_computed": float(losses[ratios.index(1.0)].mean()),
+        "cost_of_computed": float(cost.mean()),
+        "cost_deviation": float(cost.std(ddof=1)) if len(cost) > 1 else float("nan"),
+    }
+
+
+def drawn_baselines(rows: Sequence[Row]) -> list[str]:
+    """The initializers beside the random walk."""
+    return [name for name in dict.fromkeys(row["initializer"] for row in rows) if name in BASELINES]
+
+
+def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
+    """Loss against gain over computed gain, a line a depth; beside it the baselines."""
+    figure, axes = new_figure(columns=2, width=10.0, height=4.4)
+    for ax, activation in zip(axes, WIDTHS, strict=True):
+        drawn = [group for group in groups(rows) if group[0]["activation"] == activation]
+        for color, group in enumerate(drawn):
+            walks = of(group, initializer="random_walk")
+            ratios = sorted({row["gain_ratio"] for row in walks})
+            points = [mean_and_deviation(of(walks, gain_ratio=ratio), "loss") for ratio in ratios]
+            means, deviations = np.array(points).T
+            shown = np.where(np.isfinite(means), np.minimum(means, TOP), TOP)
+            label = f"{group[0]['depth']} layers"
+            ax.errorbar(
+                ratios, shown, np.nan_to_num(deviations), color=f"C{color}", marker="o", ms=4, label=label
+            )
+            for name, marker in zip(drawn_baselines(rows), "v^sD", strict=False):
+                loss, _ = mean_and_deviation(of(group, initializer=name), "loss")
+                height = min(loss, TOP) if np.isfinite(loss) else TOP
+                ax.plot(1.34 + 0.03 * color, height, marker, color=f"C{color}", ms=5, clip_on=False)
+        ax.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
+        ax.axhline(GUESSING, color="0.6", linestyle=":", linewidth=1)
+        ax.set_xlim(0.77, 1.43)
+        ax.set_ylim(0.0, 1.03 * TOP)
+        ax.set_title(activation)
+        ax.set_xlabel("gain / computed gain")
+    for name, marker in zip(drawn_baselines(rows), "v^sD", strict=False):
+        axes[1].plot([], [], marker, color="0.4", ms=5, label=name)
+    axes[0].set_ylabel("training loss after training (nats)")
+    axes[1].legend(fontsize="small", frameon=False, loc="upper left", ncols=2)
+    experiment.save(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What input gain, output gain and the schedule of the learning rate are worth: one changed at a time.
+
+python examples/paper/recipe.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+
+The recipe: the computed gain in every kernel but the classifier's, a linear layer's gain there, Adam at
+0.03 / depth, and half a cosine without warm-up. The paper calls the gains of the first and the last layer
+the two other knobs of its initialization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from _experiment import Experiment, Row, mean_and_deviation, of, parsed
+from _networks import BASELINES, network, trained
+
+from keras_rwinit import gain
+from keras_rwinit.plots import new_figure
+
+BATCH = 128
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tanh": {"initializer": "random_walk_orthogonal", "depth": 200, "width": 64},
+    "relu": {"initializer": "random_walk", "depth": 100, "width": 128},
+}
+RECIPE: Row = {"input_gain": 1.0, "output_gain": 1.0, "schedule": "cosine", "warmup": 0.0, "rate": 1.0}
+CHANGES: dict[str, tuple[Any, ...]] = {
+    "input_gain": (0.1, 0.3, 3.0),
+    "output_gain": (0.1, 0.3, 3.0, 10.0),
+    "schedule": ("constant",),
+    "warmup": (0.1,),
+    "rate": (1 / 3, 3.0),
+}
+
+
+def runs(quick: bool) -> list[Row]:
+    """Every network to train; a seed of all of them before the next."""
+    changes = [{}] + [{knob: value} for knob, values in CHANGES.items() for value in values]
+    if quick:
+        changes = [{}, {"output_gain": 10.0}]
+    return [
+        {
+            "activation": activation,
+            **own,
+            **({"depth": 30} if quick else {}),
+            "seed": seed,
+            "epochs": 4 if quick else 2,
+            "batch_size": 32 if quick else BATCH,
+            **RECIPE,
+            **change,
+        }
+        for activation, settings in NETWORKS.items()
+        for seed in ((0,) if quick else (0, 1))
+        for own, change in [
+            *((settings, change) for change in changes),
+            *(({**settings, "initializer": name}, {}) for name in BASELINES[: 1 if quick else None]),
+        ]
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Trains what has not been trained, draws, and returns all rows."""
+    experiment = parsed("recipe", __doc__, arguments)
+    examples = experiment.images()
+
+    def work(run: Row) -> dict[str, Any]:
+        distribution = {"random_walk": "normal", "random_walk_orthogonal": "orthogonal"}
+        own = {}
+        if run["initializer"] in distribution:
+            kernels = distribution[run["initializer"]]
+            computed = gain(run["activation"], run["width"], run["depth"], kernels)
+            linear = gain("linear", run["width"], distribution=kernels)
+            own = {
+                "gain": computed,
+                "input_gain": run["input_gain"] * computed,
+                "output_gain": run["output_gain"] * linear,
+            }
+        sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
+        model = network(*sizes, examples, run["seed"], **own)
+        return trained(
+            model,
+            examples,
+            rate=run["rate"] * 0.03 / run["depth"],
+            kind=run["schedule"],
+            **{key: run[key] for key in ("warmup", "epochs", "batch_size", "seed")},
+        )
+
+    rows = experiment.rows(runs(experiment.quick), work)
+    draw(experiment, rows)
+    return rows
+
+
+def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each variant of the recipe, and of each other initializer, by what differs."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        differing = [
+            f"{knob.replace('_', ' ')} {shown(row[knob])}" for knob in RECIPE if row[knob] != RECIPE[knob]
+        ]
+        own = NETWORKS[row["activation"]]["initializer"] == row["initializer"]
+        name = (differing or ["the recipe"])[0] if own else row["initializer"]
+        found.setdefault(name, []).append(row)
+    return found
+
+
+def shown(value: Any) -> str:
+    """A multiple of the recipe's value, or a name."""
+    return value if isinstance(value, str) else f"{value:.0%}" if value == 0.1 else f"x {value:.2g}"
+
+
+def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
+    """Training loss of each variant, its seeds as points, beside the recipe's."""
+    figure, axes = new_figure(columns=2, width=11.0, height=5.2)
+    for ax, activation in zip(axes, NETWORKS, strict=True):
+        groups = variants(of(rows, activation=activation))
+        for height, (name, group) in enumerate(groups.items()):
+            losses = np.array([row["loss"] for row in group], float)
+            color = "C0" if name == "the recipe" else "C1" if name not in BASELINES else "0.5"
+            ax.plot(losses, np.full(len(losses), height), "o", color=color, ms=4, alpha=0.6)
+            ax.plot(mean_and_deviation(group, "loss")[0], height, "|", color=color, ms=14, mew=2)
+        ax.axvline(mean_and_deviation(groups["the recipe"], "loss")[0], color="C0", lw=0.8, ls="--")
+        ax.set_yticks(range(len(groups)), list(groups))
+        ax.invert_yaxis()
+        ax.set_xscale("log")
+        ax.set_xlabel("training loss after training (nats)")
+        first = of(rows, activation=activation)[0]
+        ax.set_title(f"{first['depth']} {activation} layers of width {first['width']}")
+    experiment.save(figure)
+
+
+if __name__ == "__main__":
+    main()
