@@ -92,7 +92,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
             distribution="normal",
         ),
         "mnist_leaky_relu_1000": _preset(
-            "1000 hidden leaky ReLU layers of width 100, slope 0.9, orthogonal kernels, on MNIST.",
+            "1000 hidden leaky ReLU layers of width 100, slope 0.9, orthogonal kernels, on MNIST: 97 %.",
             Recipe("mnist", "adam", 2.5e-5, batch_size=128, epochs=20, cosine_decay=True),
             depth=1000,
             width=100,
@@ -101,7 +101,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_relu_200": _preset(
             "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST.",
-            Recipe("mnist", "adam", 4e-5, batch_size=32, epochs=30, cosine_decay=True, hot_start=2e-4),
+            Recipe("mnist", "adam", 3e-5, batch_size=32, epochs=14, cosine_decay=True, hot_start=2e-4),
             depth=200,
             width=128,
             activation="relu",

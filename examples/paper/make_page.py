@@ -273,10 +273,27 @@ def fixed_parameters() -> str:
             f"{activation}, {error.replace('_', ' ')} in per cent, depth x width:",
             table(columns, lines),
         ]
-    return "\n\n".join([*parts, FIXED_PARAMETERS, source("fixed_parameters", rows)])
-
-
-FIXED_PARAMETERS = ""
+    best = {
+        name: min(
+            distinct(rows, "depth"),
+            key=lambda depth: mean_and_deviation(
+                of(rows, initializer=name, depth=depth, activation="tanh"), "training_error"
+            )[0],
+        )
+        for name in distinct(rows, "initializer")
+    }
+    deepest = max(best.values())
+    parts.append(
+        "The paper's finding is confirmed: at a fixed number of parameters depth alone does not lower the "
+        f"training error. It is least at {min(best.values())} to {deepest} layers, whatever the "
+        "initializer, and "
+        "rises from there on. What the initializer decides is how fast: with the orthogonal random walk "
+        "it rises "
+        "slowest. **Other than in the paper:** normal kernels, though their gradient neither grows nor "
+        "shrinks, "
+        "do not train networks of hundreds of tanh layers this narrow in two epochs."
+    )
+    return "\n\n".join([*parts, source("fixed_parameters", rows)])
 
 
 def speech() -> str:
@@ -361,7 +378,18 @@ def deep_mnist() -> str:
     return "\n\n".join([*parts, DEEP_MNIST, source("deep_mnist", rows, ["history.csv"])])
 
 
-DEEP_MNIST = ""
+DEEP_MNIST = (
+    "A network that still guesses after three epochs is not trained further. Orthogonal kernels of "
+    "slope 0.9 with "
+    "the exact gain learn; the same kernels without it, and Keras's default, pass no gradient through a "
+    "thousand "
+    "layers, and he_normal's activations overflow. **Not reached:** two hundred plain ReLU layers were "
+    "to come to "
+    "2 % training error. They learn, steadily and slowly: the activations of different images become "
+    "parallel with "
+    "depth whatever the gain is, so that a step that is small for what they differ in is large for what "
+    "they share."
+)
 
 SECTIONS = (
     deep_mnist,
