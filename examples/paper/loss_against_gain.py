@@ -99,8 +99,10 @@ def drawn_baselines(rows: Sequence[Row]) -> list[str]:
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Loss against gain over computed gain, a line a depth; beside it the baselines."""
-    figure, axes = new_figure(columns=2, width=10.0, height=4.4)
-    for ax, activation in zip(axes, WIDTHS, strict=True):
+    activations = list(dict.fromkeys(row["activation"] for row in rows))
+    figure, axes = new_figure(columns=len(activations), width=5.0 * len(activations), height=4.4)
+    axes = np.atleast_1d(axes)
+    for ax, activation in zip(axes, activations, strict=True):
         drawn = [group for group in groups(rows) if group[0]["activation"] == activation]
         for color, group in enumerate(drawn):
             walks = of(group, initializer="random_walk")
@@ -123,9 +125,9 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_title(activation)
         ax.set_xlabel("gain / computed gain")
     for name, marker in zip(drawn_baselines(rows), "v^sD", strict=False):
-        axes[1].plot([], [], marker, color="0.4", ms=5, label=name)
+        axes[-1].plot([], [], marker, color="0.4", ms=5, label=name)
     axes[0].set_ylabel("training loss after training (nats)")
-    axes[1].legend(fontsize="small", frameon=False, loc="upper left", ncols=2)
+    axes[-1].legend(fontsize="small", frameon=False, loc="upper left", ncols=2)
     experiment.save(figure)
 
 

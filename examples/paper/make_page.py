@@ -212,7 +212,12 @@ def autoencoder() -> str:
     )
 
 
-AUTOENCODER = ""
+AUTOENCODER = (
+    "The orthogonal random walk is ahead at every depth, of the residual network too, which skips only the "
+    "kernels that are square. Normal kernels are behind Keras's glorot_uniform from 40 layers up. **Not "
+    "found:** "
+    "an advantage of more layers, from any initializer."
+)
 
 
 def loss_against_gain() -> str:
@@ -324,16 +329,21 @@ def speech() -> str:
     )
 
 
-SPEECH = ""
+SPEECH = (
+    "At 20 layers the choice matters little; at 100 it decides. The orthogonal random walk loses hardly "
+    "anything to depth and is ahead of the residual network of the same size. **Other than in the paper:** "
+    "normal kernels hardly learn at 100 layers in two epochs. TIMIT itself is licensed and was not at hand: "
+    "`--dataset timit` runs the same experiment on it."
+)
 
 
 def recipe() -> str:
     """Section 7."""
-    from recipe import NETWORKS, variants
+    from recipe import variants
 
     rows = read(RESULTS / "recipe" / "results.csv")
     parts = ["## What each part of the recipe is worth", picture("recipe", "Loss of each variant")]
-    for activation in NETWORKS:
+    for activation in distinct(rows, "activation"):
         drawn = of(rows, activation=activation)
         first = drawn[0]
         lines = [
@@ -347,7 +357,13 @@ def recipe() -> str:
     return "\n\n".join([*parts, RECIPE, source("recipe", rows)])
 
 
-RECIPE = ""
+RECIPE = (
+    "A smaller gain in the first layer, which lets tanh begin nearly linear, helps, and a smaller one "
+    "in the last "
+    "costs most. The cosine is worth a quarter of the loss, and warm-up beside it nothing. The learning "
+    "rate has "
+    "little room above 0.03 / depth. With one seed, differences of a tenth say nothing."
+)
 
 
 def deep_mnist() -> str:

@@ -111,8 +111,9 @@ def shown(value: Any) -> str:
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Training loss of each variant, its seeds as points, beside the recipe's."""
-    figure, axes = new_figure(columns=2, width=11.0, height=5.2)
-    for ax, activation in zip(axes, NETWORKS, strict=True):
+    activations = list(dict.fromkeys(row["activation"] for row in rows))
+    figure, axes = new_figure(columns=len(activations), width=5.5 * len(activations), height=5.2)
+    for ax, activation in zip(np.atleast_1d(axes), activations, strict=True):
         groups = variants(of(rows, activation=activation))
         for height, (name, group) in enumerate(groups.items()):
             losses = np.array([row["loss"] for row in group], float)
