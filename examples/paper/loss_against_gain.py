@@ -2,8 +2,8 @@
 
 python examples/paper/loss_against_gain.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-Normal kernels (the paper's), width 64 (tanh) and 128 (ReLU), one epoch of Adam at 0.03 / depth. The gain of
-all kernels but the classifier's is varied around the computed one.
+Orthogonal kernels and width 64 for tanh, normal ones and width 128 for ReLU, one epoch of Adam at
+0.03 / depth. The gain of all kernels but the classifier's is varied around the computed one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from _experiment import Experiment, Row, mean_and_deviation, of, parsed
-from _networks import BASELINES, network, trained
+from _networks import BASELINES, RANDOM_WALKS, network, trained
 
 from keras_rwinit import gain
 from keras_rwinit.plots import new_figure
 
 WIDTHS = {"tanh": 64, "relu": 128}
+WALKS = {"tanh": "random_walk_orthogonal", "relu": "random_walk"}
 BATCH = 128
 RATIOS = (0.8, 0.9, 0.97, 1.0, 1.03, 1.1, 1.25)
 GUESSING = np.log(10.0)
@@ -30,7 +31,10 @@ def runs(quick: bool) -> list[Row]:
     """Every network to train; a seed of all of them before the next."""
     depths = {"tanh": (30,), "relu": (30,)} if quick else {"tanh": (100, 200, 500), "relu": (100, 200)}
     ratios, baselines = ((1.0, 1.25), BASELINES[:1]) if quick else (RATIOS, BASELINES)
-    networks = [("random_walk", ratio) for ratio in ratios] + [(name, "") for name in baselines]
+    networks = {
+        activation: [(walk, ratio) for ratio in ratios] + [(name, "") for name in baselines]
+        for activation, walk in WALKS.items()
+    }
     return [
         {
             "activation": activation,
@@ -44,7 +48,7 @@ def runs(quick: bool) -> list[Row]:
             "rate": 0.03 / depth,
         }
         for seed, activation in itertools.product((0,), WIDTHS)
-        for depth, (name, ratio) in itertools.product(depths[activation], networks)
+        for depth, (name, ratio) in itertools.product(depths[activation], networks[activation])
     ]
 
 
@@ -54,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     examples = experiment.images()
 
     def work(run: Row) -> dict[str, Any]:
-        computed = gain(run["activation"], run["width"], run["depth"])
+        kernels = RANDOM_WALKS[WALKS[run["activation"]]]
+        computed = gain(run["activation"], run["width"], run["depth"], kernels)
         factor = run["gain_ratio"]
         own = {"gain": factor * computed} if factor else {}
         sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
@@ -75,7 +80,7 @@ def groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def optimum(rows: Sequence[Row]) -> Row:
     """The gain of the least loss, and what the computed one costs beside it, in nats, seed by seed."""
-    walks = of(rows, initializer="random_walk")
+    walks = of(rows, initializer=WALKS[rows[0]["activation"]])
     ratios = sorted({row["gain_ratio"] for row in walks})
     losses = np.array([[row["loss"] for row in of(walks, gain_ratio=ratio)] for ratio in ratios])
     losses = np.where(np.isfinite(losses), losses, np.inf)
@@ -105,7 +110,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     for ax, activation in zip(axes, activations, strict=True):
         drawn = [group for group in groups(rows) if group[0]["activation"] == activation]
         for color, group in enumerate(drawn):
-            walks = of(group, initializer="random_walk")
+            walks = of(group, initializer=WALKS[activation])
             ratios = sorted({row["gain_ratio"] for row in walks})
             points = [mean_and_deviation(of(walks, gain_ratio=ratio), "loss") for ratio in ratios]
             means, deviations = np.array(points).T
