@@ -101,12 +101,13 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_relu_200": _preset(
             "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST.",
-            Recipe("mnist", "adam", 3e-5, batch_size=32, epochs=14, cosine_decay=True, hot_start=2e-4),
+            Recipe("mnist", "adam", 1.5e-4, batch_size=128, epochs=20, cosine_decay=True),
             depth=200,
             width=128,
             activation="relu",
             distribution="normal",
-            output_gain=10.0,
+            input_gain=0.02,
+            output_gain=100.0,
         ),
     }
 )

@@ -33,7 +33,7 @@ def width_of(depth: int, parameters: int, examples: data.Dataset) -> int:
 
 def runs(quick: bool, examples: data.Dataset) -> list[Row]:
     """Every network to train; a seed of all of them before the next."""
-    depths, seeds = ((2, 30), (0,)) if quick else (DEPTHS, (0,))
+    depths, seeds = ((2, 30), (0,)) if quick else (DEPTHS, (0, 1))
     parameters = 50_000 if quick else PARAMETERS
     names = ("random_walk_orthogonal", "he_normal") if quick else (*RANDOM_WALKS, *BASELINES)
     return [

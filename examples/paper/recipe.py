@@ -51,7 +51,7 @@ def runs(quick: bool) -> list[Row]:
             **change,
         }
         for activation, settings in NETWORKS.items()
-        for seed in (0,)
+        for seed in ((0,) if quick else (0, 1))
         for own, change in [
             *((settings, change) for change in changes),
             *(({**settings, "initializer": name}, {}) for name in BASELINES[: 1 if quick else None]),
