@@ -129,10 +129,11 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_ylim(0.0, 1.03 * TOP)
         ax.set_title(activation)
         ax.set_xlabel("gain / computed gain")
-    for name, marker in zip(drawn_baselines(rows), "v^sD", strict=False):
-        axes[-1].plot([], [], marker, color="0.4", ms=5, label=name)
+        ax.legend(fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.65, 0.0))
+    marks = zip(drawn_baselines(rows), "v^sD", strict=False)
+    shown_marks = [axes[0].plot([], [], mark, color="0.4", ms=5, label=name)[0] for name, mark in marks]
     axes[0].set_ylabel("training loss after training (nats)")
-    axes[-1].legend(fontsize="small", frameon=False, loc="upper left", ncols=2)
+    figure.legend(handles=shown_marks, fontsize="small", frameon=False, loc="outside lower center", ncols=4)
     experiment.save(figure)
 
 

@@ -96,7 +96,9 @@ def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         differing = [
-            f"{knob.replace('_', ' ')} {shown(row[knob])}" for knob in RECIPE if row[knob] != RECIPE[knob]
+            ("warm-up of a tenth" if knob == "warmup" else f"{knob.replace('_', ' ')} {shown(row[knob])}")
+            for knob in RECIPE
+            if row[knob] != RECIPE[knob]
         ]
         own = NETWORKS[row["activation"]]["initializer"] == row["initializer"]
         name = (differing or ["the recipe"])[0] if own else row["initializer"]
@@ -106,7 +108,7 @@ def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def shown(value: Any) -> str:
     """A multiple of the recipe's value, or a name."""
-    return value if isinstance(value, str) else f"{value:.0%}" if value == 0.1 else f"x {value:.2g}"
+    return value if isinstance(value, str) else f"x {value:.2g}"
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
@@ -124,6 +126,8 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_yticks(range(len(groups)), list(groups))
         ax.invert_yaxis()
         ax.set_xscale("log")
+        ax.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+        ax.minorticks_off()
         ax.set_xlabel("training loss after training (nats)")
         first = of(rows, activation=activation)[0]
         ax.set_title(f"{first['depth']} {activation} layers of width {first['width']}")
