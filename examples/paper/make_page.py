@@ -265,8 +265,8 @@ LOSS_AGAINST_GAIN = (
     "kernels ([normal_kernels.csv](paper/results/loss_against_gain/normal_kernels.csv)) networks of "
     "this width learn "
     "at 100 layers only, best at the computed gain or a few per cent below it, and at 200 at none. One seed. "
-    "**Other than in the paper:** on ReLU he_normal, one per cent under the computed gain, does as well, and the "
-    "residual network is far ahead of both."
+    "**Other than in the paper:** on ReLU he_normal, one per cent under the computed gain, does as well, "
+    "and the residual network is far ahead of both."
 )
 
 
@@ -304,7 +304,6 @@ def fixed_parameters() -> str:
         f"training error. It is least at {min(best.values())} to {deepest} layers, whatever the "
         "initializer, and "
         "rises from there on. What the initializer decides is how fast: with the orthogonal random walk "
-        "it rises "
         "it rises slowest, up to 512 layers; at 1000 Keras's orthogonal kernels are as good. **Other than in "
         "the paper:** normal kernels, though their gradient neither grows nor shrinks, do not train networks "
         "of hundreds of tanh layers this narrow in two epochs."
