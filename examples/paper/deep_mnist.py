@@ -114,8 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Test error against the epoch, a panel a preset, a line an initializer."""
     history = read(experiment.folder / "history.csv")
-    figure, axes = new_figure(columns=len(PRESETS), width=10.0)
-    for ax, preset in zip(axes, PRESETS, strict=True):
+    presets = list(dict.fromkeys(row["preset"] for row in rows))
+    figure, axes = new_figure(columns=len(presets), width=5.0 * len(presets))
+    axes = np.atleast_1d(axes)
+    for ax, preset in zip(axes, presets, strict=True):
         for color, row in enumerate(of(rows, preset=preset)):
             epochs = of(history, preset=preset, initializer=row["initializer"], seed=row["seed"])
             errors = 100.0 * (1.0 - np.array([epoch["test_accuracy"] for epoch in epochs], float))
