@@ -128,6 +128,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_yscale("log")
         ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
         ax.minorticks_off()
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("epoch")
     axes[0].set_ylabel("test error (%)")
     axes[0].legend(fontsize="small", frameon=False)
