@@ -411,8 +411,8 @@ DEEP_MNIST = (
     "thousand layers, and he_normal's activations overflow. **Not reached:** two hundred plain ReLU layers "
     "were to come to 2 % training error. The activations of different images become parallel with depth "
     "whatever the gain is, so that a step that is small for what they differ in is large for what they "
-    "share. A small gain in the first layer and a large one in the last make them learn faster. Initializers that a "
-    "table leaves out have not been run yet."
+    "share. A small gain in the first layer and a large one in the last make them learn faster. "
+    "Initializers that a table leaves out have not been run yet."
 )
 
 SECTIONS = (
