@@ -100,7 +100,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
             distribution="orthogonal",
         ),
         "mnist_relu_200": _preset(
-            "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST: 89 % in training.",
+            "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST: 89 % by epoch 13.",
             Recipe("mnist", "adam", 5e-5, batch_size=128, epochs=15, cosine_decay=True, hot_start=1.5e-4),
             depth=200,
             width=128,

@@ -56,11 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             {} if run["initializer"] == "random_walk" else initialized_by(run["initializer"], run["depth"])
         )
         if drawn:
-            drawn |= {
-                "distribution": "normal",
-                "input_gain": None,
-                "output_gain": None,
-            }  # the random walk's alone
+            # The random walk's alone.
+            drawn |= {"distribution": "normal", "input_gain": None, "output_gain": None}
         model = model_zoo.from_preset(
             run["preset"],
             **drawn,
