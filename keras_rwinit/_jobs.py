@@ -61,7 +61,7 @@ class Settings:
     strategy: str = "none"  # of runs that began before there were any
     input_gain: float | None = None
     output_gain: float | None = None
-    hot_start: float | None = None
+    bias_stddev: float | None = None
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -71,11 +71,9 @@ class Settings:
             check_count(name, getattr(self, name))
         check_count("seed", self.seed, minimum=0)
         check_positive("learning_rate", self.learning_rate)
-        for name in ("input_gain", "output_gain", "hot_start"):
+        for name in ("input_gain", "output_gain", "bias_stddev"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        if self.hot_start is not None and not self.cosine_decay:
-            raise ValueError("`hot_start` leads into a cosine's decay. Received: cosine_decay=False")
 
     @property
     def networks(self) -> list[str]:
@@ -218,6 +216,7 @@ class TrainingRun:
             activation=settings.activation,
             input_shape=(self.data.features,),
             classes=self.data.classes,
+            bias_stddev=settings.bias_stddev,
             seed=settings.seed,
             **chosen,
         )
@@ -230,7 +229,6 @@ class TrainingRun:
             settings.optimizer,
             settings.learning_rate,
             steps if settings.cosine_decay else None,
-            hot_start=(settings.hot_start, self.steps) if settings.hot_start else None,
             batch_size=settings.batch_size,
             steps=steps,
         )

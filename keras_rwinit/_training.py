@@ -25,47 +25,12 @@ _SHORT_STEP = 2e8
 _STEPS_AT_ONCE = 8
 
 
-@keras.saving.register_keras_serializable("keras_rwinit")
-class HotStart(keras.optimizers.schedules.LearningRateSchedule):
-    """Half a cosine down to zero that begins with about two epochs at a higher learning rate.
-
-    The rate rises to `peak` in a straight line over three tenths of the first epoch, stays there until its
-    end, and then falls by a factor of e every seven tenths of an epoch until it meets the cosine's.
-
-    Args:
-        learning_rate: Of the cosine, at its beginning.
-        decay_steps: Steps that the cosine takes.
-        peak: The higher rate.
-        epoch_steps: Steps of an epoch.
-    """
-
-    def __init__(self, learning_rate: float, decay_steps: int, peak: float, epoch_steps: int) -> None:
-        self.config = {
-            "learning_rate": learning_rate,
-            "decay_steps": decay_steps,
-            "peak": peak,
-            "epoch_steps": epoch_steps,
-        }
-        self.cosine = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
-
-    def __call__(self, step: Any) -> Any:
-        epoch = keras.ops.cast(step, "float32") / self.config["epoch_steps"]
-        rising = keras.ops.minimum(epoch / 0.3, 1.0)
-        hot = self.config["peak"] * keras.ops.exp(-keras.ops.maximum(epoch - 1.0, 0.0) / 0.7)
-        return rising * keras.ops.maximum(hot, self.cosine(step))
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the schedule."""
-        return self.config
-
-
 def compiled(
     model: keras.Model,
     optimizer: str,
     learning_rate: float,
     decay_steps: int | None = None,
     *,
-    hot_start: tuple[float, int] | None = None,
     batch_size: int | None = None,
     steps: int | None = None,
 ) -> keras.Model:
@@ -76,14 +41,11 @@ def compiled(
         optimizer: Keras optimizer id.
         learning_rate: At the start.
         decay_steps: Steps after which half a cosine has brought it to zero. `None`: constant.
-        hot_start: `peak` and `epoch_steps` of `HotStart`, which then takes the cosine's place.
         batch_size, steps: Examples a step, and steps of the run, for the fastest settings of Keras on
             TensorFlow. `None`: Keras's own.
     """
     rate: Any = learning_rate
-    if decay_steps is not None and hot_start is not None:
-        rate = HotStart(learning_rate, decay_steps, *hot_start)
-    elif decay_steps is not None:
+    if decay_steps is not None:
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
     made = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": rate}})
     _compile(model, made, **(speed(model, batch_size, steps) if batch_size and steps else {}))

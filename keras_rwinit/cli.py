@@ -228,6 +228,10 @@ def train(
     output_gain: Annotated[
         float | None, typer.Option(**NUMBER, help="Of the random walk's classifier; computed if left out.")
     ] = None,
+    bias_stddev: Annotated[
+        float | None,
+        typer.Option(**NUMBER, help="Standard deviation of the hidden biases; zeros if left out."),
+    ] = None,
     initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
     compare: Annotated[
         str, typer.Option(help="Initializer of a second network, trained alike.")
@@ -240,10 +244,6 @@ def train(
     cosine_decay: Annotated[
         bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
     ] = main_job.recipe.cosine_decay,
-    hot_start: Annotated[
-        float | None,
-        typer.Option(**NUMBER, help="Learning rate of the first epoch; the decay takes over in the third."),
-    ] = None,
     batch: Annotated[
         int, typer.Option(**INTEGER, help="Examples a step, on all devices together.")
     ] = main_job.recipe.batch_size,
@@ -310,7 +310,7 @@ def train(
         strategy=strategy,
         input_gain=input_gain,
         output_gain=output_gain,
-        hot_start=hot_start,
+        bias_stddev=bias_stddev,
     )
     run = TrainingRun(settings, deep_mlp, console)
     if not run.strategy.chief:
@@ -332,7 +332,6 @@ def _options_of(name: str) -> dict[str, Any]:
         "optimizer": recipe.optimizer,
         "learning_rate": recipe.learning_rate,
         "cosine_decay": recipe.cosine_decay,
-        "hot_start": recipe.hot_start,
         "batch": recipe.batch_size,
         "epochs": recipe.epochs,
     }

@@ -23,7 +23,6 @@ class Recipe:
         batch_size: Examples a step.
         epochs: Passes over the training set.
         cosine_decay: Whether the learning rate falls to zero along half a cosine.
-        hot_start: Higher learning rate of the first epoch, which falls to the cosine's within about two.
     """
 
     dataset: str
@@ -32,7 +31,6 @@ class Recipe:
     batch_size: int
     epochs: int
     cosine_decay: bool = False
-    hot_start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_relu_200": _preset(
             "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST: 89 % by epoch 13.",
-            Recipe("mnist", "adam", 5e-5, batch_size=128, epochs=15, cosine_decay=True, hot_start=1.5e-4),
+            Recipe("mnist", "adam", 5e-5, batch_size=128, epochs=15, cosine_decay=True),
             depth=200,
             width=128,
             activation="relu",

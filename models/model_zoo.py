@@ -16,7 +16,7 @@ from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
 from keras_rwinit.layers.dense_stack import check_remat
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory._checks import check_count
+from keras_rwinit.theory._checks import check_count, check_positive
 
 from ._arguments import check_excluded, check_input_shape, check_parameters_fit
 from ._autoencoder import deep_autoencoder
@@ -48,6 +48,7 @@ def deep_mlp(
     gain: float | None = None,
     input_gain: float | None = None,
     output_gain: float | None = None,
+    bias_stddev: float | None = None,
     stacked: bool = True,
     remat: int | str | None = None,
     seed: int | None = None,
@@ -77,6 +78,12 @@ def deep_mlp(
         gain: Gain of the hidden kernels in place of the computed one.
         input_gain: Gain of the first kernel. `None`: that of the hidden kernels.
         output_gain: Gain of the classifier's kernel. `None`: that of a linear layer.
+        bias_stddev: Standard deviation of the hidden layers' normal biases. `None`: biases of zero, with
+            which any two inputs of a ReLU network become parallel with depth. Biases that outweigh the
+            inputs, as with an `input_gain` far below `bias_stddev`, choose the active units alike for all
+            inputs, and the log-norm of the difference of two inputs then does the gradient's own unbiased
+            walk: a ReLU unit is active with probability one half as before, and the gain is unchanged. An
+            `output_gain` of about one over the `input_gain` makes the logits differ by about one.
         stacked: True: a functional model with one `DenseStack` for all but the first hidden layer.
             False: a `DeepSequential` of plain `Dense` layers. Both are the same network: the same
             seed gives the same weights and outputs; `stack` and `unstack` convert.
@@ -134,20 +141,30 @@ def deep_mlp(
         warn_where_float16_is_too_narrow(
             theory_activation(activation), width, depth, hidden.gain, distribution
         )
+    first_bias, hidden_bias = _bias_initializers(bias_stddev, seed)
     layers: list[keras.layers.Layer] = []
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten", dtype=dtype))
 
-    def dense(units: int, activation: Any, initializer: Any, name: str) -> keras.layers.Dense:
-        return keras.layers.Dense(units, activation, kernel_initializer=initializer, dtype=dtype, name=name)
+    def dense(units: int, activation: Any, kernel: Any, name: str, bias: Any = "zeros") -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units, activation, kernel_initializer=kernel, bias_initializer=bias, dtype=dtype, name=name
+        )
 
-    layers.append(dense(width, activation, first, "hidden_1"))
+    layers.append(dense(width, activation, first, "hidden_1", first_bias))
     name = name or f"deep_mlp_{depth}x{width}"
     classifier = dense(classes, classifier_activation, last, "classifier")
     if not stacked:
         layers += [
-            dense(width, activation, initializer, f"hidden_{index}")
-            for index, initializer in enumerate(layer_initializers(hidden, depth - 1), start=2)
+            dense(width, activation, kernel, f"hidden_{index}", bias)
+            for index, (kernel, bias) in enumerate(
+                zip(
+                    layer_initializers(hidden, depth - 1),
+                    layer_initializers(hidden_bias, depth - 1),
+                    strict=True,
+                ),
+                start=2,
+            )
         ]
         return DeepSequential([*layers, classifier], input_shape, name=name)
     if depth > 1:
@@ -156,6 +173,7 @@ def deep_mlp(
                 depth - 1,
                 activation,
                 kernel_initializer=hidden,
+                bias_initializer=hidden_bias,
                 remat=remat,
                 dtype=dtype,
                 name="hidden_stack",
@@ -199,6 +217,17 @@ def _initializers(
         with_seed(initializer, hidden_seed),
         with_seed(initializer, last_seed),
     )
+
+
+def _bias_initializers(stddev: float | None, seed: int | None) -> tuple[Any, Any]:
+    """Initializers of the first and the other hidden biases."""
+    zeros = keras.initializers.Zeros()
+    if stddev is None:
+        return zeros, zeros
+    normal = keras.initializers.RandomNormal(stddev=check_positive("bias_stddev", stddev))
+    # The first three are the kernels'.
+    _, _, _, first_seed, hidden_seed = layer_seeds(seed, 5)
+    return with_seed(normal, first_seed), with_seed(normal, hidden_seed)
 
 
 def from_preset(name: str, **overrides: Any) -> keras.Model:

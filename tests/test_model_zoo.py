@@ -98,6 +98,52 @@ def test_gains_of_ones_own(stacked: bool) -> None:
 
 @backends
 @both_forms
+def test_random_biases(stacked: bool) -> None:
+    """Normal ones in every hidden layer, none in the classifier, and the kernels as without them."""
+    model = small(width=400, bias_stddev=0.1, stacked=stacked)
+    *biases, last = (weight for weight in by_layer(model) if weight.ndim == 1)
+    assert not last.any()
+    for bias in biases:
+        assert np.mean(bias) == pytest.approx(0.0, abs=4 * 0.1 / 400**0.5)
+        assert np.std(bias) == pytest.approx(0.1, rel=4 / 800**0.5)
+    assert len({bias.tobytes() for bias in biases}) == len(biases)
+    for kernel, without in zip(kernels_of(model), kernels_of(small(width=400)), strict=True):
+        np.testing.assert_array_equal(kernel, without)
+    for weight, other in zip(
+        by_layer(model), by_layer(small(width=400, bias_stddev=0.1, stacked=not stacked)), strict=True
+    ):
+        np.testing.assert_array_equal(weight, other)
+    by_zeros = small(kernel_initializer="zeros", bias_stddev=0.1, stacked=stacked)
+    assert by_layer(by_zeros)[1].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbiased"),
+    [
+        ({"bias_stddev": 0.1, "input_gain": 0.002}, True),
+        ({}, False),
+        ({"bias_stddev": 0.1, "input_gain": 0.002, "gain": 1.02 * gain("relu", 100)}, False),
+    ],
+    ids=["random biases", "zero biases", "wrong gain"],
+)
+def test_with_random_biases_differences_of_inputs_do_an_unbiased_walk(
+    arguments: dict[str, Any], unbiased: bool
+) -> None:
+    """The mean over 20 networks of 100 ReLU layers; two percent of gain are 2 nats there."""
+    pairs = np.random.default_rng(0).standard_normal((2, 15, 6)).astype(np.float32)
+    gains = []
+    for seed in range(20):
+        model = small(depth=100, width=100, seed=seed, **arguments)
+        first = [run(model.get_layer("hidden_1"), x) for x in pairs]
+        last = [run(model.get_layer("hidden_stack"), h) for h in first]
+        lengths = [np.linalg.norm(np.subtract(*h), axis=1) for h in (first, last)]
+        gains.append(np.mean(np.log(lengths[1] / lengths[0])))
+    error = np.std(gains, ddof=1) / 20**0.5
+    assert (abs(np.mean(gains)) < 3.0 * error) == unbiased
+
+
+@backends
+@both_forms
 def test_seeds(stacked: bool) -> None:
     def kernels(**arguments: Any) -> list[Array]:
         return kernels_of(small(width=6, stacked=stacked, **arguments))
@@ -200,6 +246,7 @@ def test_activations_that_are_no_names(activation: Any, stacked: bool) -> None:
         *(({"input_shape": value}, "`input_shape` must be") for value in ((0,), (None,), (3, -1), 6, ())),
         *(({name: -1.0}, "`gain` must be a finite number above 0") for name in ("gain", "input_gain")),
         ({"output_gain": 0}, "`gain` must be a finite number above 0"),
+        ({"bias_stddev": 0.0}, "`bias_stddev` must be a finite number above 0"),
         ({"distribution": "cauchy"}, "`distribution` must be one of"),
         ({"activation": "sotfmax"}, "`activation` must be the name of|Could not interpret activation"),
         ({"seed": "a"}, "`seed` must be an integer"),

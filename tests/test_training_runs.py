@@ -33,7 +33,7 @@ import keras_rwinit
 from keras_rwinit import _jobs, data
 from keras_rwinit._files import held
 from keras_rwinit._strategy import KerasLoop
-from keras_rwinit._training import HotStart, compiled, ready_to_save
+from keras_rwinit._training import compiled, ready_to_save
 
 SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3)
 SMALLEST = ("train", "--depth", 3, "--width", 16, "--epochs", 2, "--batch", 256)
@@ -284,23 +284,13 @@ def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -
     assert np.abs(model.get_layer("classifier").get_weights()[0] - kernel).max() < 0.01 * np.abs(kernel).max()
 
 
-def test_a_hot_start_leads_into_the_cosine() -> None:
-    schedule = HotStart(1e-5, decay_steps=100, peak=1e-4, epoch_steps=10)
-    cosine = keras.optimizers.schedules.CosineDecay(1e-5, 100)
-    expected = {0: 0.0, 1: 1e-4 / 3, 3: 1e-4, 10: 1e-4, 17: 1e-4 / np.e, 24: 1e-4 / np.e**2}
-    expected |= {step: float(cosine(step)) for step in (40, 90, 100)}
-    for step, rate in expected.items():
-        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9)
-    optimizer = keras.optimizers.Adam(schedule)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    again.iterations.assign(17)
-    assert float(again.learning_rate) == pytest.approx(expected[17], rel=1e-5)
-
-
-def test_a_run_with_a_hot_start_is_recorded(home: Path) -> None:
-    folder = home / "hot"
-    run_cli(*SMALLEST, "--no-compare", "--hot-start", 1e-3, "--output", folder)
-    assert report_of(folder)["settings"]["hot_start"] == 1e-3
-    assert weights_of(folder)
-    assert "hot_start" in refusal(*SMALLEST, "--hot-start", 1e-3, "--no-cosine-decay")
-    assert "hot_start" in refusal(*SMALLEST, "--hot-start", 0)
+def test_a_run_with_random_biases_is_recorded(home: Path) -> None:
+    folder = home / "biases"
+    run_cli(*SMALLEST, "--no-compare", "--bias-stddev", 0.1, "--learning-rate", 1e-30, "--output", folder)
+    assert report_of(folder)["settings"]["bias_stddev"] == 0.1
+    untrained = model_zoo.deep_mlp(
+        3, 16, "tanh", input_shape=(64,), distribution="orthogonal", bias_stddev=0.1, seed=0
+    )
+    for weight, expected in zip(weights_of(folder), untrained.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-7)
+    assert "bias_stddev" in refusal(*SMALLEST, "--bias-stddev", 0)

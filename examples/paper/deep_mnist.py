@@ -71,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             preset.recipe.optimizer,
             run["rate"],
             steps if preset.recipe.cosine_decay else None,
-            hot_start=(hot_start, steps // run["epochs"]) if (hot_start := preset.recipe.hot_start) else None,
             batch_size=run["batch_size"],
             steps=steps,
         )
