@@ -99,13 +99,14 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_relu_200": _preset(
             "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST: 89 % by epoch 13.",
-            Recipe("mnist", "adam", 5e-5, batch_size=128, epochs=15, cosine_decay=True),
+            Recipe("mnist", "adam", 2e-5, batch_size=128, epochs=20, cosine_decay=True),
             depth=200,
             width=128,
             activation="relu",
             distribution="normal",
-            input_gain=0.02,
+            input_gain=0.01,
             output_gain=100.0,
+            bias_stddev=0.1,
         ),
     }
 )

@@ -83,7 +83,9 @@ def deep_mlp(
             inputs, as with an `input_gain` far below `bias_stddev`, choose the active units alike for all
             inputs, and the log-norm of the difference of two inputs then does the gradient's own unbiased
             walk: a ReLU unit is active with probability one half as before, and the gain is unchanged. An
-            `output_gain` of about one over the `input_gain` makes the logits differ by about one.
+            `output_gain` of about one over the `input_gain` makes the logits differ by about one. The
+            classifier's biases are then such that inputs of zero give logits of zero: what all inputs
+            share would outweigh their differences.
         stacked: True: a functional model with one `DenseStack` for all but the first hidden layer.
             False: a `DeepSequential` of plain `Dense` layers. Both are the same network: the same
             seed gives the same weights and outputs; `stack` and `unstack` convert.
@@ -166,7 +168,7 @@ def deep_mlp(
                 start=2,
             )
         ]
-        return DeepSequential([*layers, classifier], input_shape, name=name)
+        return _centred(DeepSequential([*layers, classifier], input_shape, name=name), bias_stddev)
     if depth > 1:
         layers.append(
             DenseStack(
@@ -182,7 +184,7 @@ def deep_mlp(
     inputs = outputs = keras.Input(input_shape, name="inputs")
     for layer in [*layers, classifier]:
         outputs = layer(outputs)
-    return keras.Model(inputs, outputs, name=name)
+    return _centred(keras.Model(inputs, outputs, name=name), bias_stddev)
 
 
 def _initializers(
@@ -228,6 +230,19 @@ def _bias_initializers(stddev: float | None, seed: int | None) -> tuple[Any, Any
     # The first three are the kernels'.
     _, _, _, first_seed, hidden_seed = layer_seeds(seed, 5)
     return with_seed(normal, first_seed), with_seed(normal, hidden_seed)
+
+
+def _centred(model: keras.Model, bias_stddev: float | None) -> keras.Model:
+    """The model; where hidden biases are random, its classifier's make the logits of zero inputs zero."""
+    if bias_stddev is not None:
+        *hidden, classifier = (
+            layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)
+        )
+        outputs = keras.ops.zeros((1, *model.input_shape[1:]))
+        for layer in hidden:
+            outputs = layer(outputs)
+        classifier.bias.assign(-keras.ops.squeeze(keras.ops.matmul(outputs, classifier.kernel), 0))
+    return model
 
 
 def from_preset(name: str, **overrides: Any) -> keras.Model:

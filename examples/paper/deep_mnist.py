@@ -24,6 +24,8 @@ from keras_rwinit.plots import new_figure
 PRESETS = ("mnist_leaky_relu_1000", "mnist_relu_200")
 # A network that guesses after so many epochs is not trained further.
 PATIENCE, CHANCE = 3, 0.15
+# The preset's random walk without its random biases.
+ZERO_BIASES = "random_walk_zero_biases"
 
 
 def runs(quick: bool) -> list[Row]:
@@ -41,7 +43,11 @@ def runs(quick: bool) -> list[Row]:
             "rate": model_zoo.presets[preset].recipe.learning_rate,
         }
         for preset in PRESETS
-        for name in ("random_walk", *(BASELINES[:1] if quick else BASELINES))
+        for name in (
+            "random_walk",
+            *((ZERO_BIASES,) if "bias_stddev" in model_zoo.presets[preset].config else ()),
+            *(BASELINES[:1] if quick else BASELINES),
+        )
     ]
 
 
@@ -52,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     def work(run: Row) -> dict[str, Any]:
         preset = model_zoo.presets[run["preset"]]
-        drawn = (
-            {} if run["initializer"] == "random_walk" else initialized_by(run["initializer"], run["depth"])
-        )
-        if drawn:
+        drawn: dict[str, Any] = {}
+        if run["initializer"] == ZERO_BIASES:
+            drawn = {"bias_stddev": None}
+        elif run["initializer"] != "random_walk":
+            drawn = initialized_by(run["initializer"], run["depth"])
             # The random walk's alone.
             drawn |= {"distribution": "normal", "input_gain": None, "output_gain": None}
         model = model_zoo.from_preset(
