@@ -82,7 +82,8 @@ def deep_mlp(
             which any two inputs of a ReLU network become parallel with depth. Biases that outweigh the
             inputs, as with an `input_gain` far below `bias_stddev`, choose the active units alike for all
             inputs, and the log-norm of the difference of two inputs then does the gradient's own unbiased
-            walk: a ReLU unit is active with probability one half as before, and the gain is unchanged. An
+            walk: a ReLU unit is active with probability one half as before, and the gain is unchanged.
+            (That of activations without two slopes does change, and is computed as for zero biases.) An
             `output_gain` of about one over the `input_gain` makes the logits differ by about one. The
             classifier's biases are then such that inputs of zero give logits of zero: what all inputs
             share would outweigh their differences.
