@@ -98,10 +98,10 @@ presets: Mapping[str, Preset] = MappingProxyType(
             distribution="orthogonal",
         ),
         "mnist_relu_200": _preset(
-            "200 hidden ReLU layers of width 128, normal kernels (the paper's), on MNIST: 89 % by epoch 13.",
-            Recipe("mnist", "adam", 2e-5, batch_size=128, epochs=20, cosine_decay=True),
+            "200 hidden ReLU layers of width 256, normal kernels (the paper's), on MNIST: 96 %.",
+            Recipe("mnist", "adam", 1.5e-5, batch_size=128, epochs=12, cosine_decay=True),
             depth=200,
-            width=128,
+            width=256,
             activation="relu",
             distribution="normal",
             input_gain=0.01,
