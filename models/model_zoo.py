@@ -157,20 +157,7 @@ def deep_mlp(
     layers.append(dense(width, activation, first, "hidden_1", first_bias))
     name = name or f"deep_mlp_{depth}x{width}"
     classifier = dense(classes, classifier_activation, last, "classifier")
-    if not stacked:
-        layers += [
-            dense(width, activation, kernel, f"hidden_{index}", bias)
-            for index, (kernel, bias) in enumerate(
-                zip(
-                    layer_initializers(hidden, depth - 1),
-                    layer_initializers(hidden_bias, depth - 1),
-                    strict=True,
-                ),
-                start=2,
-            )
-        ]
-        return _centred(DeepSequential([*layers, classifier], input_shape, name=name), bias_stddev)
-    if depth > 1:
+    if stacked and depth > 1:
         layers.append(
             DenseStack(
                 depth - 1,
@@ -182,10 +169,24 @@ def deep_mlp(
                 name="hidden_stack",
             )
         )
-    inputs = outputs = keras.Input(input_shape, name="inputs")
-    for layer in [*layers, classifier]:
-        outputs = layer(outputs)
-    return _centred(keras.Model(inputs, outputs, name=name), bias_stddev)
+    elif not stacked:
+        kernels = layer_initializers(hidden, depth - 1)
+        biases = layer_initializers(hidden_bias, depth - 1)
+        layers += [
+            dense(width, activation, kernel, f"hidden_{index}", bias)
+            for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=2)
+        ]
+    model: keras.Model
+    if stacked:
+        inputs = outputs = keras.Input(input_shape, name="inputs")
+        for layer in [*layers, classifier]:
+            outputs = layer(outputs)
+        model = keras.Model(inputs, outputs, name=name)
+    else:
+        model = DeepSequential([*layers, classifier], input_shape, name=name)
+    if bias_stddev is not None:
+        _centre(layers, classifier, input_shape)
+    return model
 
 
 def _initializers(
@@ -233,17 +234,12 @@ def _bias_initializers(stddev: float | None, seed: int | None) -> tuple[Any, Any
     return with_seed(normal, first_seed), with_seed(normal, hidden_seed)
 
 
-def _centred(model: keras.Model, bias_stddev: float | None) -> keras.Model:
-    """The model; where hidden biases are random, its classifier's make the logits of zero inputs zero."""
-    if bias_stddev is not None:
-        *hidden, classifier = (
-            layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)
-        )
-        outputs = keras.ops.zeros((1, *model.input_shape[1:]))
-        for layer in hidden:
-            outputs = layer(outputs)
-        classifier.bias.assign(-keras.ops.squeeze(keras.ops.matmul(outputs, classifier.kernel), 0))
-    return model
+def _centre(hidden: Sequence[Any], classifier: keras.layers.Dense, input_shape: tuple[int, ...]) -> None:
+    """Sets the classifier's biases such that inputs of zero give logits of zero."""
+    outputs = keras.ops.zeros((1, *input_shape))
+    for layer in hidden:
+        outputs = layer(outputs)
+    classifier.bias.assign(-keras.ops.matmul(outputs, classifier.kernel)[0])
 
 
 def from_preset(name: str, **overrides: Any) -> keras.Model:
