@@ -425,7 +425,7 @@ DEEP_MNIST = (
     "thousand layers, and he_normal's activations overflow. All ReLU networks have the same random biases "
     "(`bias_stddev` of `deep_mlp`), the random walk's also a small gain in the first layer and a large one "
     "in the last. The rows of width 128 are the same command with "
-    "`--width 128 --epochs 20 --learning-rate 2e-5`, other initializers by `--compare`, stopped like these; "
+    "`--width 128 --epochs 20 --learning-rate 2e-5`, other initializers by `--compare`, to the end; "
     "he_normal learns too, more slowly. "
     "**Not reached:** two hundred plain ReLU layers were to come to 2 % training error. Initializers that a "
     "table leaves out have not been run to the end. One seed."
