@@ -15,6 +15,8 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Beside other busy processes the threads of a small matrix product wait for each other, a hundredfold.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 OTHERS = ("jax", "torch")
 

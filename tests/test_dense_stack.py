@@ -210,8 +210,17 @@ def test_recomputed_activations_in_graphs(jit_compile: bool) -> None:
 
 
 @tensorflow_only
-@pytest.mark.parametrize("remat", [None, 5])
-@pytest.mark.parametrize("activation", ["tanh", "selu", "gelu"])
+@pytest.mark.parametrize(
+    ("activation", "remat"),
+    [
+        ("tanh", None),
+        ("tanh", 5),
+        ("selu", None),
+        ("gelu", None),
+        pytest.param("selu", 5, marks=pytest.mark.slow),
+        pytest.param("gelu", 5, marks=pytest.mark.slow),
+    ],
+)
 def test_second_derivatives(activation: str, remat: int | None) -> None:
     """The loop's gradient is differentiable in turn: Hessian times gradient, in float64."""
     import tensorflow as tf

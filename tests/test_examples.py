@@ -23,7 +23,7 @@ def loaded(path: Path) -> ModuleType:
     return module
 
 
-SLOW = ("gain_landscape",)  # fourteen networks of a hundred layers
+SLOW = ("gain_landscape", "ten_thousand_layers")
 
 
 @pytest.mark.parametrize(

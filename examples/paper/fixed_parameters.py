@@ -44,7 +44,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "seed": seed,
             "width": width_of(depth, parameters, examples),
             "parameters": parameters,
-            "epochs": 4 if quick else 2,
+            "epochs": 2,
             "batch_size": 32 if quick else BATCH,
             "rate": min(0.03 / depth, 1e-3),
         }

@@ -43,7 +43,7 @@ def runs(quick: bool) -> list[Row]:
             "gain_ratio": ratio,
             "seed": seed,
             "width": WIDTHS[activation],
-            "epochs": 4 if quick else 1,
+            "epochs": 2 if quick else 1,
             "batch_size": 32 if quick else BATCH,
             "rate": 0.03 / depth,
         }

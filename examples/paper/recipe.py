@@ -1,4 +1,4 @@
-"""What input gain, output gain and the schedule of the learning rate are worth: one changed at a time.
+"""What input gain, output gain and schedule of the learning rate are worth: one changed, or both gains.
 
 python examples/paper/recipe.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
@@ -32,11 +32,12 @@ CHANGES: dict[str, tuple[Any, ...]] = {
     "warmup": (0.1,),
     "rate": (1 / 3, 3.0),
 }
+TOGETHER: Row = {"input_gain": 0.1, "output_gain": 3.0}
 
 
 def runs(quick: bool) -> list[Row]:
     """Every network to train; a seed of all of them before the next."""
-    changes = [{}] + [{knob: value} for knob, values in CHANGES.items() for value in values]
+    changes = [{}] + [{knob: value} for knob, values in CHANGES.items() for value in values] + [TOGETHER]
     if quick:
         changes = [{}, {"output_gain": 10.0}]
     return [
@@ -45,7 +46,7 @@ def runs(quick: bool) -> list[Row]:
             **own,
             **({"depth": 30} if quick else {}),
             "seed": seed,
-            "epochs": 4 if quick else 2,
+            "epochs": 2,
             "batch_size": 32 if quick else BATCH,
             **RECIPE,
             **change,
@@ -101,7 +102,7 @@ def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
             if row[knob] != RECIPE[knob]
         ]
         own = NETWORKS[row["activation"]]["initializer"] == row["initializer"]
-        name = (differing or ["the recipe"])[0] if own else row["initializer"]
+        name = (", ".join(differing) or "the recipe") if own else row["initializer"]
         found.setdefault(name, []).append(row)
     return found
 
