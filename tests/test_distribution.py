@@ -284,6 +284,7 @@ def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp
     assert same_curve(curve(folder), curve(one_device))
 
 
+@pytest.mark.slow
 def test_workers_with_other_options_refuse(tmp_path: Path) -> None:
     """Each would draw an order of its own, and leave out what the other repeats."""
     command = (*TRAIN, "--strategy", "multi-worker")

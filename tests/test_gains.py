@@ -40,8 +40,8 @@ WANDERS = "relu6"
 NOT_AT_50 = NO_GAIN[50] | {WANDERS, "celu", "sparse_sigmoid"}
 CASES = [(name, 5) for name in sorted(set(ACTIVATIONS) - NO_GAIN[5])]
 CASES += [(name, 50) for name in sorted(set(ACTIVATIONS) - NOT_AT_50)]
-CASES += [(name, 200) for name in VERY_DEEP]
 slow = pytest.mark.slow
+CASES += [pytest.param(name, 200, marks=() if name == "tanh" else slow) for name in VERY_DEEP]
 
 
 @lru_cache

@@ -44,6 +44,7 @@ def ended(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_a_search_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
     arguments: list[object] = [*TINY, "--trials", 3, "--gain-ratio", "0.5:2", "--output"]
     assert run_cli(*arguments, tmp_path / "undisturbed").code == 0
@@ -116,6 +117,7 @@ def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch
     assert {outcome["worker"] for outcome in outcomes} <= {"worker-1", "worker-2"}
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_trial_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     watched = Watched(monkeypatch, folder, trials=3, workers=2, epochs=8, batch_size=8)
@@ -132,6 +134,7 @@ def test_a_worker_killed_in_mid_trial_stops_nothing(tmp_path: Path, monkeypatch:
     assert outcome["worker"] == "worker-2"
 
 
+@pytest.mark.slow
 def test_a_dead_chief_ends_the_search_which_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
