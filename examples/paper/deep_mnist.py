@@ -118,14 +118,16 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Test error against the epoch, a panel a preset, a line an initializer."""
     history = read(experiment.folder / "history.csv")
     presets = list(dict.fromkeys(row["preset"] for row in rows))
+    names = list(dict.fromkeys(row["initializer"] for row in rows))
     figure, axes = new_figure(columns=len(presets), width=5.0 * len(presets))
     axes = np.atleast_1d(axes)
     for ax, preset in zip(axes, presets, strict=True):
-        for color, row in enumerate(of(rows, preset=preset)):
+        for row in of(rows, preset=preset):
             epochs = of(history, preset=preset, initializer=row["initializer"], seed=row["seed"])
             errors = 100.0 * (1.0 - np.array([epoch["test_accuracy"] for epoch in epochs], float))
             numbers = [epoch["epoch"] for epoch in epochs]
-            ax.plot(numbers, errors, color=f"C{color}", marker="o", ms=3, label=row["initializer"])
+            color = f"C{names.index(row['initializer'])}"
+            ax.plot(numbers, errors, color=color, marker="o", ms=3, label=row["initializer"])
         first = of(rows, preset=preset)[0]
         ax.set_title(f"{first['depth']} {first['activation']} layers of width {first['width']}")
         ax.set_yscale("log")
@@ -133,8 +135,8 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.minorticks_off()
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("epoch")
+        ax.legend(fontsize="small", frameon=False)
     axes[0].set_ylabel("test error (%)")
-    axes[0].legend(fontsize="small", frameon=False)
     experiment.save(figure)
 
 
