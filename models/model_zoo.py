@@ -76,7 +76,9 @@ def deep_mlp(
         distribution: Of the random walk's kernels: `"normal"`, `"truncated_normal"`, `"uniform"`
             or `"orthogonal"`.
         gain: Gain of the hidden kernels in place of the computed one.
-        input_gain: Gain of the first kernel. `None`: that of the hidden kernels.
+        input_gain: Gain of the first kernel. `None`: that of the hidden kernels. A smaller one leaves the
+            first layers of a saturating activation nearly linear: there the gradient's log-norm, unbiased
+            otherwise, gains about `ln(gain / input_gain)` nats.
         output_gain: Gain of the classifier's kernel. `None`: that of a linear layer.
         bias_stddev: Standard deviation of the hidden layers' normal biases. `None`: biases of zero, with
             which any two inputs of a ReLU network become parallel with depth. Biases that outweigh the
