@@ -425,7 +425,8 @@ DEEP_MNIST = (
     "with the exact gain learn; the same kernels without it, and Keras's default, pass no gradient through a "
     "thousand layers, and he_normal's activations overflow. All ReLU networks but `random_walk_zero_biases` "
     "have the same random biases (`bias_stddev` of `deep_mlp`), both random walks also a small gain in the "
-    "first layer and a large one in the last. One seed."
+    "first layer and a large one in the last. Without those biases the training error is five times as "
+    "large. The residual network fits the training set nearly whole, and tests about as well. One seed."
 )
 
 SECTIONS = (
