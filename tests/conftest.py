@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -21,6 +22,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 OTHERS = ("jax", "torch")
 
 Finished = tuple[int, str]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and Keras, which collects garbage at every trial, need not look at it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
