@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     chosen = [{key: row[key] for key in to_try[0]} for row in best_rates(tried)]
     seeds = (1,) if experiment.quick else (1, 2)
     rows = experiment.rows([{**run, "seed": seed} for run in chosen for seed in seeds], work)
-    draw(experiment, rows, linear_errors(images, rows[0]["bottleneck"]))
+    components = [{"bottleneck": rows[0]["bottleneck"]}]
+    linear = experiment.rows(
+        components, lambda run: linear_errors(images, run["bottleneck"]), table="components.csv"
+    )
+    draw(experiment, rows, linear[0])
     return rows
 
 
@@ -141,11 +145,12 @@ def linear_errors(images: data.Dataset, bottleneck: int) -> dict[str, float]:
     return {"training_error": lost_by(x), "test_error": lost_by(images.x_test.astype(np.float64))}
 
 
-def draw(experiment: Experiment, rows: Sequence[Row], linear: dict[str, float]) -> None:
+def draw(experiment: Experiment, rows: Sequence[Row], linear: Row) -> None:
     """Training and test error against depth, a line an initializer."""
     figure, axes = new_figure(columns=2, width=10.0)
     depths = list(dict.fromkeys(row["depth"] for row in rows))
-    for ax, (error, least) in zip(axes, linear.items(), strict=True):
+    for ax, error in zip(axes, ("training_error", "test_error"), strict=True):
+        least = linear[error]
         for color, name in enumerate(dict.fromkeys(row["initializer"] for row in rows)):
             cells = [mean_and_deviation(of(rows, initializer=name, depth=depth), error) for depth in depths]
             means, deviations = np.array(cells).T

@@ -9,6 +9,7 @@ that still guesses after three epochs ends there.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ PRESETS = ("mnist_leaky_relu_1000", "mnist_relu_200")
 PATIENCE, CHANCE = 3, 0.15
 # The preset's random walk without its random biases.
 ZERO_BIASES = "random_walk_zero_biases"
+# Of the random walk's kernels alone.
+WALK = ("distribution", "input_gain", "output_gain")
+SETTINGS = ("activation", "depth", "width", *WALK, "bias_stddev")
 
 
 def runs(quick: bool) -> list[Row]:
@@ -36,7 +40,7 @@ def runs(quick: bool) -> list[Row]:
             "preset": preset,
             "initializer": name,
             "seed": 0,
-            **{key: model_zoo.presets[preset].config[key] for key in ("activation", "depth", "width")},
+            **settings(preset, name),
             **depths,
             "epochs": 3 if quick else model_zoo.presets[preset].recipe.epochs,
             "batch_size": model_zoo.presets[preset].recipe.batch_size,
@@ -51,6 +55,14 @@ def runs(quick: bool) -> list[Row]:
     ]
 
 
+def settings(preset: str, name: str) -> Row:
+    """What of the preset's arguments an initializer's network takes; empty where it has none."""
+    taken = {key: model_zoo.presets[preset].config.get(key, "") for key in SETTINGS}
+    if name == ZERO_BIASES:
+        return {**taken, "bias_stddev": ""}
+    return taken if name == "random_walk" else {**taken, **dict.fromkeys(WALK, "")}
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Trains what has not been trained, draws, and returns a row a network."""
     experiment = parsed("deep_mnist", __doc__, arguments)
@@ -58,16 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     def work(run: Row) -> dict[str, Any]:
         preset = model_zoo.presets[run["preset"]]
-        drawn: dict[str, Any] = {}
-        if run["initializer"] == ZERO_BIASES:
-            drawn = {"bias_stddev": None}
-        elif run["initializer"] != "random_walk":
-            drawn = initialized_by(run["initializer"], run["depth"])
-            # The random walk's alone.
-            drawn |= {"distribution": "normal", "input_gain": None, "output_gain": None}
+        own = {key: run[key] or None for key in ("input_gain", "output_gain", "bias_stddev")}
+        if run["distribution"]:
+            own["distribution"] = run["distribution"]
+        else:
+            own |= {**initialized_by(run["initializer"], run["depth"]), "distribution": "normal"}
         model = model_zoo.from_preset(
             run["preset"],
-            **drawn,
+            **own,
             depth=run["depth"],
             input_shape=(examples.features,),
             seed=run["seed"],
@@ -81,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             batch_size=run["batch_size"],
             steps=steps,
         )
-        checkpoint = experiment.folder / f"checkpoint-{run['preset']}-{run['initializer']}.npz"
+        checkpoint = experiment.folder / f"checkpoint-{zlib.crc32(repr(run).encode()):08x}.npz"
 
         def to(epochs: int) -> list[dict[str, float]]:
             return trained(

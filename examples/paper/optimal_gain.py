@@ -55,7 +55,7 @@ def simulated(run: Row) -> Row:
     gains about it then give five means, and a parabola through them the root.
     """
     width, depth = run["width"], run["depth"]
-    seeds = np.random.SeedSequence([ROOT, width, depth]).generate_state(1 + len(RATIOS)).tolist()
+    seeds = np.random.SeedSequence([run["root"], width, depth]).generate_state(1 + len(RATIOS)).tolist()
 
     def walks(log_gain: float, samples: int, seed: int) -> NDArray[np.float64]:
         g = float(np.exp(log_gain))
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
     runs = []
     for width, depth in ((100, 10), (100, 50)) if quick else POINTS:
         samples = min(BUDGET // (50 if quick else 1) // (width * depth), MOST)
-        runs.append({"width": width, "depth": depth, "pilot": samples // 8, "samples": samples})
+        runs.append({"width": width, "depth": depth, "pilot": samples // 8, "samples": samples, "root": ROOT})
     points = experiment.rows(runs, simulated, table="points.csv")
     baselines = experiment.rows(
         (
