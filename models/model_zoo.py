@@ -78,7 +78,7 @@ def deep_mlp(
         gain: Gain of the hidden kernels in place of the computed one.
         input_gain: Gain of the first kernel. `None`: that of the hidden kernels. A smaller one leaves the
             first layers of a saturating activation nearly linear: there the gradient's log-norm, unbiased
-            otherwise, gains about `ln(gain / input_gain)` nats.
+            otherwise, gains up to about `ln(gain / input_gain)` nats.
         output_gain: Gain of the classifier's kernel. `None`: that of a linear layer.
         bias_stddev: Standard deviation of the hidden layers' normal biases. `None`: biases of zero, with
             which any two inputs of a ReLU network become parallel with depth. Biases that outweigh the

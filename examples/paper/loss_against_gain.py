@@ -128,7 +128,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.legend(fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.65, 0.0))
     marks = zip(drawn_baselines(rows), "v^sD", strict=False)
     shown_marks = [axes[0].plot([], [], mark, color="0.4", ms=5, label=name)[0] for name, mark in marks]
-    axes[0].set_ylabel(f"training loss after training (nats; above {TOP:g} drawn there)")
+    axes[0].set_ylabel(f"training loss (nats; above {TOP:g} drawn there)")
     figure.legend(handles=shown_marks, fontsize="small", frameon=False, loc="outside lower center", ncols=4)
     experiment.save(figure)
 

@@ -47,8 +47,8 @@ ran side by side on a shared machine: the times are those of a busy core.
 The networks in the tables: `random_walk` has the paper's normal kernels with the computed gain,
 `random_walk_orthogonal` orthogonal ones; `he_normal`, `glorot_uniform` and `orthogonal` are Keras's
 initializers in the same network; `residual` is a residual network of the same size, `h <- f(h + W h + b)`
-with `he_normal / sqrt(depth)` branches. All of them get the same optimizer, learning rate, batches and
-number of epochs. An entry is mean ± standard deviation over the seeds."""
+with `he_normal / sqrt(depth)` branches. Unless a section says otherwise all of them get the same optimizer,
+learning rate, batches and number of epochs, and an entry is mean ± standard deviation over the seeds."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -62,7 +62,7 @@ def source(name: str, rows: Sequence[Row], more: Sequence[str] = ()) -> str:
     files = ", ".join(f"[{file}](paper/results/{name}/{file})" for file in ("results.csv", *more))
     minutes = sum(row["seconds"] for row in rows) / 60.0
     machines = " / ".join(dict.fromkeys(row["machine"] for row in rows))
-    seeds = sorted({row["seed"] for row in rows if "seed" in row})
+    seeds = sorted({row[name] for row in rows for name in ("seed", "root") if name in row})
     shown = ", ".join(map(str, seeds)) if len(seeds) <= 10 else "as in the tables"
     said = f"seed{'s'[: len(seeds) != 1]} {shown}; " if seeds else ""
     return (
@@ -172,8 +172,9 @@ def optimal_gain() -> str:
             "## The optimal gain for tanh",
             picture("optimal_gain", "Map of the gain over width and depth, with simulated points"),
             table(["width", "depth", "computed", "simulated ± its error", "difference in errors"], lines),
-            f"Predicted drift of the gradient's log-norm at width {baselines[0]['width']}, in nats over "
-            "all layers:",
+            f"Predicted drift of the gradient's log-norm at width {baselines[0]['width']}, in nats over all "
+            "layers (the residual network's is no walk through independent kernels; its measured one is in the "
+            "section above):",
             table(["", *(f"depth {depth}" for depth in depths)], drifts),
             "**Other than in the paper:** 1.1 to 1.3 covers the middle of the map only. Networks of few "
             "layers need "
@@ -205,19 +206,19 @@ def autoencoder() -> str:
             "the part of the "
             "variance of the test images that is not reconstructed, by number of hidden layers, each at "
             "its better "
-            "learning rate of those tried with seed 0:",
+            "learning rate of those tried with seed 0, mean ± standard deviation over the other seeds:",
             table(["", *map(str, depths)], lines),
             AUTOENCODER,
-            source("autoencoder", rows),
+            source("autoencoder", rows, ["components.csv"]),
         ]
     )
 
 
 AUTOENCODER = (
     "The orthogonal random walk is ahead at every depth, of the residual network too, which skips only the "
-    "kernels that are square. Normal kernels are behind Keras's glorot_uniform from 40 layers up. **Not "
-    "found:** "
-    "an advantage of more layers, from any initializer."
+    "kernels that are square. Normal kernels differ so much between seeds at 40 layers that they cannot be "
+    "ranked beside Keras's glorot_uniform; at 120 they are behind it. **Not found:** an advantage of more "
+    "layers, from any initializer."
 )
 
 
@@ -258,15 +259,11 @@ def loss_against_gain() -> str:
 
 
 LOSS_AGAINST_GAIN = (
-    "Training loss in nats, kernels orthogonal for tanh. The loss is flat around the computed gain, "
-    "steep above it "
-    "and less so below: the best of the gains tried is at or a few per cent under the computed one. "
-    "With normal "
-    "kernels ([normal_kernels.csv](paper/results/loss_against_gain/normal_kernels.csv)) networks of "
-    "this width learn "
-    "at 100 layers only, best at the computed gain or a few per cent below it, and at 200 at none. One seed. "
-    "**Other than in the paper:** on ReLU he_normal, one per cent under the computed gain, does as well, "
-    "and the residual network is far ahead of both."
+    "Training loss in nats, kernels orthogonal for tanh. The best of the gains tried is at or a few per "
+    "cent under the computed one, and the more layers, the narrower the range around it in which a network "
+    "learns: at 500 tanh layers and at 200 of ReLU ten per cent off, to either side, is no longer in it. "
+    "One seed. **Other than in the paper:** on ReLU he_normal, one per cent under the computed gain, does a "
+    "little better, and the residual network is far ahead of both."
 )
 
 
@@ -300,11 +297,10 @@ def fixed_parameters() -> str:
     }
     deepest = max(best.values())
     parts.append(
-        "The paper's finding is confirmed: at a fixed number of parameters depth alone does not lower the "
-        f"training error. It is least at {min(best.values())} to {deepest} layers, whatever the "
-        "initializer, and "
-        "rises from there on. What the initializer decides is how fast: with the orthogonal random walk "
-        "it rises slowest, up to 512 layers; at 1000 Keras's orthogonal kernels are as good. **Other than in "
+        "The paper's finding is confirmed: at a fixed number of parameters depth alone does not guarantee a "
+        f"lower training error. It is least at {min(best.values())} to {deepest} layers, whatever the "
+        "initializer, and higher at all greater depths. From 8 layers up it is lowest with the orthogonal "
+        "random walk, at 512 and 1000 layers within the noise of Keras's orthogonal kernels. **Other than in "
         "the paper:** normal kernels, though their gradient neither grows nor shrinks, do not train networks "
         "of hundreds of tanh layers this narrow in two epochs."
     )
@@ -340,10 +336,10 @@ def speech() -> str:
 
 
 SPEECH = (
-    "At 20 layers the choice matters little; at 100 it decides. The orthogonal random walk loses hardly "
-    "anything to depth and is ahead of the residual network of the same size. **Other than in the paper:** "
-    "normal kernels hardly learn at 100 layers in two epochs. TIMIT itself is licensed and was not at hand: "
-    "`--dataset timit` runs the same experiment on it."
+    "At 20 layers the initializers are within a factor of two; at 100 the choice decides. The orthogonal "
+    "random walk loses least to depth and is ahead of the residual network of the same size. **Other than "
+    "in the paper:** normal kernels hardly learn at 100 layers in two epochs. TIMIT itself is licensed and "
+    "was not at hand: `--dataset timit` runs the same experiment on it."
 )
 
 
@@ -368,16 +364,18 @@ def recipe() -> str:
 
 
 RECIPE = (
-    "A smaller gain in the first layer lowers the loss of both by about a third, of ReLU with a spread "
-    "between the seeds that is nearly as large. Why is not tested here; tanh may gain by beginning nearly "
-    "linear, ReLU by biases that sooner count beside small activations. A "
-    "smaller gain in the last layer costs tanh most and ReLU nothing. A small gain in the first layer and "
-    "a larger one in the last together halve tanh's loss: the preset of 100 tanh layers has them. That of "
-    "1000, the main job's, keeps the computed gains, with which the gradient's walk is unbiased from the "
-    "first layer on. The cosine is worth a quarter of "
-    "tanh's loss; warm-up beside it is worth nothing. For tanh the learning rate has little room above "
-    "0.03 / depth; ReLU takes three times as much. With two seeds, differences of less than a few "
-    "deviations say nothing."
+    "A tenth of the gain in the first layer lowers the loss of both by about 30 %, of ReLU with a spread "
+    "between the seeds half as large. Why is not tested here; tanh may gain by beginning nearly linear, "
+    "ReLU by biases that sooner count beside small activations. A smaller gain in the last layer costs tanh "
+    "much and ReLU nothing. A small gain in the first layer and a larger one in the last together halve "
+    "tanh's loss: the preset of 100 tanh layers has about these. That of 1000, the main job's, keeps the "
+    "computed gains, with which the gradient's walk is unbiased from the first layer on. The cosine is "
+    "worth a quarter of tanh's loss; warm-up beside it is worth nothing. For tanh the learning rate has "
+    "little room above 0.03 / depth; ReLU takes three times as much in two epochs. The ReLU preset of 200 "
+    "layers, with its random biases, stronger gains and a lower rate over 20 epochs, was found beside this "
+    "table; what its biases are worth is in the first section. **Other than in the paper:** on ReLU "
+    "he_normal and a constant rate do a little better than the recipe, and the residual network is far "
+    "ahead. With two seeds, differences of less than a few deviations say nothing."
 )
 
 
@@ -421,12 +419,14 @@ def deep_mnist() -> str:
 
 
 DEEP_MNIST = (
-    "A network that still guesses after three epochs is not trained further. Orthogonal kernels of slope 0.9 "
-    "with the exact gain learn; the same kernels without it, and Keras's default, pass no gradient through a "
-    "thousand layers, and he_normal's activations overflow. All ReLU networks but `random_walk_zero_biases` "
-    "have the same random biases (`bias_stddev` of `deep_mlp`), both random walks also a small gain in the "
-    "first layer and a large one in the last. Without those biases the training error is five times as "
-    "large. The residual network fits the training set nearly whole, and tests about as well. One seed."
+    "A network that still guesses after three epochs is not trained further. Orthogonal kernels of slope "
+    "0.9 with the exact gain learn; the same kernels without it, and Keras's default, leave by the formula "
+    "e^-50 of the gradient and less after a thousand layers, and he_normal diverges. All ReLU networks but "
+    "`random_walk_zero_biases` have the same random biases (`bias_stddev` of `deep_mlp`), both random walks "
+    "also a small gain in the first layer and a large one in the last, so that he_normal, half a per cent "
+    "under the computed gain at this width, differs from them in more than its gain. Without those biases "
+    "the training error is five times as large. The residual network fits the training set nearly whole, "
+    "and tests about as well. One seed."
 )
 
 SECTIONS = (
