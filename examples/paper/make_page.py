@@ -173,7 +173,7 @@ def optimal_gain() -> str:
             picture("optimal_gain", "Map of the gain over width and depth, with simulated points"),
             table(["width", "depth", "computed", "simulated ± its error", "difference in errors"], lines),
             f"Predicted drift of the gradient's log-norm at width {baselines[0]['width']}, in nats over all "
-            "layers (the residual network's is no walk through independent kernels; its measured one is in the "
+            "layers (a residual network's is no walk through independent kernels; the measured one is in the "
             "section above):",
             table(["", *(f"depth {depth}" for depth in depths)], drifts),
             "**Other than in the paper:** 1.1 to 1.3 covers the middle of the map only. Networks of few "
