@@ -24,6 +24,11 @@ OTHERS = ("jax", "torch")
 Finished = tuple[int, str]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests on the other back ends are waited for at the end, and run beside all others until then."""
+    items.sort(key=lambda item: item.path.name == "test_backends.py")
+
+
 def pytest_collection_finish() -> None:
     """What has been imported stays, and Keras, which collects garbage at every trial, need not look at it."""
     gc.freeze()
