@@ -159,7 +159,14 @@ def deep_mlp(
     layers.append(dense(width, activation, first, "hidden_1", first_bias))
     name = name or f"deep_mlp_{depth}x{width}"
     classifier = dense(classes, classifier_activation, last, "classifier")
-    if stacked and depth > 1:
+    if not stacked:
+        kernels = layer_initializers(hidden, depth - 1)
+        biases = layer_initializers(hidden_bias, depth - 1)
+        layers += [
+            dense(width, activation, kernel, f"hidden_{index}", bias)
+            for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=2)
+        ]
+    elif depth > 1:
         layers.append(
             DenseStack(
                 depth - 1,
@@ -171,13 +178,6 @@ def deep_mlp(
                 name="hidden_stack",
             )
         )
-    elif not stacked:
-        kernels = layer_initializers(hidden, depth - 1)
-        biases = layer_initializers(hidden_bias, depth - 1)
-        layers += [
-            dense(width, activation, kernel, f"hidden_{index}", bias)
-            for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=2)
-        ]
     model: keras.Model
     if stacked:
         inputs = outputs = keras.Input(input_shape, name="inputs")

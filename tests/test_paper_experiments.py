@@ -110,6 +110,7 @@ def test_the_optimum_is_the_least_median_loss() -> None:
     ]
     best = module("loss_against_gain").optimum(rows)
     assert best["best_ratio"] == 1.1
+    assert best["cost_of_computed"] == pytest.approx(0.1)
     assert best["computed_gain"] == 1.1
 
 

@@ -10,9 +10,25 @@ import numpy as np
 from keras_rwinit import data, model_zoo
 from keras_rwinit._training import speed
 
-__all__ = ["BASELINES", "RANDOM_WALKS", "SkipInitializer", "initialized_by", "network", "schedule", "trained"]
+__all__ = [
+    "BASELINES",
+    "KERNELS",
+    "RANDOM_WALKS",
+    "SkipInitializer",
+    "initialized_by",
+    "network",
+    "schedule",
+    "trained",
+]
 
 BASELINES = ("he_normal", "glorot_uniform", "orthogonal", "residual")
+# Gain (None: the computed one) and distribution of each on square kernels, as `predict_walk` takes them.
+KERNELS: dict[str, tuple[float | None, str]] = {
+    "random_walk": (None, "normal"),
+    "he_normal": (2.0**0.5, "truncated_normal"),
+    "glorot_uniform": (1.0, "uniform"),
+    "orthogonal": (1.0, "orthogonal"),
+}
 RANDOM_WALKS = {"random_walk": "normal", "random_walk_orthogonal": "orthogonal"}
 
 

@@ -137,16 +137,20 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
             errors = 100.0 * (1.0 - np.array([epoch["test_accuracy"] for epoch in epochs], float))
             numbers = [epoch["epoch"] for epoch in epochs]
             color = f"C{names.index(row['initializer'])}"
-            ax.plot(numbers, errors, color=color, marker="o", ms=3, label=row["initializer"])
+            ax.plot(numbers, errors, color=color, marker="o", ms=3)
         first = of(rows, preset=preset)[0]
         ax.set_title(f"{first['depth']} {first['activation']} layers of width {first['width']}")
         ax.set_yscale("log")
         ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
         ax.minorticks_off()
+        ax.set_ylim(1.0, 100.0)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("epoch")
-        ax.legend(fontsize="small", frameon=False)
     axes[0].set_ylabel("test error (%)")
+    marks = [axes[0].plot([], [], color=f"C{k}", marker="o", ms=3, label=n)[0] for k, n in enumerate(names)]
+    figure.legend(
+        handles=marks, fontsize="small", frameon=False, loc="outside lower center", ncols=len(names)
+    )
     experiment.save(figure)
 
 

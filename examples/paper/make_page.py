@@ -239,10 +239,19 @@ def loss_against_gain() -> str:
                 cell(of(walks, gain_ratio=1.0), "loss"),
                 f"{best['best_ratio']:g}",
                 cell(of(walks, gain_ratio=best["best_ratio"]), "loss"),
+                f"{best['cost_of_computed']:.3f}",
                 *(cell(of(group, initializer=name), "loss") for name in names),
             ]
         )
-    columns = ["network", "computed gain", "loss there", "best ratio tried", "loss there", *names]
+    columns = [
+        "network",
+        "computed gain",
+        "loss there",
+        "best ratio tried",
+        "loss there",
+        "difference",
+        *names,
+    ]
     return "\n\n".join(
         [
             "## Training loss against the gain",
@@ -425,8 +434,8 @@ DEEP_MNIST = (
     "`random_walk_zero_biases` have the same random biases (`bias_stddev` of `deep_mlp`), both random walks "
     "also a small gain in the first layer and a large one in the last, so that he_normal, half a per cent "
     "under the computed gain at this width, differs from them in more than its gain. Without those biases "
-    "the training error is five times as large. The residual network fits the training set nearly whole, "
-    "and tests about as well. One seed."
+    "the training error is five times as large. The residual network of 200 layers fits the training set "
+    "nearly whole and tests about as well; that of 1000 fits it too, and tests worse. One seed."
 )
 
 SECTIONS = (

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from _experiment import Experiment, Row, of, parsed
+from _networks import KERNELS
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
@@ -31,13 +32,7 @@ POINTS = (
 )
 BUDGET, MOST = 10**8, 4000  # unit activations a gain, samples a gain
 RATIOS = np.linspace(-0.04, 0.04, 5)  # ln of the simulated gains over the pilot's
-BASELINES: dict[str, tuple[float | None, str]] = {
-    "random_walk": (None, "normal"),
-    "constant 1.13": (CONSTANT, "normal"),
-    "he_normal": (2.0**0.5, "truncated_normal"),
-    "glorot_uniform": (1.0, "uniform"),
-    "orthogonal": (1.0, "orthogonal"),
-}
+BASELINES: dict[str, tuple[float | None, str]] = {**KERNELS, "constant 1.13": (CONSTANT, "normal")}
 
 
 def computed(run: Row) -> Row:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from _experiment import Experiment, Row, of, parsed
-from _networks import BASELINES, initialized_by
+from _networks import BASELINES, KERNELS, initialized_by
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -143,14 +143,8 @@ def measured_network(run: Row) -> Row:
     )
     inputs = np.random.default_rng([ROOT, run["seed"]]).standard_normal((run["examples"], width))
     result: Row = {"drift": float(gradient_walk(model, inputs).relative[:, 0].mean())}
-    laws = {
-        "random_walk": (None, "normal"),
-        "he_normal": (2.0**0.5, "truncated_normal"),
-        "glorot_uniform": (1.0, "uniform"),
-        "orthogonal": (1.0, "orthogonal"),
-    }
-    if name in laws:
-        predicted = predict_walk("relu", width, depth, *laws[name])
+    if name in KERNELS:
+        predicted = predict_walk("relu", width, depth, *KERNELS[name])
         result |= {"mean_predicted": float(predicted.mean[0]), "std_predicted": float(predicted.std[0])}
     return result
 
