@@ -55,7 +55,7 @@ def examine(name: str) -> dict[str, Any]:
         "parameters": model.count_params(),
         "layers": len(model.layers),
         "kernels": len(report.kernels),
-        "left_alone": [list(pair) for pair in report.skipped],
+        "skip_reason": [list(pair) for pair in report.skipped],
         "walk_seconds": measured - started,
         "initialize_seconds": drawn - measured,
         "verdict_before": before.verdict,
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.only or architectures():
         results[name] = row = examine(name)
         print(
-            f"{name:20} {row['kernels']:4} kernels, {len(row['left_alone'])} left  "
+            f"{name:20} {row['kernels']:4} kernels, {len(row['skip_reason'])} left  "
             f"walk {row['walk_seconds']:5.1f} s  initialize {row['initialize_seconds']:5.1f} s  "
             f"drift {row['drift_before']:+.4f} -> {row['drift_after']:+.4f}  "
             f"finite {row['finite']}  complete {row['complete']}",

@@ -62,7 +62,7 @@ def autoencoder(examples: Dataset) -> keras.Model:
 
 
 def residual(examples: Dataset) -> keras.Model:
-    """Fifty blocks of two Dense layers, without normalisation."""
+    """Fifty blocks of two Dense layers, without normalization."""
     inputs = keras.Input((examples.features,))
     h = L.Dense(64)(inputs)
     for _ in range(50):

@@ -24,7 +24,7 @@ import keras
 import keras_tuner
 import numpy as np
 from keras_rwinit.tuning._settings import SearchSettings, load_data, run_seed, training_set
-from keras_rwinit.tuning._tuner import trained_score
+from keras_rwinit.tuning._tuner import train_and_score
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from rich.console import Console
@@ -43,7 +43,7 @@ class Plain(keras_tuner.RandomSearch):
     def run_trial(self, trial: Trial, settings: SearchSettings, examples: Any) -> float:
         try:
             seed = run_seed(settings.seed, 0)
-            return trained_score(self.hypermodel, trial.hyperparameters, examples, settings, seed)
+            return train_and_score(self.hypermodel, trial.hyperparameters, examples, settings, seed)
         except FailedTrialError:
             return float("inf")
 

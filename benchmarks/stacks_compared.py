@@ -27,11 +27,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _contenders import CONTENDERS
+from keras_rwinit.models.model_zoo import count_parameters
 from rich.console import Console
 from rich.table import Table
 
 from keras_rwinit._files import write_json
-from keras_rwinit._memory import count_parameters, physical_memory
+from keras_rwinit._memory import physical_memory
 
 # Weights, gradient and Adam's moments, and once the weights again while they are drawn.
 _BYTES_A_PARAMETER = 20

@@ -1,39 +1,39 @@
-"""keras-rwinit: random-walk initialization of very deep feed-forward networks in Keras.
+"""Random-walk initialization of very deep feed-forward networks in Keras.
 
-Importing the package registers its initializers and layers with Keras, so that
-`kernel_initializer="random_walk_relu"` works in any layer and saved models load as they are.
+Importing the package registers its initializers, layers and optimizers with Keras, so that
+`kernel_initializer="random_walk_relu"` works in any layer and saved models load without `custom_objects`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from ._quiet import quiet_interrupts, running_as_command, silenced_imports
+from keras_rwinit._version import __version__
+from keras_rwinit.commands.startup import handle_interrupts, is_command
 
-if running_as_command():
-    quiet_interrupts()
-with silenced_imports() if running_as_command() else contextlib.nullcontext():
-    from . import initializers, layers, optimizers
-
-from ._version import __version__
-from .diagnostics import GradientWalk, gradient_walk
-from .initialization import InitializationReport, initialize
-from .theory import (
-    NoGainError,
-    WalkPrediction,
-    gain,
-    paper_gain,
-    plan_width,
-    predict_walk,
-    simulate_walk,
-)
+if is_command():
+    # A command imports what it needs itself: `keras-rwinit gain` runs without Keras.
+    handle_interrupts()
+else:
+    from keras_rwinit import initializers, layers, optimizers
 
 if TYPE_CHECKING:
-    from . import callbacks, data, distribution, plots, tuning
-    from .callbacks import GradientWalkCallback
-    from .models import model_zoo
+    from keras_rwinit import callbacks, data, plots, sharding, theory, tuning
+    from keras_rwinit.callbacks import GradientWalkCallback
+    from keras_rwinit.diagnostics import GradientWalk, gradient_walk
+    from keras_rwinit.initialization import InitializationReport, initialize
+    from keras_rwinit.models import model_zoo
+    from keras_rwinit.theory import (
+        NoGainError,
+        WalkPrediction,
+        gain,
+        paper_gain,
+        plan_width,
+        predict_walk,
+        simulate_walk,
+    )
 
 __all__ = [
     "GradientWalk",
@@ -44,7 +44,6 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
-    "distribution",
     "gain",
     "gradient_walk",
     "initialize",
@@ -56,24 +55,45 @@ __all__ = [
     "plan_width",
     "plots",
     "predict_walk",
+    "sharding",
     "simulate_walk",
+    "theory",
     "tuning",
 ]
 
-# Loaded at first use: the initializers need none of it.
-_LAZY = {
-    "callbacks": ".callbacks",
-    "data": ".data",
-    "distribution": ".distribution",
-    "model_zoo": ".models.model_zoo",
-    "plots": ".plots",
-    "tuning": ".tuning",
+# The room of each public name that is no module. It is imported when the name is first used.
+_ROOMS = {
+    "GradientWalk": "diagnostics",
+    "GradientWalkCallback": "callbacks",
+    "InitializationReport": "initialization",
+    "NoGainError": "theory",
+    "WalkPrediction": "theory",
+    "gain": "theory",
+    "gradient_walk": "diagnostics",
+    "initialize": "initialization",
+    "model_zoo": "models",
+    "paper_gain": "theory",
+    "plan_width": "theory",
+    "predict_walk": "theory",
+    "simulate_walk": "theory",
 }
+_RENAMED = {"distribution": "sharding"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return importlib.import_module(_LAZY[name], __name__)
-    if name == "GradientWalkCallback":
-        return importlib.import_module(".callbacks", __name__).GradientWalkCallback
+    if name in _RENAMED:
+        warnings.warn(
+            f"keras_rwinit.{name} is now keras_rwinit.{_RENAMED[name]}; the next release drops the old name.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"keras_rwinit.{_ROOMS[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"keras_rwinit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

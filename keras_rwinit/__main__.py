@@ -1,5 +1,5 @@
 """`python -m keras_rwinit`."""
 
-from .cli import main
+from keras_rwinit.cli import main
 
 main()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_new", "held", "new_folder", "write_atomically", "write_json"]
+__all__ = ["check_new", "locked", "new_folder", "write_atomically", "write_json"]
 
 _PARTIAL = ".partial-"
 
@@ -85,7 +85,7 @@ def _finite(content: Any) -> Any:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run's folder while this one works in it.
 
     The system lets go of the lock when the process ends, however it ends. Where there are no such

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["check_fits", "count_parameters", "format_bytes", "physical_memory"]
-
-
-def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
-    """Weights and biases of `deep_mlp(depth, width)`, without building it.
-
-    Example:
-        >>> count_parameters(1000, 64, 64, 10)
-        4160650
-    """
-    hidden = (inputs + 1) * width + (depth - 1) * (width + 1) * width
-    return hidden + (width + 1) * classes
+__all__ = ["check_fits", "format_bytes", "physical_memory"]
 
 
 def physical_memory() -> int | None:

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ._files import check_new, write_atomically
-from .diagnostics import GradientWalk, gradient_walk
-from .plots import check_matplotlib, new_figure, plot_walk_history
-from .theory._checks import check_count
+from keras_rwinit._checks import check_count
+from keras_rwinit._files import check_new, write_atomically
+from keras_rwinit.diagnostics import GradientWalk, gradient_walk
+from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk_history
 
 __all__ = ["GradientWalkCallback", "WalkRecord"]
 

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ._activations import theory_activation
-from ._fans import assemble_kernel, fan_in_axes, layer_being_built
-from .theory import Activation
-from .theory._checks import check_count, check_positive, check_seed
-from .theory._distributions import draw_kernel, resolve_distribution
-from .theory.gains import workable_gain
+from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.fans import assemble_kernel, fan_in_axes, layer_being_built
+from keras_rwinit.theory import Activation
+from keras_rwinit.theory.distributions import draw_kernel, resolve_distribution
+from keras_rwinit.theory.gains import gain_or_nearest_width
 
 __all__ = ["RandomWalk", "RandomWalkLinear", "RandomWalkReLU", "RandomWalkTanh"]
 
@@ -136,7 +136,7 @@ class RandomWalk(keras.initializers.Initializer):
         return tuple(check_count("shape", axis) for axis in axes)
 
     def _computed_gain(self, fan_in: int) -> float:
-        return workable_gain(self._theory, fan_in, self.depth, self.distribution)
+        return gain_or_nearest_width(self._theory, fan_in, self.depth, self.distribution)
 
     def _entropy(self, shape: tuple[int, ...]) -> Any:
         if self.seed is None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from .layers._per_layer import is_stacked
-from .theory._checks import check_positive
+from keras_rwinit._checks import check_positive
+from keras_rwinit._keras.stacked import is_stacked
 
 __all__ = ["LayerwiseClipping"]
 

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-
-from .diagnostics import GradientWalk
-from .theory import WalkPrediction
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .callbacks import WalkRecord
-
 __all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk", "plot_walk_history"]
+
+Array = NDArray[np.float64]
 
 _MOST_LINES = 100
 _MARKED = 10
+
+
+class Walk(Protocol):
+    """A measured walk, such as `GradientWalk`: `relative` has shape (examples, layers), in nats."""
+
+    @property
+    def relative(self) -> Array: ...
+
+
+class Prediction(Protocol):
+    """A predicted walk, such as `WalkPrediction`: `mean` and `std` have shape (layers,), in nats."""
+
+    @property
+    def mean(self) -> Array: ...
+
+    @property
+    def std(self) -> Array: ...
+
+
+class Record(Protocol):
+    """The mean walk at a step of the training, such as `WalkRecord`: `relative` has shape (layers,)."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def relative(self) -> Array: ...
 
 
 def check_matplotlib() -> None:
@@ -42,32 +67,33 @@ def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.2) -> tup
 
 
 def plot_walk(
-    walk: GradientWalk,
-    prediction: WalkPrediction | None = None,
+    walk: Walk,
+    prediction: Prediction | None = None,
     ax: Axes | None = None,
     label: str = "measured",
     color: str = "C0",
 ) -> Axes:
     """Draws `ln(|delta_d| / |delta_last|)` against depth: examples, their mean, the predicted band.
 
-    Args:
-        walk: What `gradient_walk` measured.
-        prediction: What `predict_walk` said of the network; its mean and bands of one and two
-            standard deviations are drawn. `None`: no band.
-        ax: Axes to draw on. `None`: those of a new figure.
-        label: Of the mean, for the legend.
-        color: Of the lines.
+        Args:
+            walk: What `gradient_walk` measured.
+            prediction: What `predict_walk` said of the network; its mean and bands of one and two
+                standard deviations are drawn. `None`: no band.
+            ax: Axes to draw on. `None`: those of a new figure.
+            label: Of the mean, for the legend.
+            color: Of the lines.
 
-    Returns:
-        The axes.
+        Returns:
+            The axes.
 
-    Example:
-        >>> import numpy as np
-        >>> from keras_rwinit import gradient_walk, model_zoo, plots, predict_walk
-        >>> model = model_zoo.deep_mlp(depth=20, width=50, input_shape=(8,), seed=0)
-        >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
-        >>> plots.plot_walk(walk, predict_walk("relu", 50, 20)).get_xlabel()
-        'hidden layer'
+        Example:
+            >>> import numpy as np
+    from numpy.typing import NDArray
+            >>> from keras_rwinit import gradient_walk, model_zoo, plots, predict_walk
+            >>> model = model_zoo.deep_mlp(depth=20, width=50, input_shape=(8,), seed=0)
+            >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
+            >>> plots.plot_walk(walk, predict_walk("relu", 50, 20)).get_xlabel()
+            'hidden layer'
     """
     if ax is None:
         ax = new_figure()[1]
@@ -77,7 +103,11 @@ def plot_walk(
     mean = alive.mean(axis=0) if len(alive) else np.full(relative.shape[1], np.nan)
     layers = np.arange(1, relative.shape[1] + 1)
     if prediction is not None:
-        for deviations, alpha in ((2.0, 0.12), (1.0, 0.22)):
+        bands = (
+            (2.0, 0.12, "predicted, 2 standard deviations"),
+            (1.0, 0.22, "predicted, 1 standard deviation"),
+        )
+        for deviations, alpha, label_of_band in bands:
             ax.fill_between(
                 layers,
                 prediction.mean - deviations * prediction.std,
@@ -85,7 +115,7 @@ def plot_walk(
                 color="0.3",
                 alpha=alpha,
                 linewidth=0,
-                label=f"predicted, {deviations:g} standard deviation{'s'[: deviations > 1]}",
+                label=label_of_band,
             )
         ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--")
     ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
@@ -96,7 +126,7 @@ def plot_walk(
     return ax
 
 
-def plot_walk_history(history: Sequence[WalkRecord], ax: Axes | None = None) -> Axes:
+def plot_walk_history(history: Sequence[Record], ax: Axes | None = None) -> Axes:
     """Draws the mean walk at each record of a training, a line a record, early ones dark, late ones bright.
 
     Args:

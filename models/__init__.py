@@ -6,6 +6,6 @@ if __name__ == "models":
         "This folder is installed as keras_rwinit.models: use `from keras_rwinit import model_zoo`."
     )
 
-from . import model_zoo
+from keras_rwinit.models import model_zoo
 
 __all__ = ["model_zoo"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
+from keras_rwinit._checks import check_count
 from keras_rwinit._memory import check_fits
-from keras_rwinit.theory._checks import check_count
 
-__all__ = ["check_excluded", "check_input_shape", "check_parameters_fit"]
+__all__ = ["check_excluded", "check_input_shape", "check_parameters_fit", "count_parameters"]
 
 _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
 
@@ -52,3 +52,14 @@ def check_excluded(kernel_initializer: Any, distribution: str, **gains: float | 
             "`kernel_initializer` replaces. Give one or the other. "
             f"Received: kernel_initializer={kernel_initializer!r}"
         )
+
+
+def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
+    """Weights and biases of `deep_mlp(depth, width)`, without building it.
+
+    Example:
+        >>> count_parameters(1000, 64, 64, 10)
+        4160650
+    """
+    hidden = (inputs + 1) * width + (depth - 1) * (width + 1) * width
+    return hidden + (width + 1) * classes

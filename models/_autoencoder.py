@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_rwinit._activations import keras_activation, theory_activation
-from keras_rwinit._float16 import warn_where_float16_is_too_narrow
-from keras_rwinit._seeding import layer_seeds, with_seed
+from keras_rwinit._checks import check_count
+from keras_rwinit._keras.activations import keras_activation, theory_activation
+from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
-from keras_rwinit.theory._checks import check_count
-from keras_rwinit.theory.gains import workable_gain
+from keras_rwinit.theory.gains import gain_or_nearest_width
 
 from ._arguments import check_excluded, check_input_shape, check_parameters_fit
+from ._float16 import warn_where_float16_is_too_narrow
 
 __all__ = ["deep_autoencoder"]
 
@@ -197,5 +197,5 @@ def _warn_of_float16(initializer: RandomWalk, runs: Sequence[_Run]) -> None:
     depth = sum(run.layers for run in runs)
     width = max(round(depth / sum(run.layers / run.units for run in runs)), 1)
     activation, distribution = theory_activation(initializer.activation), initializer.distribution
-    gain = initializer.gain or workable_gain(activation, width, depth, distribution)
+    gain = initializer.gain or gain_or_nearest_width(activation, width, depth, distribution)
     warn_where_float16_is_too_narrow(activation, width, depth, gain, distribution)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from keras_rwinit._memory import count_parameters
+from ._arguments import count_parameters
 
 __all__ = ["Preset", "Recipe", "presets"]
 

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._chain import chain_of
-from keras_rwinit._seeding import layer_initializers
+from keras_rwinit._keras.seeding import layer_initializers
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 __all__ = ["stack", "unstack"]
@@ -147,3 +146,30 @@ def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer
         )
         for initializer, name in zip(initializers, free, strict=False)
     ]
+
+
+def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of `model` in the order in which they are applied, input layers left out.
+
+    Raises:
+        ValueError: The model is not built, or not a chain.
+    """
+    if not model.built:
+        raise ValueError(
+            f"The model has no weights yet: build it or call it once. Received: model={model.name!r}"
+        )
+    layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    if isinstance(model, DeepSequential | keras.Sequential):
+        return layers
+    tensors = list(getattr(model, "inputs", None) or [])
+    for layer in layers:
+        if len(tensors) != 1 or layer.input is not tensors[0]:
+            break
+        tensors = [layer.output]
+    else:
+        if tensors and len(model.outputs) == 1 and tensors[0] is model.outputs[0]:
+            return layers
+    raise ValueError(
+        "The model must be a chain of layers, each fed by the one before and by nothing else. "
+        f"Received: model={model.name!r} of type {type(model).__name__}"
+    )

@@ -8,18 +8,17 @@ from typing import Any
 
 import keras
 
-from keras_rwinit._activations import keras_activation, theory_activation
-from keras_rwinit._float16 import warn_where_float16_is_too_narrow
-from keras_rwinit._memory import count_parameters
-from keras_rwinit._seeding import layer_initializers, layer_seeds, with_seed
+from keras_rwinit._checks import check_count, check_positive
+from keras_rwinit._keras.activations import keras_activation, theory_activation
+from keras_rwinit._keras.seeding import layer_initializers, layer_seeds, with_seed
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
 from keras_rwinit.layers.dense_stack import check_remat
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory._checks import check_count, check_positive
 
-from ._arguments import check_excluded, check_input_shape, check_parameters_fit
+from ._arguments import check_excluded, check_input_shape, check_parameters_fit, count_parameters
 from ._autoencoder import deep_autoencoder
+from ._float16 import warn_where_float16_is_too_narrow
 from ._presets import Preset, presets
 from ._stacking import stack, unstack
 
@@ -187,7 +186,7 @@ def deep_mlp(
     else:
         model = DeepSequential([*layers, classifier], input_shape, name=name)
     if bias_stddev is not None:
-        _centre(layers, classifier, input_shape)
+        _center(layers, classifier, input_shape)
     return model
 
 
@@ -236,7 +235,7 @@ def _bias_initializers(stddev: float | None, seed: int | None) -> tuple[Any, Any
     return with_seed(normal, first_seed), with_seed(normal, hidden_seed)
 
 
-def _centre(hidden: Sequence[Any], classifier: keras.layers.Dense, input_shape: tuple[int, ...]) -> None:
+def _center(hidden: Sequence[Any], classifier: keras.layers.Dense, input_shape: tuple[int, ...]) -> None:
     """Sets the classifier's biases such that inputs of zero give logits of zero."""
     outputs = keras.ops.zeros((1, *input_shape))
     for layer in hidden:

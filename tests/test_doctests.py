@@ -12,8 +12,8 @@ import pytest
 import keras_rwinit
 
 _OTHER_BACKENDS = {
-    "keras_rwinit.layers._loop_jax",
-    "keras_rwinit.layers._loop_torch",
+    "keras_rwinit.layers._loops.jax",
+    "keras_rwinit.layers._loops.torch",
     "keras_rwinit.__main__",
 }
 MODULES = sorted(

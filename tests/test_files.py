@@ -12,8 +12,8 @@ import keras
 import pytest
 from cli_helpers import files_in, left_in, refusal, run_cli
 
-from keras_rwinit import _jobs
-from keras_rwinit._files import held, new_folder, write_atomically, write_json
+from keras_rwinit._files import locked, new_folder, write_atomically, write_json
+from keras_rwinit.training import run as training_run
 
 
 def test_written_whole(tmp_path: Path) -> None:
@@ -114,20 +114,20 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     other = tmp_path / "other"
     other.mkdir()
-    with held(tmp_path):
-        with pytest.raises(ValueError, match="Another process is at work on the run in"), held(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(ValueError, match="Another process is at work on the run in"), locked(tmp_path):
             pytest.fail("held twice")
-        with held(other):
+        with locked(other):
             pass
-    with pytest.raises(ZeroDivisionError), held(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
         raise ZeroDivisionError
-    with held(tmp_path):
+    with locked(tmp_path):
         pass
 
 
 def test_a_folder_without_locks_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with held(tmp_path), held(tmp_path):
+    with locked(tmp_path), locked(tmp_path):
         pass
 
 
@@ -199,7 +199,9 @@ DAMAGE: list[Any] = [
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=str)
 def test_damaged_settings(damage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "trained", lambda *args, **kwargs: pytest.fail("training began"))
+    monkeypatch.setattr(
+        training_run, "train_classifier", lambda *args, **kwargs: pytest.fail("training began")
+    )
     if isinstance(damage, dict):
         damage = json.dumps(SETTINGS | damage)
     (tmp_path / "settings.json").write_text(damage, encoding="utf-8")

@@ -12,7 +12,7 @@ from keras_helpers import BACKEND, Array, to_numpy
 import keras_rwinit
 from keras_rwinit.initializers import RandomWalk, RandomWalkLinear, RandomWalkReLU, RandomWalkTanh
 from keras_rwinit.theory import ACTIVATIONS, Activation, NoGainError, gain
-from keras_rwinit.theory._distributions import DISTRIBUTIONS
+from keras_rwinit.theory.distributions import DISTRIBUTIONS
 
 backends = pytest.mark.backends  # not where the numbers are NumPy's
 

@@ -28,13 +28,13 @@ SENTENCES = [
 ]
 COUNTS = {"train": 3, "validation": 1, "core_test": 2, "other_test": 1}
 _PHONE_SAMPLES = 400
-_UNLABELLED_SAMPLES = 70
+_UNLABELED_SAMPLES = 70
 
 
 def sound(phones: list[str], seed: int) -> np.ndarray:
-    """A saw-tooth of a frequency of its own for every phone, noise in it, and a little unlabelled end."""
+    """A saw-tooth of a frequency of its own for every phone, noise in it, and a little unlabeled end."""
     random = np.random.RandomState(seed)
-    samples = random.randint(-40, 41, len(phones) * _PHONE_SAMPLES + _UNLABELLED_SAMPLES)
+    samples = random.randint(-40, 41, len(phones) * _PHONE_SAMPLES + _UNLABELED_SAMPLES)
     for position, phone in enumerate(phones):
         here = slice(position * _PHONE_SAMPLES, (position + 1) * _PHONE_SAMPLES)
         period = 20 + 3 * sum(map(ord, phone)) % 97

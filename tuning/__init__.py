@@ -14,8 +14,8 @@ try:
 except ImportError as error:
     raise ImportError('Tuning needs keras-tuner: pip install "keras-rwinit[tuning]"') from error
 
-from ._oracle import OutwardOracle
-from ._prognosis import HopelessTrialError
+from ._forecast import UntrainableTrialError
+from ._oracle import LocalSearchOracle
 from ._results import Comparison, SearchResult, TrialRow, plot_landscape
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 from .search import search
@@ -24,10 +24,10 @@ __all__ = [
     "Comparison",
     "DeepMLPHyperModel",
     "DivergedTrialError",
-    "HopelessTrialError",
-    "OutwardOracle",
+    "LocalSearchOracle",
     "SearchResult",
     "TrialRow",
+    "UntrainableTrialError",
     "plot_landscape",
     "search",
 ]

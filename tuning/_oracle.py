@@ -14,14 +14,14 @@ from keras_tuner.errors import FatalValueError
 
 from keras_rwinit._files import write_atomically
 
-__all__ = ["OutwardOracle"]
+__all__ = ["LocalSearchOracle"]
 
 _NEAREST, _FARTHEST = 0.02, 0.5  # of a hyperparameter's range
 _ATTEMPTS = 200
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
-class OutwardOracle(keras_tuner.Oracle):
+class LocalSearchOracle(keras_tuner.Oracle):
     """A keras-tuner oracle that starts from the hyperparameters' defaults and searches around the best.
 
     The first trial has the default values, which for `DeepMLPHyperModel` are the analytic optimum. Each
@@ -41,7 +41,7 @@ class OutwardOracle(keras_tuner.Oracle):
 
     Example:
         >>> from keras_rwinit import tuning
-        >>> oracle = tuning.OutwardOracle("val_loss", max_trials=20, seed=1)
+        >>> oracle = tuning.LocalSearchOracle("val_loss", max_trials=20, seed=1)
         >>> oracle.remaining_trials()
         20
     """
@@ -67,17 +67,17 @@ class OutwardOracle(keras_tuner.Oracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Values of the next trial; `STOPPED` if the space is exhausted."""
         number = int(trial_id)
-        centre = self._centre() if number else self._defaults()
+        center = self._center() if number else self._defaults()
         generator = np.random.default_rng([self.seed, number])
         for attempt in range(_ATTEMPTS):
-            values = self._around(centre, generator) if number or attempt else centre
-            if attempt > _ATTEMPTS // 2:  # next to nothing is left near the centre
+            values = self._around(center, generator) if number or attempt else center
+            if attempt > _ATTEMPTS // 2:  # next to nothing is left near the center
                 values = self._around(self._around(values, generator), generator)
             if not self._duplicate(values):
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
-    def _centre(self) -> dict[str, Any]:
+    def _center(self) -> dict[str, Any]:
         completed = [trial for trial in self.trials.values() if trial.status == TrialStatus.COMPLETED]
         if completed:
             sign = -1.0 if self.objective.direction == "max" else 1.0
@@ -94,13 +94,13 @@ class OutwardOracle(keras_tuner.Oracle):
                 hps.values[hp.name] = hp.default
         return dict(hps.values)
 
-    def _around(self, centre: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+    def _around(self, center: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         radius = math.exp(generator.uniform(math.log(_NEAREST), math.log(_FARTHEST)))
         hps = HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
             if hps.is_active(hp):
-                value = centre.get(hp.name, hp.default)
+                value = center.get(hp.name, hp.default)
                 hps.values[hp.name] = _step(hp, value, radius, generator)
         return dict(hps.values)
 

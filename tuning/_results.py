@@ -225,7 +225,7 @@ class SearchResult:
 
 
 def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes | None = None) -> Axes:
-    """Draws trials over gain ratio and width, coloured by score, with the analytic line in.
+    """Draws trials over gain ratio and width, colored by score, with the analytic line in.
 
     With a single width the score itself is the vertical axis. Failed trials are crosses.
 

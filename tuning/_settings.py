@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit import data
+from keras_rwinit._checks import check_count
 from keras_rwinit._files import write_atomically, write_json
 from keras_rwinit.data import Dataset
-from keras_rwinit.theory._checks import check_count
 
 from .hypermodel import DeepMLPHyperModel
 
@@ -22,9 +22,9 @@ __all__ = [
     "OBJECTIVES",
     "SearchSettings",
     "TrainingSet",
-    "keep_data",
     "load_data",
     "run_seed",
+    "save_data",
     "training_set",
 ]
 
@@ -166,7 +166,7 @@ def load_data(source: str | Dataset, data_dir: Any = None) -> tuple[Dataset, dic
     }
 
 
-def keep_data(dataset: Dataset, settings: SearchSettings, folder: Path) -> None:
+def save_data(dataset: Dataset, settings: SearchSettings, folder: Path) -> None:
     """Leaves data without a name of `data.load`'s in the folder, for the workers."""
     path = folder / "data.npz"
     if settings.data["load"] or path.exists():
@@ -181,7 +181,7 @@ def keep_data(dataset: Dataset, settings: SearchSettings, folder: Path) -> None:
     write_atomically(path, write)
 
 
-def kept_data(settings: SearchSettings, folder: Path) -> Dataset:
+def load_kept_data(settings: SearchSettings, folder: Path) -> Dataset:
     """The data of the search in `folder`, in a worker."""
     if settings.data["load"]:
         return data.load(settings.data["dataset"], settings.data["data_dir"])

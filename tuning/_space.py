@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 import keras_tuner
+from keras_rwinit.models.model_zoo import count_parameters
 
-from keras_rwinit._memory import count_parameters
-from keras_rwinit.theory._checks import check_count, check_positive
+from keras_rwinit._checks import check_count, check_positive
 
 __all__ = ["Axis", "Point", "axis", "check_budget", "deepest", "widths_within"]
 
@@ -179,7 +179,7 @@ class Point:
     optimizer: str
 
 
-def centre(values: tuple[Any, ...]) -> float:
+def center(values: tuple[Any, ...]) -> float:
     """The geometric mean of a range, the first of a choice."""
     return math.sqrt(values[0] * values[1]) if len(values) == 2 else float(values[0])
 

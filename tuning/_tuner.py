@@ -19,11 +19,11 @@ from keras_tuner.errors import FailedTrialError, FatalError, FatalValueError
 
 from keras_rwinit._files import write_json
 
-from ._oracle import OutwardOracle
+from ._oracle import LocalSearchOracle
 from ._settings import SearchSettings, TrainingSet, run_seed
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 
-__all__ = ["TRIALS", "WalkTuner", "make_tuner", "outcome_of", "trained_score"]
+__all__ = ["TRIALS", "WalkTuner", "make_tuner", "outcome_of", "train_and_score"]
 
 TRIALS = "trials"
 """Folder of the trials in a search's folder: keras-tuner's project."""
@@ -32,7 +32,7 @@ _CRASHES = 3
 _IDLE_SECONDS = 0.2
 
 
-def trained_score(
+def train_and_score(
     hypermodel: DeepMLPHyperModel,
     hp: keras_tuner.HyperParameters,
     data: TrainingSet,
@@ -42,7 +42,7 @@ def trained_score(
     """The objective after the last epoch of a network trained anew; weights and order follow from `seed`.
 
     Raises:
-        HopelessTrialError: (a FailedTrialError) Theory rules the network out; nothing was trained.
+        UntrainableTrialError: (a FailedTrialError) Theory rules the network out; nothing was trained.
         DivergedTrialError: (a FailedTrialError) The loss or the score is not finite.
     """
     policy = keras.config.dtype_policy()
@@ -77,7 +77,7 @@ class WalkTuner(BaseTuner):
 
     def __init__(
         self,
-        oracle: OutwardOracle,
+        oracle: LocalSearchOracle,
         hypermodel: DeepMLPHyperModel,
         settings: SearchSettings,
         folder: Path,
@@ -142,7 +142,7 @@ class WalkTuner(BaseTuner):
         """Mean score of the trial's executions."""
         settings = self.settings
         scores = [
-            trained_score(
+            train_and_score(
                 self.hypermodel, trial.hyperparameters, data, settings, run_seed(settings.seed, index)
             )
             for index in range(settings.executions_per_trial)
@@ -157,7 +157,7 @@ def make_tuner(
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> WalkTuner:
     """The tuner of the search in `folder`, with what trials there are."""
-    oracle = OutwardOracle(
+    oracle = LocalSearchOracle(
         keras_tuner.Objective(settings.objective, settings.direction), settings.trials, seed=settings.seed
     )
     return WalkTuner(oracle, hypermodel or settings.hypermodel(), settings, folder, on_trial)

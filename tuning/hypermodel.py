@@ -10,18 +10,17 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
-from keras_rwinit.models.model_zoo import deep_mlp
+from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
 from keras_tuner.errors import FailedTrialError
 
-from keras_rwinit._activations import theory_activation
-from keras_rwinit._memory import count_parameters
-from keras_rwinit._training import compiled
+from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory._checks import check_count, check_positive, check_seed
-from keras_rwinit.theory._distributions import resolve_distribution
+from keras_rwinit.theory.distributions import resolve_distribution
+from keras_rwinit.training.loop import compile_classifier
 
-from ._prognosis import HopelessTrialError, Prognosis, prognosis
-from ._space import Axis, Point, axis, centre, check_budget, check_learning_rate, deepest, widths_within
+from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
+from ._space import Axis, Point, axis, center, check_budget, check_learning_rate, deepest, widths_within
 
 __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
 
@@ -142,7 +141,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         self.others |= {
             name: axis(name, given, check, lambda values: values[0]) for name, (given, check) in names.items()
         }
-        self.others["learning_rate"] = axis("learning_rate", learning_rate, check_learning_rate, centre)
+        self.others["learning_rate"] = axis("learning_rate", learning_rate, check_learning_rate, center)
 
     @property
     def tuned(self) -> list[str]:
@@ -173,27 +172,27 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         """Weights and biases of the network at a point."""
         return count_parameters(point.depth, point.width, math.prod(self.input_shape), self.classes)
 
-    def prognosis(self, point: Point) -> Prognosis:
+    def forecast(self, point: Point) -> TrialForecast:
         """What theory says of a point, its reason set if the point cannot work; builds nothing."""
         if self.budget is not None and (point.depth < 1 or self.parameters(point) > self.budget):
             reason = f"width {point.width:,} exceeds the budget of {self.budget:,} parameters"
-            return Prognosis(math.nan, math.nan, math.nan, reason)
+            return TrialForecast(math.nan, math.nan, math.nan, reason)
         try:
-            return prognosis(point, self.dtype)
+            return forecast_trial(point, self.dtype)
         except ValueError as error:  # no gain exists there
-            return Prognosis(math.nan, math.nan, math.nan, str(error))
+            return TrialForecast(math.nan, math.nan, math.nan, str(error))
 
     def build(self, hp: keras_tuner.HyperParameters, seed: int | None = None) -> keras.Model:
         """The network at the values of `hp`, compiled.
 
         Raises:
-            HopelessTrialError: (a FailedTrialError and ValueError) Theory rules the point out. Nothing
+            UntrainableTrialError: (a FailedTrialError and ValueError) Theory rules the point out. Nothing
                 is built.
         """
         point = self.point(hp)
-        forecast = self.prognosis(point)
+        forecast = self.forecast(point)
         if forecast.reason is not None:
-            raise HopelessTrialError(forecast.reason)
+            raise UntrainableTrialError(forecast.reason)
         linear = computed_gain("linear", point.width, None, point.distribution)
         model = deep_mlp(
             point.depth,
@@ -208,7 +207,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             seed=self.seed if seed is None else seed,
             dtype=self.dtype,
         )
-        return compiled(model, point.optimizer, point.learning_rate)
+        return compile_classifier(model, point.optimizer, point.learning_rate)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """`model.fit`, ended as soon as the loss is not finite.
@@ -244,7 +243,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         point = self.point(hp)
         return {
             **dataclasses.asdict(point),
-            **dataclasses.asdict(self.prognosis(point)),
+            **dataclasses.asdict(self.forecast(point)),
             "parameters": self.parameters(point),
         }
 

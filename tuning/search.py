@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from keras_rwinit._checks import check_count
 from keras_rwinit.data import Dataset
-from keras_rwinit.theory._checks import check_count
 
-from ._distributed import place
-from ._job import SearchJob
+from ._processes.role import process_role
 from ._results import SearchResult
 from .hypermodel import DeepMLPHyperModel
+from .search_job import SearchJob
 
 __all__ = ["search"]
 
@@ -80,7 +80,7 @@ def search(
         [(True, True), (False, False)]
     """
     workers = check_count("workers", workers)
-    if folder is None and (resume or place() is not None):
+    if folder is None and (resume or process_role() is not None):
         raise ValueError("Name the search's folder: a search that is resumed or shared has one.")
     job = SearchJob(
         data,

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from keras_rwinit import data
-from keras_rwinit._files import held, write_atomically
+from keras_rwinit._files import locked, write_atomically
 
 __all__ = ["Experiment", "Row", "mean_and_deviation", "of", "parsed"]
 
@@ -61,7 +61,7 @@ class Experiment:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path, runs = self.folder / table, list(runs)
-        with held(self.folder):
+        with locked(self.folder):
             found = read(path)
             done = {_key(row, runs[0]): row for row in found if runs[0].keys() <= row.keys()}
             results = []

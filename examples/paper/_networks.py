@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_rwinit import data, model_zoo
-from keras_rwinit._training import speed
+from keras_rwinit.training.loop import speed
 
 __all__ = [
     "BASELINES",
@@ -18,7 +18,7 @@ __all__ = [
     "initialized_by",
     "network",
     "schedule",
-    "trained",
+    "train_classifier",
 ]
 
 BASELINES = ("he_normal", "glorot_uniform", "orthogonal", "residual")
@@ -105,7 +105,7 @@ def schedule(rate: float, steps: int, kind: str = "cosine", warmup: float = 0.0)
     return keras.optimizers.schedules.CosineDecay(0.0, steps - first, warmup_target=rate, warmup_steps=first)
 
 
-def trained(
+def train_classifier(
     model: keras.Model,
     examples: data.Dataset,
     *,

@@ -22,8 +22,8 @@ from _experiment import Experiment, Row, mean_and_deviation, of, parsed
 from _networks import BASELINES, RANDOM_WALKS, initialized_by
 
 from keras_rwinit import data, model_zoo
-from keras_rwinit._training import speed
 from keras_rwinit.plots import new_figure
+from keras_rwinit.training.loop import speed
 
 MULTIPLES = (1.0, 3.0)
 OUTPUT_SCALE = 0.1
@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Trains what has not been trained, draws, and returns the rows at the best rates."""
     experiment = parsed("autoencoder", __doc__, arguments)
     images = experiment.images()
-    compiled = functools.lru_cache(maxsize=1)(functools.partial(_compiled, images))
+    compile_classifier = functools.lru_cache(maxsize=1)(functools.partial(_compiled, images))
 
     def work(run: Row) -> dict[str, float]:
         sizes = run["depth"], run["width"], run["bottleneck"]
-        model = compiled(*sizes, run["batch_size"])
+        model = compile_classifier(*sizes, run["batch_size"])
         fresh = model_zoo.deep_autoencoder(
             *sizes,
             input_shape=(images.features,),
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             **initialized_by(run["initializer"], run["depth"]),
         )
         start_over(model, fresh, images)
-        return trained(model, images, *(run[key] for key in ("rate", "epochs", "batch_size", "seed")))
+        return train_classifier(
+            model, images, *(run[key] for key in ("rate", "epochs", "batch_size", "seed"))
+        )
 
     to_try = runs(experiment.quick)
     tried = experiment.rows(to_try, work)
@@ -110,7 +112,7 @@ def start_over(model: keras.Model, fresh: keras.Model, images: data.Dataset) -> 
     kernel.assign(kernel * (OUTPUT_SCALE / np.sqrt(np.mean(outputs**2))))
 
 
-def trained(
+def train_classifier(
     model: keras.Model, images: data.Dataset, rate: float, epochs: int, batch_size: int, seed: int
 ) -> dict[str, float]:
     """Trains and returns the parts of the variance that are lost; NaN if training diverged."""

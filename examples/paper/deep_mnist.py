@@ -18,9 +18,9 @@ from _experiment import Experiment, Row, of, parsed, read, write
 from _networks import BASELINES, initialized_by
 
 from keras_rwinit import model_zoo
-from keras_rwinit._strategy import make_strategy
-from keras_rwinit._training import compiled, trained
 from keras_rwinit.plots import new_figure
+from keras_rwinit.training.loop import compile_classifier, train_classifier
+from keras_rwinit.training.strategies.select import make_strategy
 
 PRESETS = ("mnist_leaky_relu_1000", "mnist_relu_200")
 # A network that guesses after so many epochs is not trained further.
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             seed=run["seed"],
         )
         steps = -(-len(examples.x_train) // run["batch_size"]) * run["epochs"]
-        compiled(
+        compile_classifier(
             model,
             preset.recipe.optimizer,
             run["rate"],
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         checkpoint = experiment.folder / f"checkpoint-{zlib.crc32(repr(run).encode()):08x}.npz"
 
         def to(epochs: int) -> list[dict[str, float]]:
-            return trained(
+            return train_classifier(
                 model,
                 examples,
                 epochs=epochs,

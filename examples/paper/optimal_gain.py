@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
 def draw(experiment: Experiment, cells: Sequence[Row], points: Sequence[Row]) -> None:
     """The map with the simulated points on it, and its sections at a few widths."""
     figure, axes = new_figure(columns=2, width=13.0, height=5.2)
-    for ax in axes:  # before the contours are labelled, which measures them
+    for ax in axes:  # before the contours are labeled, which measures them
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
     draw_map(axes[0], cells, points)

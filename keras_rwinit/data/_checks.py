@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_rwinit.theory._checks import check_count, check_real
+from keras_rwinit._checks import check_count, check_real
 
 __all__ = ["validate"]
 

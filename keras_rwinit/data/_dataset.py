@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data._checks import validate
-from keras_rwinit.theory._checks import check_count
+from keras_rwinit._checks import check_count
+
+from ._checks import validate
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -19,7 +20,7 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training set and a test set of labelled, flattened examples.
+    """A training set and a test set of labeled, flattened examples.
 
     Args:
         name: What reports call it.

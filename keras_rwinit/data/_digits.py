@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data._source import Arrays
+from ._source import Arrays
 
 __all__ = ["load_digits"]
 

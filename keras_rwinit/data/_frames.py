@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data._log_mel import log_mel_frames
+from ._log_mel import log_mel_frames
 
-__all__ = ["CONTEXT", "FEATURES", "LabelledFrames", "deltas", "frame_features", "in_context", "windows"]
+__all__ = ["CONTEXT", "FEATURES", "LabeledFrames", "deltas", "frame_features", "in_context", "windows"]
 
 BANDS = 40
 FEATURES = 3 * BANDS
@@ -21,7 +21,7 @@ _DELTA_REACH = 2
 Floats = NDArray[np.float32]
 
 
-class LabelledFrames(NamedTuple):
+class LabeledFrames(NamedTuple):
     """One recording: features, shape (frames, features), and a class a frame, -1 where it has none."""
 
     features: Floats
@@ -109,16 +109,16 @@ def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEX
 
 
 def windows(
-    recordings: list[LabelledFrames], every: int = 1, context: int = CONTEXT
+    recordings: list[LabeledFrames], every: int = 1, context: int = CONTEXT
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Returns every `every`-th labelled frame of all recordings in its context, and the labels.
+    """Returns every `every`-th labeled frame of all recordings in its context, and the labels.
 
-    Frames without a label (-1) are no examples, and stay in the context of their neighbours. The
+    Frames without a label (-1) are no examples, and stay in the context of their neighbors. The
     result is filled in place: beyond it no more than one recording is copied.
 
     Args:
-        recordings: Frames of equally many features; labelled frames are counted through all of them.
-        every: 1: all labelled frames; 4: the first of every four.
+        recordings: Frames of equally many features; labeled frames are counted through all of them.
+        every: 1: all labeled frames; 4: the first of every four.
         context: Frames on either side of each.
 
     Returns:
@@ -127,9 +127,9 @@ def windows(
     chosen: list[NDArray[np.intp]] = []
     seen = 0
     for recording in recordings:
-        labelled = np.flatnonzero(recording.labels >= 0)
-        chosen.append(labelled[-seen % every :: every])
-        seen += len(labelled)
+        labeled = np.flatnonzero(recording.labels >= 0)
+        chosen.append(labeled[-seen % every :: every])
+        seen += len(labeled)
     width = recordings[0].features.shape[1] if recordings else 0
     count = sum(map(len, chosen))
     x = np.empty((count, (2 * context + 1) * width), np.float32)

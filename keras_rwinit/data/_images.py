@@ -1,4 +1,4 @@
-"""MNIST and the sets made in its likeness: 28 x 28 grey images, ten classes."""
+"""MNIST and the sets made in its likeness: 28 x 28 gray images, ten classes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._tfds import open_builder, read_batch
+from ._source import Arrays
+from ._tfds import open_builder, read_batch
 
 __all__ = ["load_images"]
 

@@ -6,14 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 
-from keras_rwinit.data._dataset import Dataset
-from keras_rwinit.data._digits import load_digits
-from keras_rwinit.data._images import load_images
-from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._spoken_digit import load_spoken_digit, load_spoken_digit_frames
-from keras_rwinit.data._standardise import standardise as _standardise
-from keras_rwinit.data._timit import timit_arrays
-from keras_rwinit.data.timit.phones import FOLDED_PHONES
+from ._dataset import Dataset
+from ._digits import load_digits
+from ._images import load_images
+from ._source import Arrays
+from ._spoken_digit import load_spoken_digit, load_spoken_digit_frames
+from ._standardize import standardize as _standardize
+from ._timit import timit_arrays
+from .timit.phones import FOLDED_PHONES
 
 __all__ = ["available", "load"]
 
@@ -49,9 +49,9 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     download: bool = True,
-    standardise: bool = True,
+    standardize: bool = True,
 ) -> Dataset:
-    """Loads a data set as flat arrays, by default standardised.
+    """Loads a data set as flat arrays, by default standardized.
 
     | name | features | training / test | content |
     |---|---|---|---|
@@ -72,8 +72,8 @@ def load(
         data_dir: Folder of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
             where that is unset `~/tensorflow_datasets`. `digits` ignores it.
         download: Whether to download a set that is not prepared there.
-        standardise: Whether to give every dimension zero mean and unit variance by the training
-            set's statistics (see `standardise`). `False`: pixels in [0, 1], log-mel power in nats.
+        standardize: Whether to give every dimension zero mean and unit variance by the training
+            set's statistics (see `standardize`). `False`: pixels in [0, 1], log-mel power in nats.
 
     Returns:
         A `Dataset`.
@@ -102,6 +102,6 @@ def load(
         )
     arrays = _LOADERS[name](data_dir, download)
     x_train, x_test = arrays.x_train, arrays.x_test
-    if standardise:
-        x_train, x_test = _standardise(x_train, x_test)
+    if standardize:
+        x_train, x_test = _standardize(x_train, x_test)
     return Dataset(name, x_train, arrays.y_train, x_test, arrays.y_test, _CLASSES[name])

@@ -94,9 +94,9 @@ def _mel_filters(sample_rate: int = SAMPLE_RATE, bands: int = BANDS) -> Array:
     frequency = np.fft.rfftfreq(_FFT, 1.0 / sample_rate)[:, None]
     top = 2595.0 * np.log10(1.0 + sample_rate / 2.0 / 700.0)
     edges = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising = (frequency - left) / (centre - left)
-    falling = (right - frequency) / (right - centre)
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequency - left) / (center - left)
+    falling = (right - frequency) / (right - center)
     return np.maximum(np.minimum(rising, falling), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a loader hands to `load`, before standardisation."""
+"""What a loader hands to `load`, before standardization."""
 
 from __future__ import annotations
 

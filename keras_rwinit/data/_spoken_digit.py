@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_rwinit.data._frames import LabelledFrames, frame_features, windows
-from keras_rwinit.data._log_mel import SAMPLE_RATE, log_mel
-from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._tfds import open_builder, read_examples
+from ._frames import LabeledFrames, frame_features, windows
+from ._log_mel import SAMPLE_RATE, log_mel
+from ._source import Arrays
+from ._tfds import open_builder, read_examples
 
 __all__ = ["load_spoken_digit", "load_spoken_digit_frames"]
 
@@ -46,11 +46,11 @@ def load_spoken_digit_frames(data_dir: str | os.PathLike[str] | None, download: 
     both. A digit is the label of all of its frames, the silent ones and sounds that digits share
     among them, so no classifier of single windows is right on all of them.
     """
-    parts: tuple[list[LabelledFrames], list[LabelledFrames]] = ([], [])
+    parts: tuple[list[LabeledFrames], list[LabeledFrames]] = ([], [])
     for example in _read(data_dir, download):
         features = frame_features(example["audio"], SAMPLE_RATE)
         labels = np.full(len(features), example["label"], np.int32)
-        parts[_is_test(example["audio/filename"].decode())].append(LabelledFrames(features, labels))
+        parts[_is_test(example["audio/filename"].decode())].append(LabeledFrames(features, labels))
     return Arrays(*windows(parts[0]), *windows(parts[1]))
 
 

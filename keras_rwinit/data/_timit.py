@@ -1,4 +1,4 @@
-"""TIMIT as frames to classify: the phone at the centre of a window of speech."""
+"""TIMIT as frames to classify: the phone at the center of a window of speech."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data._dataset import Dataset
-from keras_rwinit.data._frames import LabelledFrames, frame_features, windows
-from keras_rwinit.data._log_mel import hop_samples, window_samples
-from keras_rwinit.data._source import Arrays
-from keras_rwinit.data._standardise import standardise as _standardise
-from keras_rwinit.data._tfds import (
-    DatasetNotFoundError,
-    find_builder,
-    import_tfds,
-    iterate_examples,
-    no_progress,
-    quiet,
-)
-from keras_rwinit.data.timit.audio import SAMPLE_RATE
-from keras_rwinit.data.timit.corpus import HOW_TO_OBTAIN, find_corpus
-from keras_rwinit.data.timit.labels import phones_of_frames
-from keras_rwinit.data.timit.phones import FOLDED_PHONES, PHONES, fold
-from keras_rwinit.data.timit.speakers import SENTENCES
-from keras_rwinit.theory._checks import check_count
+from keras_rwinit._checks import check_count
+
+from ._dataset import Dataset
+from ._frames import LabeledFrames, frame_features, windows
+from ._log_mel import hop_samples, window_samples
+from ._source import Arrays
+from ._standardize import standardize as _standardize
+from ._tfds import DatasetNotFoundError, find_builder, import_tfds, iterate_examples, no_progress, quiet
+from .timit.audio import SAMPLE_RATE
+from .timit.corpus import HOW_TO_OBTAIN, find_corpus
+from .timit.labels import phones_of_frames
+from .timit.phones import FOLDED_PHONES, PHONES, fold
+from .timit.speakers import SENTENCES
 
 __all__ = ["load_timit", "timit_arrays"]
 
@@ -52,22 +46,22 @@ def load_timit(
     by_speaker: bool = False,
     skip_damaged: bool = False,
     download: bool = True,
-    standardise: bool = True,
+    standardize: bool = True,
 ) -> Dataset:
     """Loads the frames of TIMIT, each with its phone; `load("timit")` is this with its defaults.
 
     An input is 40 log-mel bands from 0 to 8 kHz, their deltas and the deltas of those (25 ms
     frames, one every 10 ms) of the frame and of five on either side, 11 x 120 = 1320 features; its
-    label is the phone at the frame's centre. The training set is the corpus's 3696 sentences of 462
+    label is the phone at the frame's center. The training set is the corpus's 3696 sentences of 462
     speakers, the test set the core test set's 192 sentences of 24 others, both without SA.
 
     With 39 classes, frames of the glottal stop (q), which the folding removes, are no examples; nor
-    are frames at which nothing is labelled. Both stay in the context of their neighbours.
+    are frames at which nothing is labeled. Both stay in the context of their neighbors.
 
     TIMIT has about 1.1 million training frames; each in its context is 5.3 kB, all of them 5.9 GB.
     By default every fourth training frame is an example, 1.5 GB: loading it, which holds it twice
-    while it is standardised, peaks at 5.2 GB of memory, `keras-rwinit train` at 7.5 GB (measured on
-    a synthetic corpus of TIMIT's size). Neighbouring windows share ten frames of eleven. `every=1`
+    while it is standardized, peaks at 5.2 GB of memory, `keras-rwinit train` at 7.5 GB (measured on
+    a synthetic corpus of TIMIT's size). Neighboring windows share ten frames of eleven. `every=1`
     takes all of them: 15 GB to load, more to train. The test set always has all its frames, 0.3 GB
     of the core test set.
 
@@ -89,7 +83,7 @@ def load_timit(
         skip_damaged: Whether to leave damaged sentences out, and do with what there is of an
             incomplete corpus. A warning counts what is missing and names what is damaged.
         download: Whether to prepare the set from `manual_dir` if it is not prepared.
-        standardise: See `load`. `False`: nats, and nats a frame.
+        standardize: See `load`. `False`: nats, and nats a frame.
 
     Returns:
         A `Dataset` named "timit".
@@ -125,8 +119,8 @@ def load_timit(
         skip_damaged=skip_damaged,
     )
     x_train, x_test = arrays.x_train, arrays.x_test
-    if standardise:
-        x_train, x_test = _standardise(x_train, x_test)
+    if standardize:
+        x_train, x_test = _standardize(x_train, x_test)
     return Dataset("timit", x_train, arrays.y_train, x_test, arrays.y_test, phones)
 
 
@@ -141,7 +135,7 @@ def timit_arrays(
     by_speaker: bool = False,
     skip_damaged: bool = False,
 ) -> Arrays:
-    """Returns what `load_timit` standardises; the arguments are those."""
+    """Returns what `load_timit` standardizes; the arguments are those."""
     if not isinstance(phones, int) or phones not in (len(FOLDED_PHONES), len(PHONES)):
         raise ValueError(f"`phones` must be 39, the folded ones, or 61, all. Received: phones={phones!r}.")
     if not isinstance(test, str) or test not in _TEST_SPLITS:
@@ -157,7 +151,7 @@ def timit_arrays(
 
 def _prepared(data_dir: Path | None, manual_dir: Path | None, download: bool, skip_damaged: bool) -> Any:
     tfds = import_tfds()
-    from keras_rwinit.data.timit.builder import Timit
+    from .timit.builder import Timit
 
     config = "skip_damaged" if skip_damaged else "undamaged"
     builder = find_builder("timit", data_dir, lambda folder: Timit(data_dir=folder, config=config))
@@ -211,28 +205,26 @@ def _check_whole(builder: Any, splits: tuple[str, ...], skip_damaged: bool) -> N
     )
 
 
-def _recordings(
-    builder: Any, splits: tuple[str, ...], folded: bool, by_speaker: bool
-) -> list[LabelledFrames]:
-    recordings: list[LabelledFrames] = []
+def _recordings(builder: Any, splits: tuple[str, ...], folded: bool, by_speaker: bool) -> list[LabeledFrames]:
+    recordings: list[LabeledFrames] = []
     of_speaker: dict[bytes, list[NDArray[np.float32]]] = {}
     for split in splits:
         for example in iterate_examples(builder, split):
             features = frame_features(example["audio"], SAMPLE_RATE)
             said = example["phones"]
-            centres = np.arange(len(features)) * hop_samples(SAMPLE_RATE) + window_samples(SAMPLE_RATE) // 2
-            labels = phones_of_frames(said["start"], said["stop"], said["label"], centres)
-            recordings.append(LabelledFrames(features, fold(labels) if folded else labels))
+            centers = np.arange(len(features)) * hop_samples(SAMPLE_RATE) + window_samples(SAMPLE_RATE) // 2
+            labels = phones_of_frames(said["start"], said["stop"], said["label"], centers)
+            recordings.append(LabeledFrames(features, fold(labels) if folded else labels))
             of_speaker.setdefault(example["speaker"], []).append(features)
     if by_speaker:
         for own in of_speaker.values():
-            _normalise(own)
+            _normalize(own)
     return recordings
 
 
-def _normalise(recordings: list[NDArray[np.float32]]) -> None:
+def _normalize(recordings: list[NDArray[np.float32]]) -> None:
     """Gives every feature zero mean and unit variance over all frames of a speaker, in place."""
-    (standard,) = _standardise(np.concatenate(recordings))
+    (standard,) = _standardize(np.concatenate(recordings))
     start = 0
     for features in recordings:
         features[:] = standard[start : start + len(features)]

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from .._seeding import layer_initializers
-from ..initializers import RandomWalk
+from keras_rwinit._keras.seeding import layer_initializers
+from keras_rwinit.initializers import RandomWalk
 
 __all__ = ["StackedInitializer"]
 

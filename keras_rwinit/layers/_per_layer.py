@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["PerLayerConstraint", "PerLayerRegularizer", "is_stacked", "mark_stacked"]
+__all__ = ["PerLayerConstraint", "PerLayerRegularizer"]
 
 
 def map_layers(function: Callable[[Any], Any], stacked: Any) -> Any:
@@ -16,17 +16,6 @@ def map_layers(function: Callable[[Any], Any], stacked: Any) -> Any:
     if keras.backend.backend() == "torch":  # whose vmap refuses the in-place sums of Keras's regularizers
         return keras.ops.stack([function(weight) for weight in stacked])
     return keras.ops.vectorized_map(function, stacked)
-
-
-def mark_stacked(variable: keras.Variable) -> keras.Variable:
-    """Notes on a variable that its first axis counts layers."""
-    variable._rwinit_stacked = True
-    return variable
-
-
-def is_stacked(variable: Any) -> bool:
-    """Whether the first axis of a variable counts layers."""
-    return getattr(variable, "_rwinit_stacked", False)
 
 
 class PerLayerRegularizer(keras.regularizers.Regularizer):

@@ -10,17 +10,19 @@ from typing import Any
 
 import keras
 
-from ..initializers import RandomWalk
-from ..theory._checks import check_count
+from keras_rwinit._checks import check_count
+from keras_rwinit._keras.stacked import mark_stacked
+from keras_rwinit.initializers import RandomWalk
+
 from ._drawing import StackedInitializer
-from ._per_layer import PerLayerConstraint, PerLayerRegularizer, mark_stacked
+from ._per_layer import PerLayerConstraint, PerLayerRegularizer
 
 __all__ = ["DenseStack", "run_stack"]
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 # Found once: PyTorch's compiler cannot look through an import.
 _LOOP: ModuleType | None = (
-    importlib.import_module(f"keras_rwinit.layers._loop_{keras.backend.backend()}")
+    importlib.import_module(f"keras_rwinit.layers._loops.{keras.backend.backend()}")
     if keras.backend.backend() in _BACKENDS
     else None
 )

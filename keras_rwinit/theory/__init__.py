@@ -1,8 +1,9 @@
 """The walk of the back-propagated gradient's log-norm: gains, predictions, simulation. No Keras here."""
 
-from ._distributions import DISTRIBUTIONS
+from ._analytic_gain import NoGainError
 from .activations import ACTIVATIONS, Activation, resolve_activation
-from .gains import NoGainError, gain, paper_gain, paper_log_variance
+from .distributions import DISTRIBUTIONS
+from .gains import gain, paper_gain, paper_log_variance
 from .simulation import simulate_walk
 from .walk import WalkPrediction, plan_width, predict_walk
 

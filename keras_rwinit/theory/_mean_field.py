@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ._distributions import Distribution
 from ._moments import Moments, moment_table
 from .activations import Activation
+from .distributions import Distribution
 
 __all__ = [
     "MISALIGNMENT_LIMIT",

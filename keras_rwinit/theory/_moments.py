@@ -75,17 +75,17 @@ class MomentTable:
     def __init__(self, activation: Activation) -> None:
         raw = _raw_moments(activation)
         usable = np.logical_and.reduce(np.isfinite(raw), axis=1)
-        centre = int(np.searchsorted(_LOG_VARIANCE, 0.0))
-        if not usable[centre]:
+        center = int(np.searchsorted(_LOG_VARIANCE, 0.0))
+        if not usable[center]:
             raise ValueError(
                 f"No gain exists for the activation {activation.name!r}: E f(a)^2 and E f'(a)^2 must "
                 "be finite and above 0 for a standard normal a. Received moments "
-                f"ln E f^2 = {raw[centre, 0]:g}, ln E f'^2 = {raw[centre, 1]:g}. "
+                f"ln E f^2 = {raw[center, 0]:g}, ln E f'^2 = {raw[center, 1]:g}. "
                 "Check that the callable acts on NumPy arrays element by element."
             )
-        below, above = np.flatnonzero(~usable[:centre]), np.flatnonzero(~usable[centre:])
+        below, above = np.flatnonzero(~usable[:center]), np.flatnonzero(~usable[center:])
         first = int(below[-1]) + 1 if below.size else 0
-        last = centre + int(above[0]) if above.size else len(raw)
+        last = center + int(above[0]) if above.size else len(raw)
         y, raw = _LOG_VARIANCE[first:last], raw[first:last]
         curvatures = []
         for column in (raw[:, 0], raw[:, 1]):
@@ -122,7 +122,7 @@ def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
         if values.shape in ((), a.shape) and same:
             return values
         reason = f"an array of shape {values.shape} for one of shape {a.shape}"
-        reason = reason if values.shape != a.shape else "values that depend on neighbouring elements"
+        reason = reason if values.shape != a.shape else "values that depend on neighboring elements"
     except (TypeError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise ValueError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._distributions import Distribution
+from ._analytic_gain import NoGainError, analytic_gain
 from ._mean_field import mean_field_walk
 from .activations import Activation
-from .gains import NoGainError, analytic_gain
+from .distributions import Distribution
 from .simulation import chunks
 
 __all__ = ["refined_gain"]

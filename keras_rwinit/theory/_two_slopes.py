@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from ._distributions import Distribution
+from .distributions import Distribution
 
 __all__ = ["log_step_moments"]
 

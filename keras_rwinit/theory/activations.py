@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["ACTIVATIONS", "Activation", "ActivationLike", "activation_of", "resolve_activation"]
+__all__ = ["ACTIVATIONS", "Activation", "ActivationLike", "activation_from_callable", "resolve_activation"]
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Any]
@@ -28,8 +28,8 @@ class Activation:
 
     Args:
         name: What messages and reports call it.
-        function: `f`, vectorised over a float64 array.
-        derivative: `f'`, vectorised likewise. `None`: central differences of `function`.
+        function: `f`, vectorized over a float64 array.
+        derivative: `f'`, vectorized likewise. `None`: central differences of `function`.
         kinks: Points where `f` or one of its first two derivatives jumps. Quadrature puts panel
             edges there; a kink that is not listed costs accuracy, not validity.
         slopes: `(slope below 0, slope above 0)` when `f` is linear on either side of zero, else
@@ -254,7 +254,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
 
     Args:
         activation: A key of `ACTIVATIONS`; a family's name with its parameter, as in
-            `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); any vectorised
+            `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); any vectorized
             NumPy callable, whose derivative is then taken by central differences; or an
             `Activation`, which is returned as it is.
 
@@ -271,7 +271,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     if isinstance(activation, Activation):
         return activation
     if callable(activation):
-        return activation_of(getattr(activation, "__name__", "activation"), activation)
+        return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
     if isinstance(activation, str):
         if activation in ACTIVATIONS:
             return ACTIVATIONS[activation]
@@ -296,7 +296,7 @@ def _member(family: str, parameter: float) -> Activation:
     return _FAMILIES[family](parameter)
 
 
-def activation_of(name: str, function: Function) -> Activation:
+def activation_from_callable(name: str, function: Function) -> Activation:
     """The `Activation` of a callable, with two exact slopes where it has them.
 
     Args:

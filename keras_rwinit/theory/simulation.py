@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ._checks import check_count, check_positive, check_seed
-from ._distributions import Distribution, draw_kernel, resolve_distribution
+from keras_rwinit._checks import check_count, check_positive, check_seed
+
+from ._analytic_gain import analytic_gain
 from .activations import Activation, ActivationLike, resolve_activation
-from .gains import analytic_gain
+from .distributions import Distribution, draw_kernel, resolve_distribution
 
 __all__ = ["Chunk", "chunks", "simulate_walk"]
 

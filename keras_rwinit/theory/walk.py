@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_count, check_positive
-from ._distributions import Distribution, resolve_distribution
+from keras_rwinit._checks import check_count, check_positive
+
+from ._analytic_gain import analytic_gain
 from ._mean_field import mean_field_walk
 from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
-from .gains import analytic_gain
+from .distributions import Distribution, resolve_distribution
 
 __all__ = ["WalkPrediction", "plan_width", "predict_walk"]
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keras_rwinit.data.timit.damage import DamagedFileError
-from keras_rwinit.data.timit.phones import FOLDED_PHONES, PHONES, fold
+from .damage import DamagedFileError
+from .phones import FOLDED_PHONES, PHONES, fold
 
 if TYPE_CHECKING:
-    from keras_rwinit.data.timit.builder import Timit
+    from .builder import Timit
 
 __all__ = ["FOLDED_PHONES", "PHONES", "DamagedFileError", "Timit", "fold"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Timit":
-        from keras_rwinit.data.timit.builder import Timit
+        from .builder import Timit
 
         return Timit
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import wave
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data.timit.damage import DamagedFileError
+from .damage import DamagedFileError
 
 __all__ = ["SAMPLE_RATE", "read_audio"]
 

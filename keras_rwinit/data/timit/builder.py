@@ -10,12 +10,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 from numpy.typing import NDArray
 
-from keras_rwinit.data._tfds import DatasetNotFoundError
-from keras_rwinit.data.timit.audio import SAMPLE_RATE
-from keras_rwinit.data.timit.corpus import HOW_TO_OBTAIN, Sentence, find_corpus, read_sentence, sentences
-from keras_rwinit.data.timit.damage import DamagedFileError
-from keras_rwinit.data.timit.phones import PHONES
-from keras_rwinit.data.timit.speakers import SENTENCES, split_of
+from .._tfds import DatasetNotFoundError
+from .audio import SAMPLE_RATE
+from .corpus import HOW_TO_OBTAIN, Sentence, find_corpus, read_sentence, sentences
+from .damage import DamagedFileError
+from .phones import PHONES
+from .speakers import SENTENCES, split_of
 
 __all__ = ["Timit"]
 

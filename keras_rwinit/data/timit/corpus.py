@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from keras_rwinit.data.timit.audio import read_audio
-from keras_rwinit.data.timit.damage import DamagedFileError
-from keras_rwinit.data.timit.labels import Segment, read_labels
+from .audio import read_audio
+from .damage import DamagedFileError
+from .labels import Segment, read_labels
 
 __all__ = ["HOW_TO_OBTAIN", "Sentence", "find_corpus", "read_sentence", "sentences"]
 
 HOW_TO_OBTAIN = (
     "TIMIT is licensed and cannot be downloaded for you. Obtain it from the Linguistic Data Consortium, "
-    "catalogue number LDC93S1 (https://catalog.ldc.upenn.edu/LDC93S1), and put its folder TIMIT, or a link "
+    "catalog number LDC93S1 (https://catalog.ldc.upenn.edu/LDC93S1), and put its folder TIMIT, or a link "
     "to it, into manual_dir, so that there is manual_dir/TIMIT/TRAIN/DR1/FCJF0/SI1027.WAV, with "
     "SI1027.PHN beside it. Lower-case names and RIFF instead of SPHERE audio will do as well."
 )

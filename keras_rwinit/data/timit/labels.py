@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.data.timit.damage import DamagedFileError
-from keras_rwinit.data.timit.phones import PHONES
+from .damage import DamagedFileError
+from .phones import PHONES
 
 __all__ = ["Segment", "phones_of_frames", "read_labels"]
 
@@ -86,15 +86,15 @@ def phones_of_frames(
     starts: NDArray[np.integer],
     stops: NDArray[np.integer],
     phones: NDArray[np.integer],
-    centres: NDArray[np.integer],
+    centers: NDArray[np.integer],
 ) -> NDArray[np.int32]:
-    """Returns the phone at the centre of every frame, -1 where there is none.
+    """Returns the phone at the center of every frame, -1 where there is none.
 
     Args:
         starts: First sample of every phone, rising.
         stops: The sample after its last.
         phones: Which phone it is.
-        centres: The sample in the middle of each frame.
+        centers: The sample in the middle of each frame.
 
     Example:
         >>> import numpy as np
@@ -103,6 +103,6 @@ def phones_of_frames(
         >>> phones_of_frames(starts, stops, phones, np.array([200, 360, 520, 840])).tolist()
         [7, 7, 8, -1]
     """
-    at = np.searchsorted(starts, centres, side="right") - 1
-    inside = (at >= 0) & (centres < stops[at])
+    at = np.searchsorted(starts, centers, side="right") - 1
+    inside = (at >= 0) & (centers < stops[at])
     return np.where(inside, phones[at], -1).astype(np.int32)

@@ -1,0 +1,1 @@
+"""What the package knows of Keras: its activations, layers, seeds and gradients."""

@@ -1,0 +1,58 @@
+"""One seed a layer, all of them from one root seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rwinit._checks import check_seed
+
+__all__ = ["layer_initializers", "layer_seeds", "with_seed"]
+
+Initializer = Callable[..., Any]
+
+_MODULUS = 2**31  # seeds that every Keras initializer takes on every back end
+_STRIDE = 0x9E3779B1  # odd, so that multiples of it are distinct modulo a power of two
+
+
+def layer_seeds(seed: int | None, count: int) -> list[int]:
+    """`count` different seeds; the first ones do not depend on `count`.
+
+    `None` takes the root from Python's `random`, which `keras.utils.set_random_seed` seeds.
+    """
+    seed = check_seed(seed)
+    entropy = random.getrandbits(63) if seed is None else seed % 2**64
+    root = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    return [(root + layer * _STRIDE) % _MODULUS for layer in range(count)]
+
+
+def with_seed(initializer: Initializer, seed: int) -> Initializer:
+    """A copy of `initializer` with the given seed, or itself if it takes none."""
+    if hasattr(initializer, "reseeded"):
+        return initializer.reseeded(seed)
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if "seed" not in config:
+        return initializer
+    return type(initializer).from_config({**config, "seed": seed})
+
+
+def layer_initializers(initializer: Initializer, count: int) -> list[Initializer]:
+    """An initializer for each of `count` equal layers, no two of which draw the same values.
+
+    An int seed is the root of the layers' seeds. Without a seed every layer gets one of its own, and a
+    `keras.random.SeedGenerator`, which moves on by itself, is shared.
+    """
+    if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
+        return [initializer] * count
+    root = None
+    if hasattr(initializer, "reseeded"):
+        root = getattr(initializer, "seed", None)
+    elif isinstance(initializer, keras.initializers.Initializer):
+        root = initializer.get_config().get("seed")
+    return [with_seed(initializer, seed) for seed in layer_seeds(root, count)]

@@ -1,0 +1,1 @@
+"""One run of a model, forward and back, observed at every kernel."""

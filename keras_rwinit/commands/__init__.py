@@ -1,0 +1,1 @@
+"""The commands of `keras-rwinit`, one module each."""

@@ -1,0 +1,6 @@
+"""Measures the gradient's walk through a model."""
+
+from ._measure import gradient_walk
+from ._record import GradientWalk
+
+__all__ = ["GradientWalk", "gradient_walk"]

@@ -1,0 +1,1 @@
+"""Training runs: settings, loop, report, and the devices they use."""

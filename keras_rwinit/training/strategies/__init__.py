@@ -1,0 +1,1 @@
+"""Where a training run computes: one device, or several."""

@@ -1,0 +1,214 @@
+"""Strategies of `tf.distribute`: several devices, several machines, TPUs.
+
+Keras's `fit` averages the replicas' mean losses, which weighs examples unequally where a batch does not
+divide among the replicas, and does not run under MultiWorkerMirroredStrategy (Keras 3.15). So these
+strategies have a loop of their own, in which every example of a batch weighs the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .base import Loop, Scores, Strategy, padded_batches
+
+__all__ = ["tensorflow_strategy"]
+
+_EXAMPLE = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def tensorflow_strategy(name: str) -> Strategy:
+    """The strategy of a name; ValueError if this machine has not what it needs."""
+    if name == "mirrored":
+        return TensorFlowStrategy(name, _mirrored())
+    if name == "tpu":
+        return TensorFlowStrategy(name, _tpu())
+    chief = _is_chief(os.environ.get("TF_CONFIG"))
+    try:
+        return TensorFlowStrategy(name, tf.distribute.MultiWorkerMirroredStrategy(), chief)
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"The worker could not join the cluster of TF_CONFIG: {_first_line(error)} Start one process "
+            "a worker, each under its own address."
+        ) from error
+
+
+def _mirrored() -> tf.distribute.Strategy:
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise ValueError(
+            "The strategy mirrored needs two devices of this machine or more. "
+            f"Received: {', '.join(device.name for device in devices)}; train without --strategy"
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _tpu() -> tf.distribute.Strategy:
+    address = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"The strategy tpu needs a TPU, and none is reached at {address!r}: {_first_line(error)} "
+            "Name it in the environment variable TPU_NAME; on the TPU's own machine leave that unset."
+        ) from error
+
+
+def _is_chief(config: str | None) -> bool:
+    """Whether TF_CONFIG's task is the chief; ValueError if it describes no cluster."""
+    try:
+        content = json.loads(config or "")
+        cluster = {kind: list(content["cluster"][kind]) for kind in content["cluster"]}
+        kind, index = content["task"]["type"], int(content["task"]["index"])
+        workers = cluster.get("chief", []) + cluster.get("worker", [])
+        usable = kind in ("chief", "worker") and 0 <= index < len(cluster.get(kind, ())) and len(workers) > 1
+    except (AttributeError, KeyError, TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(
+            "The strategy multi-worker needs a cluster of two workers or more, and this process's place in "
+            f"it, in the environment variable TF_CONFIG, as in {_EXAMPLE}. Received: {config or 'none'}"
+        )
+    return kind == "chief" or (index == 0 and not cluster.get("chief"))
+
+
+class TensorFlowStrategy(Strategy):
+    """A `tf.distribute` strategy.
+
+    Args:
+        name: On the command line.
+        strategy: That does the work.
+        chief: Whether this process is the one that writes.
+    """
+
+    def __init__(self, name: str, strategy: tf.distribute.Strategy, chief: bool = True) -> None:
+        self.name, self.strategy, self.chief = name, strategy, chief
+        self.devices = strategy.num_replicas_in_sync
+        # Traced once: functions made anew at every call draw a warning.
+        self._gathered = tf.function(lambda own: strategy.gather(strategy.run(lambda: own), axis=0))
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Variables made in it have a copy on every device."""
+        with self.strategy.scope(), self._named_failures():
+            yield
+
+    def loop(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> Loop:
+        """What trains a model that was built in the scope; `batch_size` is of all devices together."""
+        return _ReplicaLoop(model, self.strategy, batch_size, on_step)
+
+    def check_same(self, value: int, what: str) -> None:
+        """Waits for all workers; ValueError in each of them if `value` is not the same in all."""
+        if self.name != "multi-worker":
+            return
+        with self._named_failures():
+            values = self._gathered(tf.constant([value])).numpy().tolist()
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"All workers must see the same run, but {what} differs among them. Received: {values}; "
+                "give every worker the same options, and a folder --output that they share"
+            )
+
+    @contextlib.contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if self.name != "multi-worker":
+                raise
+            raise ConnectionError(
+                f"A worker left the cluster: {_first_line(error)} Start all workers again, with --resume."
+            ) from error
+
+
+class _ReplicaLoop:
+    """Steps in which each replica takes its part of the batch.
+
+    The loss of a batch is the mean over its examples, so a replica contributes its sum over the number
+    of examples in the whole batch, and the optimizer adds up the replicas' gradients.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        batch_size: int,
+        on_step: Callable[[], None],
+    ) -> None:
+        self.model, self.strategy = model, strategy
+        self.batch_size, self.on_step = batch_size, on_step
+        self._train = tf.function(self._on_replicas(self._training_step))
+        self._test = tf.function(self._on_replicas(self._scores))
+
+    def fit(self, x: np.ndarray, y: np.ndarray, epoch: int) -> Scores:
+        """Trains on every example once, in the order given."""
+        sums = []
+        for batch in self._batches(x, y):
+            sums.append(self._train(*batch))
+            self.on_step()
+        return self._means(sums, len(x))
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Scores:
+        """Changes nothing of the model."""
+        return self._means([self._test(*batch) for batch in self._batches(x, y)], len(x))
+
+    def _batches(self, x: np.ndarray, y: np.ndarray) -> Any:
+        replicas = self.strategy.num_replicas_in_sync
+        batches = padded_batches(x, y, self.batch_size, replicas)
+        size = np.maximum(batches[2].sum(axis=1, keepdims=True), 1.0)
+        arrays = (*batches, np.broadcast_to(1.0 / size, batches[2].shape).astype("float32"))
+
+        def parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            """Those of this process's replicas, one replica's batch after another."""
+            local = replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            cut = (a.reshape(len(a), replicas, -1, *a.shape[2:])[:, first : first + local] for a in arrays)
+            return tf.data.Dataset.from_tensor_slices(tuple(a.reshape(-1, *a.shape[2:]) for a in cut))
+
+        return self.strategy.distribute_datasets_from_function(parts)
+
+    def _on_replicas(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*batch: Any) -> Any:
+            return self.strategy.reduce("SUM", self.strategy.run(step, args=batch), axis=None)
+
+        return run
+
+    def _training_step(self, x: Any, y: Any, weight: Any, share: Any) -> Any:
+        with tf.GradientTape() as tape:
+            losses, correct = self._examples(x, y, weight, training=True)
+            loss = tf.reduce_sum(losses * share)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
+
+    def _scores(self, x: Any, y: Any, weight: Any, share: Any) -> Any:
+        losses, correct = self._examples(x, y, weight, training=False)
+        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
+
+    def _examples(self, x: Any, y: Any, weight: Any, training: bool) -> tuple[Any, Any]:
+        """Loss, and 1.0 where the class is right, of each example; 0.0 of those that fill up."""
+        outputs = self.model(x, training=training)
+        losses = keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
+        correct = keras.metrics.sparse_categorical_accuracy(y, outputs)
+        return losses * weight, tf.cast(correct, weight.dtype) * weight
+
+    def _means(self, sums: list[Any], examples: int) -> Scores:
+        loss, correct = np.sum([step.numpy() for step in sums], axis=0, dtype="float64") / examples
+        return float(loss), float(correct)
+
+
+def _first_line(error: BaseException) -> str:
+    """Of an error's message, ending in a full stop."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line.rstrip(".") + "."

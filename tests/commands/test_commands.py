@@ -1,0 +1,243 @@
+"""`keras-rwinit gain | plan | train | tune`: what they print and write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_helpers import left_in, refusal, run_cli, shown
+
+import keras_rwinit
+from keras_rwinit.training import run as training_run
+
+COMMANDS = ("gain", "plan", "train", "walk", "tune")
+TRAIN = ("train", "--depth", 12, "--width", 16, "--epochs", 1)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        training_run, "train_classifier", lambda *args, **kwargs: pytest.fail("training began")
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_common_options(command: str) -> None:
+    finished = run_cli(command, "--help")
+    assert finished.code == 0
+    assert finished.err == ""
+    for option in ("--help", "--output", "--seed"):
+        assert option in finished.out
+
+
+def test_help_lists_the_commands() -> None:
+    finished = run_cli("--help")
+    assert finished.code == 0
+    for command in COMMANDS:
+        assert command in finished.out
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ((), ("relu", 100)),
+        (("--activation", "tanh", "--width", 50, "--depth", 200), ("tanh", 50, 200)),
+        (("--activation", "leaky_relu(0.1)", "--distribution", "uniform"), ("leaky_relu(0.1)", 100, None)),
+        (("--distribution", "orthogonal", "--depth", 1), ("relu", 100, 1)),
+    ],
+)
+def test_gain_prints_and_writes_the_gain(options: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+    finished = run_cli("gain", *options, "--output", "gain.json")
+    assert (finished.code, finished.err) == (0, "")
+    result = json.loads(Path("gain.json").read_text(encoding="utf-8"))
+    depth = arguments[2] if len(arguments) > 2 else None
+    expected = keras_rwinit.gain(arguments[0], arguments[1], depth, result["distribution"])
+    assert result["gain"] == expected
+    assert (result["activation"], result["width"], result["depth"]) == (*arguments[:2], depth)
+    printed = re.search(r"^ *gain +([\d.]+)", finished.out, re.MULTILINE)
+    assert printed is not None
+    assert float(printed.group(1)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_title_says_in_one_line_what_was_asked() -> None:
+    finished = run_cli("gain", "--width", 300, "--depth", 1000)
+    assert "relu, width 300, depth 1,000, normal kernels" in finished.out
+
+
+def test_plan_of_a_spread_is_the_width_and_what_to_expect_of_it() -> None:
+    finished = run_cli("plan", "--depth", 1000, "--spread", 1, "--output", "plan.json")
+    assert (finished.code, finished.err) == (0, "")
+    result = json.loads(Path("plan.json").read_text(encoding="utf-8"))
+    assert result["width"] == keras_rwinit.plan_width(1000, 1.0) == 1253
+    walk = keras_rwinit.predict_walk("relu", 1253, 1000)
+    assert result["gain"] == walk.gain
+    assert result["predicted_spread"] == walk.std[0] <= 1.0
+    assert result["hidden_parameters"] == 1000 * (1253**2 + 1253)
+    assert "1,253" in finished.out
+    assert f"{walk.std[0]:.4f} nats" in finished.out
+
+
+def test_plan_of_a_width_is_its_spread() -> None:
+    finished = run_cli("plan", "--depth", 30, "--width", 20, "--activation", "tanh", "--output", "plan.json")
+    assert (finished.code, finished.err) == (0, "")
+    result = json.loads(Path("plan.json").read_text(encoding="utf-8"))
+    assert result["predicted_spread"] == keras_rwinit.predict_walk("tanh", 20, 30).std[0]
+
+
+@pytest.mark.parametrize("command", [("gain",), ("plan", "--width", 20)], ids=lambda c: c[0])
+def test_samples_simulate_from_the_seed(command: tuple[Any, ...]) -> None:
+    results = []
+    for index, seed in enumerate((1, 1, 2)):
+        options = (*command[1:], "--depth", 10, "--samples", 200, "--seed", seed)
+        finished = run_cli(command[0], *options, "--output", f"{index}.json")
+        assert (finished.code, finished.err) == (0, "")
+        assert "drift" in finished.out
+        results.append(json.loads(Path(f"{index}.json").read_text(encoding="utf-8")))
+    assert results[0] == results[1]
+    assert results[0]["simulated_mean"] != results[2]["simulated_mean"]
+    width = results[0]["width"]
+    walks = keras_rwinit.simulate_walk("relu", width, 10, samples=200, seed=1)[:, 0]
+    assert results[0]["simulated_mean"] == walks.mean()
+    assert results[0]["standard_error"] == pytest.approx(walks.std() / np.sqrt(200), rel=1e-12)
+
+
+TOO_LONG = 10**400  # more than a float holds
+
+BAD_THEORY = [
+    (("gain", "--width", 0), "width.*at least 1.*width=0"),
+    (("gain", "--width", -3), "width.*at least 1.*width=-3"),
+    (("gain", "--width", "1.5"), "width.*integer.*1.5"),
+    (("gain", "--width", "wide"), "width.*integer.*wide"),
+    (("gain", "--width", TOO_LONG), "width"),
+    (("gain", "--depth", 0), "depth.*at least 1.*depth=0"),
+    (("gain", "--depth", "2.5"), "depth.*integer.*2.5"),
+    (("gain", "--activation", "rleu"), "activation.*relu.*'rleu'"),
+    (("gain", "--activation", "softmax"), "activation.*softmax"),
+    (("gain", "--distribution", "gauss"), "distribution.*orthogonal.*'gauss'"),
+    (("gain", "--samples", 10), "--depth"),
+    (("gain", "--samples", 10, "--depth", 5, "--seed", -1), "seed.*at least 0.*-1"),
+    (("gain", "--samples", -1, "--depth", 5), "samples.*-1"),
+    (("plan",), "--spread and --width.*neither"),
+    (("plan", "--spread", 1, "--width", 10), "--spread and --width.*both"),
+    (("plan", "--spread", "nan"), "spread.*above 0.*nan"),
+    (("plan", "--spread", 0), "spread.*above 0.*0"),
+    (("plan", "--spread", 1e-9), "No width.*larger spread"),
+    (("plan", "--spread", 1, "--depth", 0), "depth.*at least 1.*depth=0"),
+    (("plan", "--width", 0), "width.*at least 1.*width=0"),
+    (("plan", "--width", 100, "--depth", TOO_LONG), "depth"),
+    (("gain", "--widht", 5), "--widht"),
+    (("gain", "extra"), "extra"),
+    (("gian",), "gian.*gain"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_THEORY, ids=shown)
+def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, folder: Path) -> None:
+    if arguments[0] in COMMANDS:
+        arguments = (*arguments, "--output", "result.json")
+    assert re.search(message, refusal(*arguments))
+    assert left_in(folder) == []
+
+
+BAD_TRAINING = [
+    (("--width", 0), "width.*at least 1.*width=0"),
+    (("--width", -3), "width.*at least 1.*width=-3"),
+    (("--width", "x"), "width.*integer.*x"),
+    (("--depth", 0), "depth.*at least 1.*depth=0"),
+    (("--depth", "1e3"), "depth.*integer.*1e3"),
+    (("--batch", 0), "batch.*at least 1.*batch=0"),
+    (("--epochs", -1), "epochs.*at least 1.*epochs=-1"),
+    (("--seed", -1), "seed.*at least 0.*seed=-1"),
+    (("--activation", "rleu"), "activation.*relu.*'rleu'"),
+    (("--activation", "sin"), "activation.*tanh.*sin"),
+    (("--activation", "rleu", "--initializer", "he_normal"), "activation.*relu.*'rleu'"),
+    (("--distribution", "gauss"), "distribution.*orthogonal.*'gauss'"),
+    (("--dataset", "mnits"), "digits, mnist.*'mnits'"),
+    (("--optimizer", "admm"), "optimizer.*adam.*'admm'"),
+    (("--optimizer", ""), "optimizer.*adam.*''"),
+    (("--initializer", "he_nromal"), "initializer.*he_normal.*'he_nromal'"),
+    (("--compare", "he_nromal"), "initializer.*he_normal.*'he_nromal'"),
+    (("--compare", "constant"), "initializer.*constant"),
+    (("--compare", "random_walk"), "another initializer.*'random_walk' twice.*--no-compare"),
+    (("--learning-rate", "nan"), "learning_rate.*above 0.*nan"),
+    (("--learning-rate", "inf"), "learning_rate.*above 0.*inf"),
+    (("--learning-rate", 0), "learning_rate.*above 0.*0"),
+    (("--learning-rate", "fast"), "learning-rate.*fast"),
+    (("--preset", "mnist"), "preset.*mnist_relu_200.*'mnist'"),
+    (("--preset", "digits_tanh_100", "--width", 0), "width.*at least 1.*width=0"),
+    (("--output-gain", 0), "output_gain.*above 0.*0"),
+    (("--input-gain", "nan"), "input_gain.*above 0.*nan"),
+    (("--width", 10**6, "--depth", 100), r"takes [\d.,]+ [KMGTP]iB.*has [\d.]+ GiB of memory.*smaller"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_TRAINING, ids=shown)
+@pytest.mark.usefixtures("no_training")
+def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str, folder: Path) -> None:
+    line = refusal(*TRAIN, *options)
+    assert re.search(message, line), line
+    assert "0x" not in line
+    assert left_in(folder) == []
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_depth_that_cannot_fit_is_refused_before_anything_of_that_length_is_computed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(training_run, "predict_walk", lambda *args, **kwargs: pytest.fail("predicted first"))
+    assert "GiB" in refusal("train", "--depth", 10**7, "--width", 100)
+    assert left_in(folder) == []
+
+
+def test_a_depth_with_a_gain_is_not_refused_for_lack_of_one_at_another_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At width 8 tanh has an unbiased gain for 4 layers and none for 2."""
+    assert keras_rwinit.predict_walk("tanh", 8, 4, distribution="orthogonal").gain > 1.0
+    monkeypatch.setattr(training_run.TrainingRun, "execute", lambda *args, **kwargs: None)
+    finished = run_cli("train", "--depth", 4, "--width", 8)
+    assert (finished.code, finished.err) == (0, "")
+
+
+@pytest.mark.usefixtures("no_training")
+def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    tfds, requests = pytest.importorskip("tensorflow_datasets"), pytest.importorskip("requests")
+
+    def head(url: str, timeout: float) -> None:
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(requests, "head", head)
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", lambda self: pytest.fail("asked to download")
+    )
+    line = refusal(*TRAIN, "--dataset", "mnist", "--data-dir", "sets")
+    assert re.search('"mnist" is not prepared in .*sets.*network.*copy FOLDER here', line), line
+    assert [path for path in left_in(folder) if "sets" not in path.parts] == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "extra"),
+    [
+        ("tensorflow_datasets", ("--dataset", "mnist"), "keras-rwinit[data]"),
+        ("matplotlib", (), "keras-rwinit[plots]"),
+    ],
+)
+@pytest.mark.usefixtures("no_training")
+def test_a_missing_extra_is_named(
+    missing: str, options: tuple[Any, ...], extra: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert extra in refusal(*TRAIN, *options)
+    assert left_in(folder) == []

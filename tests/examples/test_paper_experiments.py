@@ -1,0 +1,127 @@
+"""The experiments of examples/paper: each runs in its quick form and is not repeated; the page is true."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_rwinit.data
+
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "examples" / "paper"
+TRAINED = ("loss_against_gain", "fixed_parameters", "speech", "recipe", "deep_mnist")
+
+
+@pytest.fixture(autouse=True)
+def beside_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PAPER))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_experiment_runs_and_is_not_repeated(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "speech":
+        pytest.importorskip("tensorflow_datasets")
+    experiment = module(name)
+    arguments = ["--quick", "--output", str(tmp_path)]
+    rows = experiment.main(arguments)
+    folder = tmp_path / name
+    written = (folder / "results.csv").read_bytes()
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in folder.iterdir()} <= {"results.csv", "history.csv", "picture.png", ".lock"}
+
+    def no_more(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(experiment, "trained", no_more)
+    assert len(experiment.main(arguments)) == len(rows)
+    assert (folder / "results.csv").read_bytes() == written
+    capsys.readouterr()
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Any:
+    return module("_experiment").Experiment("some", tmp_path / "some", True, None, "digits")
+
+
+def test_a_table_goes_on_after_the_run_at_which_it_was_stopped(experiment: Any) -> None:
+    runs = [{"depth": depth, "rate": 0.1, "name": "a"} for depth in (1, 2, 3)]
+    done: list[int] = []
+
+    def work(run: dict[str, Any]) -> dict[str, Any]:
+        if run["depth"] == 3 and len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(run["depth"])
+        return {"loss": 1.0 / run["depth"]}
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.rows(runs, work)
+    done.append(0)
+    rows = experiment.rows(runs, work)
+    assert done == [1, 2, 0, 3]
+    assert [row["loss"] for row in rows] == [1.0, 0.5, 1 / 3]
+    # Another value of any column is another run, and takes nothing from the table.
+    assert experiment.rows([{**runs[0], "rate": 0.2}], work)[0]["rate"] == 0.2
+    assert done[-1] == 1
+    assert experiment.rows(runs, work) == module("_experiment").read(experiment.folder / "results.csv")[:3]
+
+
+def test_a_diverged_run_has_no_mean() -> None:
+    mean = module("_experiment").mean_and_deviation
+    assert mean([{"loss": 1.0}, {"loss": 3.0}], "loss") == (2.0, pytest.approx(2.0**0.5))
+    assert np.isnan(mean([{"loss": 1.0}, {"loss": float("nan")}], "loss")[0])
+
+
+def test_the_residual_network_is_one() -> None:
+    """`f(V h)` with `V = I + W` is `f(h + W h)`, and `W` has variance `2 / (fan_in blocks)`."""
+    networks = module("_networks")
+    width, blocks = 200, 8
+    kernel = np.asarray(networks.SkipInitializer(blocks, seed=3)((width, width), "float32"))
+    branch = kernel - np.eye(width)
+    # A sample variance of n normal entries has a relative error of sqrt(2 / n); truncated ones have less.
+    assert branch.var() == pytest.approx(2.0 / (width * blocks), rel=4.0 * (2.0 / width**2) ** 0.5)
+    h = np.random.default_rng(0).standard_normal((5, width)).astype(np.float32)
+    layer = keras.layers.Dense(width, "tanh", kernel_initializer=networks.SkipInitializer(blocks, seed=3))
+    np.testing.assert_allclose(np.asarray(layer(h)), np.tanh(h + h @ branch), atol=1e-5)
+    digits = keras_rwinit.data.load("digits")
+    model = networks.network("residual", 4, 16, "relu", digits, seed=0)
+    first, second, third = model.get_layer("hidden_stack").get_weights()[0]
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, third)
+
+
+def test_the_optimum_is_the_least_median_loss() -> None:
+    rows = [
+        {"activation": "tanh", "depth": 9, "initializer": "random_walk_orthogonal", "gain": 1.1 * ratio}
+        | {"gain_ratio": ratio, "seed": seed, "loss": loss + 0.1 * seed}
+        for ratio, loss in ((0.9, float("nan")), (1.0, 0.5), (1.1, 0.4))
+        for seed in (0, 1)
+    ]
+    best = module("loss_against_gain").optimum(rows)
+    assert best["best_ratio"] == 1.1
+    assert best["cost_of_computed"] == pytest.approx(0.1)
+    assert best["computed_gain"] == 1.1
+
+
+def test_equal_parameters() -> None:
+    fixed = module("fixed_parameters")
+    digits = keras_rwinit.data.load("digits")
+    for depth in (2, 30, 500):
+        width = fixed.width_of(depth, 50_000, digits)
+        count = keras_rwinit.model_zoo.count_parameters
+        assert count(depth, width, 64, 10) <= 50_000 < count(depth, width + 1, 64, 10)
+
+
+def test_the_page_is_what_the_tables_say() -> None:
+    module("make_page").main(["--check"])

@@ -1,0 +1,247 @@
+"""`simulate_walk` against whole random networks with real matrices; the gain refined with it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import special, stats
+from theory_helpers import brute_force_walk, drift_in_standard_errors, std_relative_error
+
+from keras_rwinit.theory import Activation, NoGainError, gain, predict_walk, simulate_walk
+
+Array = NDArray[np.float64]
+
+SAMPLES = 4000
+DEPTH = 20
+# The functions are written out again, so that the table of the package is not its own judge.
+FUNCTIONS = {
+    "relu": (lambda a: np.maximum(a, 0.0), lambda a: 1.0 * (a > 0)),
+    "tanh": (np.tanh, lambda a: 1.0 - np.tanh(a) ** 2),
+    "sigmoid": (special.expit, lambda a: special.expit(a) * (1.0 - special.expit(a))),
+    "elu": (
+        lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0.0))),
+        lambda a: np.where(a > 0, 1.0, np.exp(np.minimum(a, 0.0))),
+    ),
+}
+# Activation, width, gain (any will do; these keep all numbers of order one), law.
+CASES = [
+    ("relu", 12, 1.6, "normal"),
+    ("relu", 12, 1.6, "orthogonal"),
+    ("tanh", 8, 1.5, "normal"),
+    ("tanh", 16, 1.5, "orthogonal"),
+    ("sigmoid", 8, 5.0, "normal"),
+    ("sigmoid", 20, 9.0, "orthogonal"),
+    ("elu", 8, 1.4, "normal"),
+    ("relu", 8, 1.6, "uniform"),
+    ("tanh", 8, 1.5, "uniform"),
+]
+
+
+@lru_cache
+def brute_force(activation: str, width: int, gain: float, distribution: str) -> Array:
+    return brute_force_walk(FUNCTIONS[activation], width, DEPTH, gain, SAMPLES, distribution, seed=20)
+
+
+def alive(walks: Array) -> Array:
+    """Networks whose gradient reached the first layer."""
+    return walks[np.isfinite(walks[:, 0])]
+
+
+@lru_cache
+def simulated(activation: str, width: int, gain: float, distribution: str) -> Array:
+    return simulate_walk(activation, width, DEPTH, gain, SAMPLES, distribution, seed=10)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_mean_and_std_of_every_layer(case: tuple[Any, ...]) -> None:
+    """Two samples of 4000 networks (seeds 10 and 20): 4 standard errors, in 19 layers x 9 cases.
+
+    The chance that one of these 342 comparisons of correct samples fails is 2 %.
+    """
+    ours, real = alive(simulated(*case)), alive(brute_force(*case))
+    for d in range(DEPTH - 1):
+        a, b = ours[:, d], real[:, d]
+        standard_error = np.sqrt(a.var() / len(a) + b.var() / len(b))
+        assert abs(a.mean() - b.mean()) < 4.0 * standard_error
+        relative_error = np.hypot(std_relative_error(a), std_relative_error(b))
+        assert abs(a.std() / b.std() - 1.0) < 4.0 * relative_error
+    assert not ours[:, -1].any()
+    assert not real[:, -1].any()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_law_of_the_whole_walk(case: tuple[Any, ...]) -> None:
+    """Kolmogorov-Smirnov on column 0 (p > 0.001, 9 cases); networks with a dead gradient count as -inf."""
+    columns = [
+        np.nan_to_num(walks[:, 0], nan=-1e9, neginf=-1e9) for walks in (simulated(*case), brute_force(*case))
+    ]
+    assert stats.ks_2samp(*columns).pvalue > 0.001
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_a_gain_off_by_ten_percent_is_noticed(case: tuple[Any, ...]) -> None:
+    """Negative twin: the same comparisons fail for a simulation with a wrong gain."""
+    activation, width, gain, distribution = case
+    wrong = simulate_walk(activation, width, DEPTH, 1.1 * gain, SAMPLES, distribution, seed=10)
+    a, b = alive(wrong)[:, 0], alive(brute_force(*case))[:, 0]
+    assert abs(a.mean() - b.mean()) > 4.0 * np.sqrt(a.var() / len(a) + b.var() / len(b))
+    assert stats.ks_2samp(a, b).pvalue < 0.001
+
+
+def test_orthogonal_is_told_from_normal() -> None:
+    """Negative twin of the law: at the same gain the spread of the two differs."""
+    normal = simulated("tanh", 16, 1.5, "orthogonal")[:, 0]
+    orthogonal = simulate_walk("tanh", 16, DEPTH, 1.5, SAMPLES, "normal", seed=10)[:, 0]
+    assert stats.ks_2samp(normal, orthogonal).pvalue < 1e-9
+
+
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal", "truncated_normal", "uniform"])
+def test_shape_seed_and_convention(distribution: str) -> None:
+    walks = simulate_walk("tanh", 10, 7, 1.2, 50, distribution, seed=3)
+    assert walks.shape == (50, 7)
+    assert walks.dtype == np.float64
+    assert np.isfinite(walks).all()
+    assert not walks[:, -1].any()
+    np.testing.assert_array_equal(walks, simulate_walk("tanh", 10, 7, 1.2, 50, distribution, seed=3))
+    assert (walks != simulate_walk("tanh", 10, 7, 1.2, 50, distribution, seed=4))[:, :-1].all()
+    assert simulate_walk("tanh", 10, 1, 1.2, 3, distribution).tolist() == [[0.0]] * 3
+
+
+def test_samples_are_independent_networks() -> None:
+    """Over several chunks of memory: no row repeated, neighboring rows uncorrelated (4 / sqrt n)."""
+    column = simulate_walk("relu", 400, 60, samples=2000, seed=0)[:, 0]
+    assert len(np.unique(column)) == len(column)
+    assert abs(np.corrcoef(column[:-1], column[1:])[0, 1]) < 4.0 / np.sqrt(len(column))
+
+
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal", "uniform"])
+def test_dead_relu_layers(distribution: str) -> None:
+    """Width 4: a dead layer silences all above it, so that the gradient is dead from the start."""
+    walks = simulate_walk("relu", 4, 6, 1.5, SAMPLES, distribution, seed=1)
+    dead = np.isnan(walks)
+    assert (dead.all(axis=1) == dead.any(axis=1)).all()
+    assert np.isfinite(walks[~dead]).all()
+    share, expected = dead[:, 0].mean(), 1.0 - (1.0 - 2.0**-4) ** 6
+    assert abs(share - expected) < 4.0 * np.sqrt(expected * (1.0 - expected) / SAMPLES)
+    assert predict_walk("relu", 4, 6, 1.5, distribution).dead_probability == pytest.approx(expected)
+
+
+def test_gradients_that_die_on_the_way() -> None:
+    """Saturated hard_tanh layers pass nothing: -inf from there down to the input, nan if the last."""
+    walks = simulate_walk("hard_tanh", 4, 6, 2.0, SAMPLES, seed=1)
+    nan, dead = np.isnan(walks), np.isneginf(walks)
+    assert (nan.all(axis=1) == nan.any(axis=1)).all()
+    assert nan.any()
+    assert dead[:, :-1].any()
+    assert not dead[:, -1].any()
+    assert (dead[:, :-1] | ~dead[:, 1:]).all()
+
+
+def test_two_slopes_stay_within_the_floats() -> None:
+    """3000 layers at gains 1000 times too large and too small: e^(+-20000), on the log scale."""
+    for factor in (1.4e3, 1.4e-3):
+        walks = simulate_walk("relu", 20, 3000, factor, 4, seed=0)
+        assert np.isfinite(walks).all()
+        assert walks[:, 0].mean() == pytest.approx(predict_walk("relu", 20, 3000, factor).mean[0], rel=0.02)
+
+
+@pytest.mark.parametrize(("activation", "gain"), [("exponential", 1.0), ("gelu", 10.0)])
+def test_explosion_is_no_warning(activation: str, gain: float) -> None:
+    """A hopeless gain gives inf or nan, as a dead gradient does, and the last layer its 0 or nan."""
+    walks = simulate_walk(activation, 50, 400, gain, 5, seed=0)
+    assert not np.isfinite(walks[:, 0]).any()
+
+
+def test_gain_defaults_to_the_computed_one() -> None:
+    """1000 networks, seed 6: drift within 3 standard errors, and not at all with He's gain."""
+    walks = simulate_walk("relu", 30, 100, samples=1000, seed=6)
+    assert abs(drift_in_standard_errors(walks[:, 0])) < 3.0
+    he = simulate_walk("relu", 30, 100, 2**0.5, samples=1000, seed=6)
+    assert drift_in_standard_errors(he[:, 0]) < -20.0
+
+
+def test_own_callable_and_activation() -> None:
+    """A NumPy callable with numerical derivative gives the named activation's walk."""
+    named = simulate_walk("tanh", 10, 5, 1.2, 20, seed=0)
+    for own in (np.tanh, Activation("own", np.tanh, lambda a: np.cosh(a) ** -2.0)):
+        np.testing.assert_allclose(simulate_walk(own, 10, 5, 1.2, 20, seed=0), named, atol=1e-7)
+
+
+REFINED_BOUND = 3.0  # standard errors of a sample of 10,000 networks that the refinement has not seen
+
+
+@pytest.mark.parametrize(
+    ("activation", "width", "depth", "distribution"),
+    [
+        ("tanh", 8, 20, "orthogonal"),
+        ("sin", 8, 2, "normal"),
+        ("sin", 8, 20, "normal"),
+        ("selu", 8, 5, "normal"),
+        ("elu", 8, 20, "normal"),
+        ("tanh", 16, 2, "normal"),
+        ("tanh", 16, 20, "normal"),
+        ("tanh", 32, 10, "normal"),
+        ("relu6", 16, 20, "normal"),
+        ("softsign", 16, 20, "orthogonal"),
+        ("sigmoid", 32, 10, "normal"),
+        ("tanh", 12, 10, "uniform"),
+        pytest.param("tanh", 8, 100, "orthogonal", marks=pytest.mark.slow),
+        pytest.param("tanh", 16, 100, "normal", marks=pytest.mark.slow),
+        pytest.param("tanh", 8, 500, "orthogonal", marks=pytest.mark.slow),
+        pytest.param("sin", 8, 500, "normal", marks=pytest.mark.slow),
+        pytest.param("selu", 16, 500, "normal", marks=pytest.mark.slow),
+        pytest.param("tanh", 32, 500, "normal", marks=pytest.mark.slow),
+        pytest.param("relu6", 100, 50, "normal", marks=pytest.mark.slow),
+    ],
+)
+def test_refined_gain(activation: str, width: int, depth: int, distribution: str) -> None:
+    """10,000 networks of seed 33, which the refinement has not seen."""
+    refined = gain(activation, width, depth, distribution, refine=True)
+    walks = simulate_walk(activation, width, depth, refined, 10_000, distribution, seed=33)[:, 0]
+    assert abs(drift_in_standard_errors(walks)) < REFINED_BOUND
+    wrong = simulate_walk(activation, width, depth, 0.8 * refined, 2000, distribution, seed=33)[:, 0]
+    assert drift_in_standard_errors(wrong) < -REFINED_BOUND
+
+
+def test_tanh_of_width_eight_has_no_gain() -> None:
+    """A fact, not a failure: over 50 layers the mean step is negative at any gain.
+
+    2000 networks a gain, seed 1: the drift stays below -3 standard errors all over the grid.
+    """
+    for used in np.geomspace(0.8, 10.0, 12):
+        walks = simulate_walk("tanh", 8, 50, float(used), 2000, seed=1)[:, 0]
+        assert drift_in_standard_errors(walks) < -3.0
+    with pytest.raises(NoGainError, match="tanh at width 8 and depth 50: the mean step is at most -0"):
+        gain("tanh", 8, 50)
+    with pytest.raises(NoGainError, match="No gain within a factor of five.*tanh at width 8"):
+        gain("tanh", 8, 50, refine=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, r"`samples` must be an integer of at least 1. Received: samples=0"),
+        ({"samples": 10.0}, "`samples` must be an integer"),
+        ({"samples": True}, "`samples` must be an integer"),
+        ({"width": 0}, "`width` must be an integer of at least 1. Received: width=0"),
+        ({"width": 3.5}, "`width` must be an integer"),
+        ({"depth": -1}, "`depth` must be an integer of at least 1. Received: depth=-1"),
+        ({"depth": None}, "`depth` must be an integer"),
+        ({"gain": 0}, "`gain` must be a finite number above 0. Received: gain=0"),
+        ({"gain": -1.0}, "`gain` must be a finite number above 0"),
+        ({"gain": float("nan")}, "`gain` must be a finite number above 0"),
+        ({"gain": float("inf")}, "`gain` must be a finite number above 0"),
+        ({"gain": "big"}, "`gain` must be a finite number above 0. Received: gain='big'"),
+        ({"gain": True}, "`gain` must be a finite number above 0"),
+        ({"activation": "rellu"}, "`activation` must be the name.*relu.*Received: 'rellu'"),
+        ({"distribution": "he"}, "`distribution` must be one of normal.*Received: 'he'"),
+        ({"activation": "gelu", "depth": 500}, "No meaningful gain exists for gelu"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        simulate_walk(**{"activation": "relu", "width": 10, "depth": 5, **arguments})

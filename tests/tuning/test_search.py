@@ -1,0 +1,454 @@
+"""`tuning.search`: where it starts, what it fails, what it writes, and how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tuning_helpers import SHORT, few_digits, small_space, table_of
+
+import keras_rwinit
+from keras_rwinit._files import locked
+
+pytest.importorskip("keras_tuner")
+
+from keras_rwinit.tuning import Comparison, LocalSearchOracle, SearchResult, TrialRow
+from keras_rwinit.tuning._tuner import make_tuner
+
+from keras_rwinit import tuning
+
+LINEAR = small_space(activation="linear")  # a ReLU would take NaN for 0
+COLUMNS = [
+    "trial",
+    "gain_ratio",
+    "gain",
+    "width",
+    "depth",
+    "parameters",
+    "drift",
+    "spread",
+    "score",
+    "seconds",
+    "status",
+    "reason",
+]
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, score: Any = None) -> list[dict[str, Any]]:
+    """Replaces training by a function of the point; returns the list of points trained."""
+    trained: list[dict[str, Any]] = []
+
+    def fake(hypermodel: Any, hp: Any, data: Any, settings: Any, seed: int) -> float:
+        values = dict(hp.values)
+        forecast = hypermodel.forecast(hypermodel.point(hp))
+        if forecast.reason:
+            raise tuning.UntrainableTrialError(forecast.reason)
+        trained.append({**values, "seed": seed})
+        if score is not None:
+            return float(score(values, seed))
+        return abs(math.log(values["gain_ratio"] / 1.05)) + 1.0 / values["width"]
+
+    for module in ("_tuner", "_job"):
+        monkeypatch.setattr(f"keras_rwinit.tuning.{module}.train_and_score", fake)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, Path]:
+    """A small search, really trained."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    return tuning.search(few_digits(), small_space(), folder=folder, trials=3, **SHORT), folder
+
+
+def test_the_first_trial_is_the_analytic_optimum(real: tuple[SearchResult, Path]) -> None:
+    result, _ = real
+    first = result[0]
+    walk = keras_rwinit.predict_walk("relu", 16, 3, distribution="orthogonal")
+    assert (first.gain_ratio, first.width, first.depth) == (1.0, 16, 3)
+    assert (first.gain, first.spread) == (walk.gain, walk.std[0])
+    assert first.drift == pytest.approx(0.0, abs=1e-9)
+    others = [row for row in result if row.trial]
+    assert all(row.gain_ratio != 1.0 for row in others)
+    assert all(row.drift != first.drift for row in others)
+
+
+def test_the_table_is_whole(real: tuple[SearchResult, Path]) -> None:
+    result, folder = real
+    with open(folder / "trials.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert [float(row["score"]) for row in rows] == [row.score for row in result]
+    written = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
+    assert [row["gain_ratio"] for row in written["trials"]] == [row.gain_ratio for row in result]
+    assert written["summary"] == result.summary
+    for row in result:
+        assert row.status == "COMPLETED"
+        assert row.seconds is not None
+        assert row.seconds > 0
+        assert 0.5 < float(row.score or 0) < 10
+        assert row.parameters == keras_rwinit.model_zoo.count_parameters(3, row.width, 64, 10)
+
+
+def test_the_same_seed_gives_the_same_table(real: tuple[SearchResult, Path], tmp_path: Path) -> None:
+    tuning.search(few_digits(), small_space(), folder=tmp_path / "again", trials=3, **SHORT)
+    assert table_of(tmp_path / "again") == table_of(real[1])
+    tuning.search(few_digits(), small_space(), folder=tmp_path / "other", trials=3, seed=1, **SHORT)
+    assert table_of(tmp_path / "other") != table_of(real[1])
+
+
+def test_a_score_is_the_mean_of_executions_with_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = stub(monkeypatch, lambda values, seed: seed)
+    result = tuning.search(few_digits(), small_space(), trials=2, executions_per_trial=3, seeds=0)
+    seeds = [run["seed"] for run in trained]
+    assert len(set(seeds)) == 3
+    assert seeds[:3] == seeds[3:]
+    assert result[0].score == np.mean(seeds[:3])
+
+
+def test_no_trial_is_outside_the_space_or_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = stub(monkeypatch)
+    space = small_space(width=(9, 16), activation=["relu", "leaky_relu"], learning_rate=(1e-4, 1e-2))
+    result = tuning.search(few_digits(), space, trials=60, seeds=0)
+    assert len({json.dumps({**run, "seed": 0}, sort_keys=True) for run in trained}) == 60
+    for row in result:
+        assert 0.8 <= row.gain_ratio <= 1.25
+        assert 9 <= row.width <= 16
+        assert 1e-4 <= row.others["learning_rate"] <= 1e-2
+    assert {row.others["activation"] for row in result} == {"leaky_relu", "relu"}
+    assert min(row.width for row in result) < 12
+    assert result.best is not None
+    assert abs(math.log(result.best.gain_ratio / 1.05)) < 0.02  # it goes where the score is better
+
+
+def test_a_small_space_is_exhausted_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch)
+    space = small_space(gain_ratio=[1.0, 0.9], width=[8, 16])
+    result = tuning.search(few_digits(), space, trials=20, seeds=0)
+    assert len(result) == 4
+    assert {(row.gain_ratio, row.width) for row in result} == {(1.0, 8), (1.0, 16), (0.9, 8), (0.9, 16)}
+
+
+def test_hopeless_trials_cost_no_training_and_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = stub(monkeypatch)
+    space = small_space(depth=300, width=[16], gain_ratio=(0.3, 3.0), dtype="float16")
+    result = tuning.search(few_digits(), space, trials=12, seeds=0)
+    failed = [row for row in result if row.status == "FAILED"]
+    assert len(failed) >= 4
+    assert len(trained) == len(result) - len(failed) >= 1
+    for row in failed:
+        assert row.score is None
+        assert "float16 ends at" in str(row.reason)
+    assert {run["gain_ratio"] for run in trained} == {row.gain_ratio for row in result.ranking}
+
+
+def test_hopeless_trials_build_and_fit_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same without a stub: only the analytic optimum reaches Keras."""
+    built: list[float] = []
+    deep_mlp = tuning.hypermodel.deep_mlp
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        built.append(kwargs["gain"])
+        return deep_mlp(*args, **kwargs)
+
+    monkeypatch.setattr(tuning.hypermodel, "deep_mlp", counted)
+    space = small_space(depth=60, width=16, gain_ratio=[1.0, 1e-3, 1e3])
+    result = tuning.search(few_digits(), space, trials=3, **SHORT)
+    assert [row.status for row in result] == ["COMPLETED", "FAILED", "FAILED"]
+    assert built == [result[0].gain]
+
+
+def test_diverged_trials_are_failed_and_never_ranked() -> None:
+    result = tuning.search(few_digits(nan=True), LINEAR, trials=3, epochs=2, batch_size=64, seeds=3)
+    assert [row.status for row in result] == ["FAILED"] * 3
+    assert all("diverged: loss is not finite in epoch 1" in str(row.reason) for row in result)
+    assert result.ranking == []
+    assert result.best is None
+    assert "None of 3 trials gave a score: diverged" in result.summary
+
+
+def test_trials_that_break_down_again_and_again_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(values: Any, seed: int) -> float:
+        raise RuntimeError("out of\nmemory")
+
+    stub(monkeypatch, broken)
+    with pytest.raises(
+        ValueError, match="3 trials in a row broke down, the last by RuntimeError: out of memory"
+    ):
+        tuning.search(few_digits(), small_space(), trials=9, seeds=0)
+
+
+def test_one_that_breaks_down_is_that_trials_end_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(values: Any, seed: int) -> float:
+        if values["gain_ratio"] == 1.0:
+            raise MemoryError("too large")
+        return 1.0
+
+    stub(monkeypatch, broken)
+    result = tuning.search(few_digits(), small_space(), trials=3, seeds=2)
+    assert [row.status for row in result] == ["FAILED", "COMPLETED", "COMPLETED"]
+    assert result[0].reason == "MemoryError: too large"
+
+
+def test_fresh_seeds_tell_noise_from_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trained = stub(monkeypatch)
+    clear = tuning.search(few_digits(), small_space(), folder=tmp_path / "clear", trials=9, seeds=3)
+    assert clear.comparison is not None
+    assert clear.best is not None
+    assert clear.comparison.larger_than_noise
+    assert clear.best.score is not None
+    assert clear.comparison.difference == pytest.approx(clear.best.score - float(clear[0].score or 0.0))
+    assert "larger than the noise between seeds" in clear.summary
+    assert "not larger" not in clear.summary
+    assert len(trained) == 9 + 2 * 3
+    assert not {run["seed"] for run in trained[:9]} & {run["seed"] for run in trained[9:]}
+
+    draws = np.random.default_rng(0)
+    stub(monkeypatch, lambda values, seed: draws.normal())
+    noisy = tuning.search(few_digits(), small_space(), folder=tmp_path / "noisy", trials=9, seeds=5)
+    assert noisy.comparison is not None
+    assert not noisy.comparison.larger_than_noise
+    assert "not larger than the noise between seeds" in noisy.summary
+
+
+def test_comparison_is_a_paired_t_test() -> None:
+    from scipy import stats
+
+    best, analytic = (1.0, 1.2, 0.9, 1.1), (1.4, 1.5, 1.6, 1.2)
+    comparison = Comparison(best, analytic)
+    interval = stats.ttest_rel(best, analytic).confidence_interval(0.95)
+    assert comparison.difference - comparison.margin == pytest.approx(interval.low)
+    assert comparison.difference + comparison.margin == pytest.approx(interval.high)
+    assert Comparison((1.0, None), (None, 2.0)).pairs == []
+    assert not Comparison((1.0, None), (2.0, 2.0)).larger_than_noise
+
+
+def test_the_best_by_accuracy_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch, lambda values, seed: values["width"] / 16)
+    result = tuning.search(few_digits(), small_space(), trials=6, objective="val_accuracy", seeds=0)
+    assert result.best is not None
+    assert result.best.score == max(row.score for row in result if row.score is not None)
+
+
+def test_landscape(real: tuple[SearchResult, Path]) -> None:
+    rows = [*real[0], _failed(real[0][1])]
+    ax = tuning.plot_landscape(rows, "val_loss")
+    assert ax.get_ylabel() == "width"
+    assert [list(line.get_xdata()) for line in ax.lines] == [[1.0, 1.0]]
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 4
+    same_width = [row for row in rows if row.width == 16][:1]
+    assert tuning.plot_landscape(same_width, "val_loss").get_ylabel() == "val_loss"
+
+
+def _failed(row: TrialRow) -> TrialRow:
+    return TrialRow(**{**vars(row), "score": None, "status": "FAILED", "reason": "diverged"})
+
+
+def test_resuming_a_finished_search_trains_nothing(
+    real: tuple[SearchResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = stub(monkeypatch)
+    before = table_of(real[1])
+    result = tuning.search(few_digits(), small_space(), folder=real[1], trials=3, resume=True, **SHORT)
+    assert trained == []
+    assert list(result) == list(real[0])
+    assert table_of(real[1]) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"trials": 4}, "trials 3, not 4"),
+        ({"seed": 5}, "seed 0, not 5"),
+        ({"hypermodel": small_space(width=(8, 12))}, r"width \(8, 16\), not \(8, 12\)"),
+        ({"data": "digits"}, "dataset 'few', not 'digits'.*sha256"),
+    ],
+)
+def test_other_settings_are_refused_on_resuming(
+    changed: dict[str, Any], message: str, real: tuple[SearchResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = stub(monkeypatch)
+    arguments = {"data": few_digits(), "hypermodel": small_space(), "trials": 3, **SHORT, **changed}
+    with pytest.raises(ValueError, match=f"other settings:.*{message}"):
+        tuning.search(folder=real[1], resume=True, **arguments)
+    assert trained == []
+
+
+def test_a_new_search_keeps_off_an_old_one(real: tuple[SearchResult, Path], tmp_path: Path) -> None:
+    before = sorted(real[1].rglob("*"))
+    with pytest.raises(ValueError, match="not empty, and no run overwrites another"):
+        tuning.search(few_digits(), small_space(), folder=real[1], trials=3, **SHORT)
+    assert sorted(real[1].rglob("*")) == before
+    with pytest.raises(ValueError, match="There is no search to go on with in .*nowhere"):
+        tuning.search(few_digits(), small_space(), folder=tmp_path / "nowhere", resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_keep_out_of_each_others_way(real: tuple[SearchResult, Path]) -> None:
+    with locked(real[1]), pytest.raises(ValueError, match="Another process is at work"):
+        tuning.search(few_digits(), small_space(), folder=real[1], trials=3, resume=True, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "`workers` must be an integer of at least 1.*0"),
+        ({"trials": 0}, "trials.*at least 1"),
+        ({"epochs": 0}, "epochs.*at least 1"),
+        ({"seeds": 1}, "`seeds` of at least 2, or 0"),
+        ({"seed": -1}, "seed.*at least 0"),
+        ({"objective": "val_auc"}, "objective.*val_loss.*val_auc"),
+        ({"resume": True}, "Name the search's folder"),
+        ({"hypermodel": small_space(width=8, gain_ratio=1.0)}, "space is a single point"),
+        ({"hypermodel": tuning.DeepMLPHyperModel((63,))}, r"shape \(63,\).*input_shape=\(64,\)"),
+        ({"data": "digitz"}, "digits, mnist.*digitz"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = {} if "resume" in arguments else {"folder": tmp_path / "new"}
+    with pytest.raises(ValueError, match=message):
+        tuning.search(**{"data": few_digits(), **folder, **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ['{"trial_id"', "{}", "null", "[]"])
+def test_a_damaged_trial_is_named_and_deleted_runs_again(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub(monkeypatch)
+    arguments: dict[str, Any] = {"folder": tmp_path / "run", "trials": 4, "seeds": 0}
+    whole = tuning.search(few_digits(), small_space(), **arguments)
+    for number in (0, 2):
+        trials = tmp_path / "run/trials"
+        others = {
+            path: path.read_bytes() for path in trials.glob("*/*") if f"trial_{number}/" not in str(path)
+        }
+        (trials / f"trial_{number}/trial.json").write_text(content)
+        with pytest.raises(ValueError, match=rf"trial_{number}/trial.json is damaged. Delete its folder"):
+            tuning.search(few_digits(), small_space(), resume=True, **arguments)
+        shutil.rmtree(trials / f"trial_{number}")
+        again = tuning.search(few_digits(), small_space(), resume=True, **arguments)
+        assert [row.trial for row in again] == [0, 1, 2, 3]
+        assert all(row.score is not None for row in again)
+        assert {path: path.read_bytes() for path in others} == others
+    assert again[0].gain_ratio == whole[0].gain_ratio == 1.0
+
+
+@pytest.mark.parametrize("name", ["settings.json", "seeds.json"])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "null"])
+def test_other_damaged_files_are_named(
+    name: str, content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub(monkeypatch)
+    arguments: dict[str, Any] = {"folder": tmp_path / "run", "trials": 3, "seeds": 2}
+    result = tuning.search(few_digits(), small_space(), **arguments)
+    if name == "seeds.json" and (content == "{}" or result.best.trial == 0):
+        return  # no runs are kept, and none is damaged
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
+        tuning.search(few_digits(), small_space(), resume=True, **arguments)
+
+
+def test_a_search_keeps_to_the_global_policy(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Watching(tuning.DeepMLPHyperModel):
+        def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(f"{model.layers[1].compute_dtype} {type(model.optimizer).__name__}")
+            return super().fit(hp, model, *args, **kwargs)
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        space = Watching((64,), depth=3, width=(8, 12), activation="tanh", distribution="orthogonal")
+        tuning.search(few_digits(), space, folder=tmp_path / "run", trials=2, epochs=1, seeds=0)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert seen == ["float16 LossScaleOptimizer"] * 2
+    with pytest.raises(ValueError, match="dtype_policy 'mixed_float16', not 'float32'"):
+        tuning.search(
+            few_digits(), small_space(), folder=tmp_path / "run", trials=2, epochs=1, seeds=0, resume=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (lambda hp: None, "must be a `DeepMLPHyperModel`"),
+        (tuning.DeepMLPHyperModel((8, 8)), r"inputs of shape \(8, 8\)"),
+        (tuning.DeepMLPHyperModel((64,), tunable=False), "single point"),
+    ],
+)
+def test_spaces_that_cannot_be_searched(space: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        tuning.search(few_digits(), space, folder=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": 64}, "`input_shape` must be a tuple of sizes"),
+        ({"optimizer": keras.optimizers.Adam()}, "`optimizer` must be a name"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tuning.DeepMLPHyperModel(**arguments)
+
+
+def test_a_policy_may_be_an_object() -> None:
+    assert tuning.DeepMLPHyperModel(dtype=keras.DTypePolicy("mixed_bfloat16")).dtype == "mixed_bfloat16"
+
+
+def test_a_dead_workers_trial_goes_to_the_next_and_ends_once(tmp_path: Path) -> None:
+    """The chief's side, without processes."""
+    from keras_rwinit.tuning.search_job import SearchJob
+
+    job = SearchJob(
+        few_digits(),
+        small_space(),
+        None,
+        None,
+        objective="loss",
+        trials=2,
+        epochs=1,
+        batch_size=64,
+        executions_per_trial=1,
+        seeds=0,
+        seed=0,
+    )
+    oracle = make_tuner(job.settings, tmp_path).oracle
+    assert isinstance(oracle, LocalSearchOracle)
+    first, second = oracle.create_trial("a"), oracle.create_trial("b")
+    assert oracle.create_trial("c").status == "IDLE"  # not sent home while others may die
+    oracle.release("a")
+    again = oracle.create_trial("c")
+    assert (again.trial_id, again.hyperparameters.values) == (first.trial_id, first.hyperparameters.values)
+    for trial, score in ((again, 1.0), (second, 2.0), (first, 3.0)):  # `a` was only slow
+        oracle.update_trial(trial.trial_id, {"loss": score})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert oracle.trials[first.trial_id].score == 1.0
+    assert oracle.end_order == [first.trial_id, second.trial_id]
+    assert oracle.create_trial("c").status == "STOPPED"
+
+
+def test_without_keras_tuner_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("keras_rwinit.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "keras_tuner", None)
+    monkeypatch.delattr(keras_rwinit, "tuning", raising=False)
+    with pytest.raises(ImportError, match=r'pip install "keras-rwinit\[tuning\]"'):
+        _ = keras_rwinit.tuning

@@ -1,0 +1,1 @@
+"""A search over several processes: a chief, its workers, and how they notice that another has died."""
