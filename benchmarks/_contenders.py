@@ -1,6 +1,6 @@
-"""The networks that `stacks_compared.py` measures, each as a step to call: one contender to a process.
+"""The networks that `stacks_compared.py` measures, each as a training step to call.
 
-All are the same network: 64 inputs, tanh layers with biases, ten classes, Adam.
+All are the same network: 64 inputs, tanh layers with biases, ten classes, Adam. Each runs in its own process.
 """
 
 from __future__ import annotations
@@ -9,46 +9,59 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import keras
+
 __all__ = ["CONTENDERS", "INPUTS"]
 
-INPUTS, CLASSES, RATE = 64, 10, 1e-6
+INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
 
-Step = Callable[[], Any]
-Build = Callable[[int, int, int, str], Step]
+# Makes one training step; the result is not used.
+Step: TypeAlias = Callable[[], object]
+# Builds a network from depth, width, batch size and dtype, and returns its step.
+Build: TypeAlias = Callable[[int, int, int, str], Step]
+# An array or a tree of arrays of the engine that is measured.
+Tensor: TypeAlias = Any
 
 
-def _data(batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.standard_normal((batch, INPUTS)).astype("float32"), rng.integers(0, CLASSES, batch)
 
 
-def _compiled(model: Any, batch: int, jit_compile: Any) -> Step:
+def _compile(model: keras.Model, batch: int, jit_compile: bool | str) -> Step:
+    """Compiles a Keras model and returns its training step."""
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(RATE), loss, jit_compile=jit_compile)
-    x, y = _data(batch)
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss, jit_compile=jit_compile)
+    x, y = _draw_batch(batch)
     return lambda: model.train_on_batch(x, y)
 
 
-def _stack(jit_compile: Any, **settings: Any) -> Build:
+def _stack(jit_compile: bool | str, remat: str | None = None) -> Build:
+    """Returns the builder of this package's network."""
+
     def build(depth: int, width: int, batch: int, dtype: str) -> Step:
         from keras_rwinit import model_zoo
 
         model = model_zoo.deep_mlp(
-            depth, width, "tanh", input_shape=(INPUTS,), seed=0, dtype=dtype, **settings
+            depth, width, "tanh", input_shape=(INPUTS,), seed=0, dtype=dtype, remat=remat
         )
-        return _compiled(model, batch, jit_compile)
+        return _compile(model, batch, jit_compile)
 
     return build
 
 
 def _dense(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """As a Keras user would write it, one functional node a layer; in a thread with the stack that takes."""
+    """Builds the network as a Keras user would write it, with one Dense layer for each hidden layer.
+
+    Keras recurses through the layers, so that building and training need a thread with a large stack.
+    """
     import keras
 
     from keras_rwinit.initializers import RandomWalkTanh
@@ -60,14 +73,15 @@ def _dense(depth: int, width: int, batch: int, dtype: str) -> Step:
                 width, "tanh", dtype=dtype, kernel_initializer=RandomWalkTanh(gain=1.1)
             )(outputs)
         model = keras.Model(inputs, keras.layers.Dense(CLASSES, dtype=dtype)(outputs))
-        box.append(_compiled(model, batch, "auto"))
+        box.append(_compile(model, batch, "auto"))
 
     box: list[Step] = []
     _in_deep_thread(build)
     return lambda: _in_deep_thread(box[0])
 
 
-def _in_deep_thread(work: Callable[[], Any]) -> None:
+def _in_deep_thread(work: Callable[[], object]) -> None:
+    """Calls a function in a thread with a large stack and without a recursion limit."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -93,8 +107,8 @@ def _torch(depth: int, width: int, batch: int, dtype: str) -> Step:
         layers += [torch.nn.Linear(fan_in, width), torch.nn.Tanh()]
         torch.nn.init.normal_(layers[-2].weight, std=1.1 / fan_in**0.5)
     model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES)).to(getattr(torch, dtype))
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    x, y = (torch.as_tensor(array) for array in _data(batch))
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    x, y = (torch.as_tensor(array) for array in _draw_batch(batch))
     x = x.to(getattr(torch, dtype))
 
     def step() -> None:
@@ -105,28 +119,28 @@ def _torch(depth: int, width: int, batch: int, dtype: str) -> Step:
     return step
 
 
-def _jax_step(loss: Any, parameters: Any, batch: int) -> Step:
-    """Adam on a tree of arrays, written by hand; the arrays are given away to each step."""
+def _jax_step(loss: Callable[..., Tensor], parameters: Tensor, batch: int) -> Step:
+    """Returns a step of Adam, written by hand, on a tree of arrays that every step donates and replaces."""
     import jax
     import jax.numpy as jnp
 
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     state = [parameters, zeros, jax.tree.map(jnp.zeros_like, parameters), jnp.zeros((), "int32")]
-    x, y = (jnp.asarray(array) for array in _data(batch))
+    x, y = (jnp.asarray(array) for array in _draw_batch(batch))
 
-    def update(w: Any, g: Any, m: Any, v: Any, t: Any) -> tuple[Any, Any, Any]:
+    def update(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, v = m + 0.1 * (g - m), v + 0.001 * (g * g - v)
         scale = jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        return w - (RATE * scale * m / (jnp.sqrt(v) + 1e-7)).astype(w.dtype), m, v
+        return w - (LEARNING_RATE * scale * m / (jnp.sqrt(v) + 1e-7)).astype(w.dtype), m, v
 
-    def stepped(w: Any, m: Any, v: Any, t: Any) -> Any:
+    def update_all(w: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
         g = jax.grad(loss)(w, x, y)
         t = t + 1
         new = jax.tree.map(lambda *leaves: update(*leaves, t.astype("float32")), w, g, m, v)
         parts = jax.tree.transpose(jax.tree.structure(w), jax.tree.structure((0, 0, 0)), new)
         return *parts, t
 
-    compiled = jax.jit(stepped, donate_argnums=(0, 1, 2, 3))
+    compiled = jax.jit(update_all, donate_argnums=(0, 1, 2, 3))
 
     def step() -> None:
         state[:] = compiled(*state)
@@ -135,14 +149,14 @@ def _jax_step(loss: Any, parameters: Any, batch: int) -> Step:
     return step
 
 
-def _cross_entropy(logits: Any, y: Any) -> Any:
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     import jax
 
     return -jax.numpy.take_along_axis(jax.nn.log_softmax(logits.astype("float32")), y[:, None], 1).mean()
 
 
 def _scan(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """`lax.scan` by hand."""
+    """Builds the network with `lax.scan`, without a library of layers."""
     import jax
     import jax.numpy as jnp
 
@@ -157,7 +171,7 @@ def _scan(depth: int, width: int, batch: int, dtype: str) -> Step:
         )
     ]
 
-    def loss(parameters: Any, x: Any, y: Any) -> Any:
+    def loss(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
         (w1, b1), hidden, (w2, b2) = parameters
         h = jnp.tanh(x.astype(dtype) @ w1 + b1)
         h, _ = jax.lax.scan(lambda h, wb: (jnp.tanh(h @ wb[0] + wb[1]), None), h, hidden)
@@ -175,17 +189,17 @@ def _equinox(depth: int, width: int, batch: int, dtype: str) -> Step:
     )
     parameters, rest = equinox.partition(mlp, equinox.is_array)
 
-    def loss(parameters: Any, x: Any, y: Any) -> Any:
+    def loss(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return _cross_entropy(jax.vmap(equinox.combine(parameters, rest))(x.astype(dtype)), y)
 
     return _jax_step(loss, parameters, batch)
 
 
-def _floor(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """The three matrix products of every layer and nothing else, by the Keras back end in use.
+def _matmuls(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """Builds a step of only the three matrix multiplications of every layer, on the current back end.
 
-    All layers share one kernel, which stays in the cache: what it takes to read and update `depth` kernels is
-    not in the floor.
+    All layers share one kernel, which stays in the cache. The time to read and update `depth` kernels is
+    therefore not included.
     """
     import keras
 
@@ -194,7 +208,7 @@ def _floor(depth: int, width: int, batch: int, dtype: str) -> Step:
         import jax
         import jax.numpy as jnp
 
-        def layer(h: Any, _: Any) -> tuple[Any, None]:
+        def layer(h: Tensor, _: None) -> tuple[Tensor, None]:
             a = h @ weights
             return a @ (h.T @ a).T, None
 
@@ -207,39 +221,39 @@ def _floor(depth: int, width: int, batch: int, dtype: str) -> Step:
     kernel = tf.constant(w, dtype)
 
     @tf.function
-    def loop(h: Any) -> Any:
-        def ten(done: Any, h: Any) -> tuple[Any, Any]:
+    def loop(h: Tensor) -> Tensor:
+        def ten_layers(done: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             for _ in range(10):
                 a = tf.matmul(h, kernel)
                 h = tf.matmul(a, tf.matmul(h, a, transpose_a=True), transpose_b=True)
             return done + 10, h
 
-        return tf.while_loop(lambda done, _: done < depth, ten, (0, h))[1]
+        return tf.while_loop(lambda done, _: done < depth, ten_layers, (0, h))[1]
 
     first = tf.constant(h, dtype)
     return lambda: loop(first).numpy()
 
 
 def _on(backend: str, build: Build) -> Build:
-    """With Keras on a back end, which has to be said before it is imported."""
+    """Returns a builder that selects Keras's back end first, before Keras is imported."""
 
-    def built(*arguments: Any) -> Step:
+    def build_on_backend(depth: int, width: int, batch: int, dtype: str) -> Step:
         os.environ["KERAS_BACKEND"] = backend
-        return build(*arguments)
+        return build(depth, width, batch, dtype)
 
-    return built
+    return build_on_backend
 
 
+# Names as in the table.
 CONTENDERS: dict[str, Build] = {
-    "matrix products, TensorFlow": _on("tensorflow", _floor),
+    "bare matmuls, TensorFlow": _on("tensorflow", _matmuls),
     "keras_rwinit, TensorFlow, XLA": _on("tensorflow", _stack(True)),
     "keras_rwinit, TensorFlow": _on("tensorflow", _stack("auto")),
     "keras_rwinit, TensorFlow, XLA, remat": _on("tensorflow", _stack(True, remat="sqrt")),
     "Keras Dense, TensorFlow": _on("tensorflow", _dense),
     "PyTorch Sequential": _torch,
-    "matrix products, JAX": _on("jax", _floor),
+    "bare matmuls, JAX": _on("jax", _matmuls),
     "keras_rwinit, JAX": _on("jax", _stack("auto")),
     "JAX lax.scan by hand": _scan,
     "Equinox MLP(scan=True)": _equinox,
 }
-"""What each is called in the table, and how to make its step: `(depth, width, batch, dtype)`."""

@@ -1,7 +1,7 @@
-"""What `gradient_walk` costs, in training steps of the same model on the same batch.
+"""Cost of `gradient_walk` in training steps of the same model on the same batch.
 
-Calls of both alternate; a step is one of a compiled `train_on_batch`, warmed up. The first call of
-`gradient_walk` in a process is given apart: it loads what the others find loaded.
+Calls of both alternate. A step is one call of `train_on_batch` of a compiled model after a first call. The
+first call of `gradient_walk` in a process is reported separately, since it also loads libraries.
 
     python benchmarks/cost_of_a_walk.py --output benchmarks/results/cost_of_a_walk.json
 """
@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -39,44 +38,44 @@ MODELS: dict[str, tuple[Build, int]] = {
 }
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Of one call."""
+def time_call(call: Callable[[], object]) -> float:
+    """Returns the seconds that one call takes."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def measure(build: Build, batch: int, repeats: int) -> dict[str, float]:
-    """Median times and their ratio."""
+    """Returns the median times of both and their ratio."""
     model = build()
     model.compile("sgd", "mse")
-    model.optimizer.learning_rate = 0.0  # steps that all see the same weights
+    model.optimizer.learning_rate = 0.0  # all steps see the same weights
     x = np.random.default_rng(0).normal(size=(batch, *model.input_shape[1:])).astype("float32")
     y = np.zeros((batch, 10), "float32")
     model.train_on_batch(x, y)
-    first = seconds(lambda: gradient_walk(model, x, y))
+    first = time_call(lambda: gradient_walk(model, x, y))
     steps, walks = [], []
     for _ in range(repeats):
-        steps.append(seconds(lambda: model.train_on_batch(x, y)))
-        walks.append(seconds(lambda: gradient_walk(model, x, y)))
+        steps.append(time_call(lambda: model.train_on_batch(x, y)))
+        walks.append(time_call(lambda: gradient_walk(model, x, y)))
     step, walk = statistics.median(steps), statistics.median(walks)
-    return {"batch": batch, "step": step, "walk": walk, "first_walk": first, "steps_a_walk": walk / step}
+    return {"batch": batch, "step": step, "walk": walk, "first_walk": first, "steps_per_walk": walk / step}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a row a model."""
+    """Prints a line for each model and, with --output, writes them as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     results = {}
     for name, (build, batch) in MODELS.items():
         results[name] = row = measure(build, batch, options.repeats)
         print(
             f"{name:20} batch {batch:4}  step {row['step']:6.3f} s  walk {row['walk']:6.3f} s "
-            f"(first {row['first_walk']:6.3f})  {row['steps_a_walk']:5.2f} steps",
+            f"(first {row['first_walk']:6.3f})  {row['steps_per_walk']:5.2f} steps",
             flush=True,
         )
     if options.output:

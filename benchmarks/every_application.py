@@ -1,7 +1,8 @@
-"""`gradient_walk` and `initialize` on every architecture of `keras.applications`, weights not loaded.
+"""Runs `gradient_walk` and `initialize` on every architecture of `keras.applications`, with random weights.
 
-Prints and saves, for each: kernels drawn and weights left alone, the time of both functions, the gradient's
-walk in training mode before and after, and whether everything was finite and accounted for.
+For each architecture it prints and saves the number of kernels drawn, the skipped weights, the time of both
+functions, the gradient's walk in training mode before and after, whether all values are finite, and whether
+the report lists every weight.
 
     python benchmarks/every_application.py --output benchmarks/results/every_application.json
     python benchmarks/every_application.py --only MobileNetV2 VGG16
@@ -28,19 +29,19 @@ BATCH = 4
 
 
 def architectures() -> list[str]:
-    """The names of all models of `keras.applications`."""
+    """Returns the names of all models of `keras.applications`."""
     return sorted(name for name, value in vars(keras.applications).items() if inspect.isfunction(value))
 
 
 def build(name: str) -> keras.Model:
-    """An architecture for small images and ten classes."""
+    """Builds an architecture for small images and ten classes."""
     size = next((least for prefix, least in LEAST_SIZE.items() if name.startswith(prefix)), 32)
     shape = (size, size, 3)
     return getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
 
 
 def examine(name: str) -> dict[str, Any]:
-    """Both functions on one architecture."""
+    """Runs both functions on one architecture and returns what they found."""
     model = build(name)
     x = np.random.default_rng(0).uniform(0.0, 255.0, (BATCH, *model.input_shape[1:])).astype("float32")
     started = time.perf_counter()
@@ -55,7 +56,7 @@ def examine(name: str) -> dict[str, Any]:
         "parameters": model.count_params(),
         "layers": len(model.layers),
         "kernels": len(report.kernels),
-        "skip_reason": [list(pair) for pair in report.skipped],
+        "skipped": [list(pair) for pair in report.skipped],
         "walk_seconds": measured - started,
         "initialize_seconds": drawn - measured,
         "verdict_before": before.verdict,
@@ -69,18 +70,18 @@ def examine(name: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Examines the architectures."""
+    """Examines the architectures, prints a line for each and, with --output, writes them as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=architectures(), help="these architectures")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--only", nargs="+", choices=architectures(), help="examine only these architectures")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     results = {}
     for name in options.only or architectures():
         results[name] = row = examine(name)
         print(
-            f"{name:20} {row['kernels']:4} kernels, {len(row['skip_reason'])} left  "
+            f"{name:20} {row['kernels']:4} kernels, {len(row['skipped'])} skipped  "
             f"walk {row['walk_seconds']:5.1f} s  initialize {row['initialize_seconds']:5.1f} s  "
             f"drift {row['drift_before']:+.4f} -> {row['drift_after']:+.4f}  "
             f"finite {row['finite']}  complete {row['complete']}",

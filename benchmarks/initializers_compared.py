@@ -1,14 +1,14 @@
-"""Four plain deep networks under `keras_rwinit.initialize` and under Keras's initializers.
+"""Compares `keras_rwinit.initialize` with Keras's initializers on four deep networks.
 
-Every network is compiled once and trained from every initialization for the same number of steps, on the
-same batches, by Adam. The learning rate is the best of `RATES` for the initialization, found with a seed of
-its own; five other seeds give the figures. The drift is that of the walk before training, in nats a layer.
+Every network is compiled once and trained by Adam from every initialization, for the same number of steps on
+the same batches. A separate seed chooses the best of the learning rates `RATES` for the initialization, and
+five other seeds give the results. The drift is that of the walk before training, in nats per layer.
 
     python benchmarks/initializers_compared.py --output benchmarks/results/initializers_compared.json
     python benchmarks/initializers_compared.py --quick
 
-With `--dataset mnist --data-dir FOLDER` the two networks of Dense layers of decreasing width see 784 pixels,
-without it the 64 of the digits that come with the package.
+With `--dataset mnist --data-dir FOLDER` the two networks of Dense layers of decreasing width are trained on
+MNIST, otherwise on the 8x8 digits of scikit-learn, as the other two are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -32,11 +32,12 @@ RATES = (1e-3, 3e-4, 1e-4)
 BATCH = 64
 CALIBRATION = 256
 
-Init = Callable[[keras.Model, np.ndarray, int], Any]
+# Draws the kernels of a model, given inputs and a seed.
+Initialization: TypeAlias = Callable[[keras.Model, np.ndarray, int], object]
 
 
 def tapering(examples: Dataset) -> keras.Model:
-    """Dense relu layers of decreasing width."""
+    """Builds 13 Dense relu layers of decreasing width."""
     inputs = h = keras.Input((examples.features,))
     for units in (500, 400, 300, 250, 200, 150, 120, 100, 80, 60, 40, 30, 20):
         h = L.Dense(units, "relu")(h)
@@ -44,7 +45,7 @@ def tapering(examples: Dataset) -> keras.Model:
 
 
 def convolutional(examples: Dataset) -> keras.Model:
-    """A hundred convolutions on 8 x 8 images."""
+    """Builds a hundred convolutions on 8 x 8 images."""
     inputs = keras.Input((examples.features,))
     h = L.Reshape((8, 8, 1))(inputs)
     for _ in range(100):
@@ -53,7 +54,7 @@ def convolutional(examples: Dataset) -> keras.Model:
 
 
 def autoencoder(examples: Dataset) -> keras.Model:
-    """Forty tanh layers with a bottleneck of 16 units in their middle."""
+    """Builds an autoencoder of tanh layers with a bottleneck of 16 units in the middle."""
     inputs = h = keras.Input((examples.features,))
     half = (128,) * 7 + (96,) * 4 + (64,) * 4 + (32,) * 4
     for units in (*half, 16, *reversed(half)):
@@ -62,7 +63,7 @@ def autoencoder(examples: Dataset) -> keras.Model:
 
 
 def residual(examples: Dataset) -> keras.Model:
-    """Fifty blocks of two Dense layers, without normalization."""
+    """Builds fifty residual blocks of two Dense layers, without normalization."""
     inputs = keras.Input((examples.features,))
     h = L.Dense(64)(inputs)
     for _ in range(50):
@@ -73,8 +74,8 @@ def residual(examples: Dataset) -> keras.Model:
 NETWORKS = (tapering, autoencoder, residual, convolutional)
 
 
-def by_keras(name: str) -> Init:
-    """Every kernel drawn by one of Keras's initializers."""
+def by_keras(name: str) -> Initialization:
+    """Returns the initialization of every kernel by one of Keras's initializers."""
 
     def draw(model: keras.Model, x: np.ndarray, seed: int) -> None:
         for index, variable in enumerate(v for v in model.trainable_variables if v.name == "kernel"):
@@ -84,7 +85,7 @@ def by_keras(name: str) -> Init:
     return draw
 
 
-INITIALIZATIONS: dict[str, Init] = {
+INITIALIZATIONS: dict[str, Initialization] = {
     "he_normal": by_keras("HeNormal"),
     "glorot_uniform": by_keras("GlorotUniform"),
     "orthogonal": by_keras("Orthogonal"),
@@ -95,8 +96,8 @@ INITIALIZATIONS: dict[str, Init] = {
 KERAS = ("he_normal", "glorot_uniform", "orthogonal")
 
 
-def trained(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, steps: int, seed: int) -> float:
-    """Mean training loss of the last tenth of the steps; infinite if it diverged."""
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, steps: int, seed: int) -> float:
+    """Trains and returns the mean loss of the last tenth of the steps; infinite if training diverged."""
     model.optimizer.learning_rate.assign(rate)
     rng = np.random.default_rng(seed)
     losses = []
@@ -107,8 +108,8 @@ def trained(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, steps
     return last if np.isfinite(last) else float("inf")
 
 
-def fresh(model: keras.Model, draw: Init, x: np.ndarray, seed: int) -> None:
-    """A new initialization, biases at zero and the optimizer at its beginning."""
+def reset(model: keras.Model, draw: Initialization, x: np.ndarray, seed: int) -> None:
+    """Draws the kernels and sets the biases and the state of the optimizer to zero."""
     for variable in model.trainable_variables:
         if variable.name == "bias":
             variable.assign(np.zeros(variable.shape))
@@ -121,7 +122,7 @@ def fresh(model: keras.Model, draw: Init, x: np.ndarray, seed: int) -> None:
 def compare(
     build: Callable[[Dataset], keras.Model], examples: Dataset, steps: int, seeds: int, rates: Sequence[float]
 ) -> dict[str, Any]:
-    """Final losses and drifts of one network under every initialization."""
+    """Returns final losses and drifts of one network for every initialization."""
     model = build(examples)
     x = examples.x_train
     y, loss = examples.y_train, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -134,14 +135,14 @@ def compare(
         started = time.perf_counter()
         by_rate = {}
         for rate in rates:
-            fresh(model, draw, x[:CALIBRATION], 10_000)
-            by_rate[rate] = trained(model, x, y, rate, steps, 10_000)
+            reset(model, draw, x[:CALIBRATION], 10_000)
+            by_rate[rate] = train(model, x, y, rate, steps, 10_000)
         best = min(by_rate, key=lambda rate: by_rate[rate])
         losses, drifts = [], []
         for seed in range(seeds):
-            fresh(model, draw, x[:CALIBRATION], seed)
+            reset(model, draw, x[:CALIBRATION], seed)
             drifts.append(gradient_walk(model, x[:CALIBRATION]).drift)
-            losses.append(trained(model, x, y, best, steps, seed))
+            losses.append(train(model, x, y, best, steps, seed))
         rows[name] = {"learning_rate": best, "losses": losses, "drifts": drifts}
         spread = np.std(losses, ddof=1)
         print(
@@ -153,7 +154,7 @@ def compare(
 
 
 def excess(rows: dict[str, Any]) -> dict[str, float]:
-    """Mean loss above that of the best of Keras's, in standard errors of the difference."""
+    """Returns by how many standard errors the mean loss exceeds that of Keras's best initializer."""
     best = min((rows[name]["losses"] for name in KERAS), key=np.mean)
     found = {}
     for name, row in rows.items():
@@ -165,18 +166,20 @@ def excess(rows: dict[str, Any]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the comparison."""
+    """Runs the comparison, prints it and, with --output, writes it as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", default="digits", help="of the two networks of decreasing width")
+    parser.add_argument(
+        "--dataset", default="digits", help="data set of the two networks of decreasing width"
+    )
     parser.add_argument("--data-dir", type=Path, help="folder of prepared tensorflow-datasets sets")
     names = [build.__name__ for build in NETWORKS]
-    parser.add_argument("--only", nargs="+", choices=names, help="these networks")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="ten steps, two seeds, one rate")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--only", nargs="+", choices=names, help="train only these networks")
+    parser.add_argument("--steps", type=int, default=300, help="training steps")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--quick", action="store_true", help="ten steps, two seeds and one learning rate")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     steps, seeds, rates = (10, 2, RATES[:1]) if options.quick else (options.steps, options.seeds, RATES)
     wide, digits = data.load(options.dataset, options.data_dir), data.load("digits")

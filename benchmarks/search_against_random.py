@@ -1,9 +1,9 @@
-"""The search that starts from the analytic optimum against plain random search over the same box.
+"""Compares the search that starts at the analytic optimum with random search over the same box.
 
-Both run the same number of trials, with the same data, seeds of the weights and training. Counted is how
-many trials the search takes until its best loss is at most the best of all of random search's trials; one
-that never gets there counts as needing more than it had. Two boxes: gain ratio and width, and gain ratio
-alone, where the start has no width to be right about.
+Both run the same number of trials with the same data, the same seeds of the weights and the same training.
+The result is the number of trials until the best loss of the search is at most the best loss of all random
+trials; it is infinite if that never happens. There are two boxes: gain ratio and width, and gain ratio alone,
+where the start has no advantage from its width.
 
     python benchmarks/search_against_random.py [--quick] [--output FILE.json]
 """
@@ -23,8 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import keras_tuner
 import numpy as np
-from keras_rwinit.tuning._settings import SearchSettings, load_data, run_seed, training_set
-from keras_rwinit.tuning._tuner import train_and_score
+from keras_rwinit.tuning.search_job import SearchJob
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from rich.console import Console
@@ -33,43 +32,50 @@ from rich.table import Table
 from keras_rwinit import data, tuning
 from keras_rwinit._files import write_json
 
-BOXES: dict[str, Any] = {"gain ratio and width": (16, 64), "gain ratio alone": 64}
+BOXES: dict[str, int | tuple[int, int]] = {"gain ratio and width": (16, 64), "gain ratio alone": 64}
 OBJECTIVE = "val_loss"
 
 
-class Plain(keras_tuner.RandomSearch):
-    """keras-tuner's own random search; a trial trains as one of `tuning.search` does."""
+class RandomSearch(keras_tuner.RandomSearch):
+    """keras-tuner's random search, whose trials train like those of `tuning.search`."""
 
-    def run_trial(self, trial: Trial, settings: SearchSettings, examples: Any) -> float:
+    def run_trial(self, trial: Trial, job: SearchJob) -> float:
         try:
-            seed = run_seed(settings.seed, 0)
-            return train_and_score(self.hypermodel, trial.hyperparameters, examples, settings, seed)
+            return job.trainer.score(trial.hyperparameters)
         except FailedTrialError:
             return float("inf")
 
 
 def random_scores(space: tuning.DeepMLPHyperModel, trials: int, epochs: int, seed: int) -> list[float]:
-    """Scores of plain random search, in the order of its trials."""
-    dataset, source = load_data("digits")
-    settings = SearchSettings(
-        source, space.get_config(), OBJECTIVE, trials, epochs, 32, 1, 0, seed, keras.backend.backend()
+    """Returns the scores of random search in the order of its trials."""
+    job = SearchJob(
+        "digits",
+        space,
+        data_dir=None,
+        objective=OBJECTIVE,
+        trials=trials,
+        epochs=epochs,
+        batch_size=32,
+        executions_per_trial=1,
+        seeds=0,
+        seed=seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        tuner = Plain(
+        tuner = RandomSearch(
             space,
             keras_tuner.Objective(OBJECTIVE, "min"),
             max_trials=trials,
-            seed=seed + 1,  # keras-tuner takes 0 for none
+            seed=seed + 1,  # keras-tuner treats the seed 0 as no seed
             directory=folder,
         )
         tuner.oracle.verbose = 0
-        tuner.search(settings, training_set(dataset, seed))
+        tuner.search(job)
         ordered = sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)
         return [float(trial.score) for trial in ordered]
 
 
 def search_scores(space: tuning.DeepMLPHyperModel, trials: int, epochs: int, seed: int) -> list[float]:
-    """Scores of `tuning.search`, in the order of its trials."""
+    """Returns the scores of `tuning.search` in the order of its trials."""
     result = tuning.search(
         "digits", space, objective=OBJECTIVE, trials=trials, epochs=epochs, seeds=0, seed=seed
     )
@@ -77,12 +83,14 @@ def search_scores(space: tuning.DeepMLPHyperModel, trials: int, epochs: int, see
 
 
 def trials_to_reach(scores: list[float], target: float) -> float:
-    """Number of trials until the best score is at most `target`; infinite if it never is."""
+    """Returns the number of trials until the best score is at most `target`; infinite if it never is."""
     return next((float(count) for count, score in enumerate(scores, start=1) if score <= target), np.inf)
 
 
-def compare(width: Any, depth: int, trials: int, epochs: int, seeds: int) -> list[dict[str, Any]]:
-    """Both searches under each seed."""
+def compare(
+    width: int | tuple[int, int], depth: int, trials: int, epochs: int, seeds: int
+) -> list[dict[str, Any]]:
+    """Runs both searches with each seed."""
     dataset = data.load("digits")
     space = tuning.DeepMLPHyperModel(
         (dataset.features,),
@@ -108,8 +116,8 @@ def compare(width: Any, depth: int, trials: int, epochs: int, seeds: int) -> lis
     return runs
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and quartiles of what the runs of a box say."""
+def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns quartiles of trials and losses over the runs of a box."""
 
     def quartiles(values: list[float]) -> list[float]:
         return [float(value) for value in np.quantile(values, [0.25, 0.5, 0.75], method="higher")]
@@ -124,15 +132,17 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Prints the table and, with --output, writes it with every score as JSON."""
+    """Prints the table and, with --output, writes it and all scores as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="depth 20, three trials, two seeds")
-    parser.add_argument("--depth", type=int, default=100)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--box", choices=list(BOXES), help="this box alone")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument(
+        "--quick", action="store_true", help="depth 20, three trials of one epoch and two seeds"
+    )
+    parser.add_argument("--depth", type=int, default=100, help="hidden layers")
+    parser.add_argument("--trials", type=int, default=8, help="trials of each search")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each trial")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
+    parser.add_argument("--box", choices=list(BOXES), help="run only this box")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     if options.quick:
         options.depth, options.trials, options.epochs, options.seeds = 20, 3, 1, 2
@@ -142,17 +152,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for name, width in BOXES.items()
         if options.box in (None, name)
     }
-    summaries = {name: summary(of_box) for name, of_box in runs.items()}
+    summaries = {name: summarize(of_box) for name, of_box in runs.items()}
     columns = {
         "trials to random search's best": ("trials_to_random_best", "{:.0f}"),
-        "random's trials to the search's best": ("random_trials_to_search_best", "{:.0f}"),
+        "random search's trials to the search's best": ("random_trials_to_search_best", "{:.0f}"),
         "loss at the start": ("analytic_loss", "{:.3f}"),
         "best loss": ("search_best_loss", "{:.3f}"),
-        "random's best loss": ("random_best_loss", "{:.3f}"),
+        "random search's best loss": ("random_best_loss", "{:.3f}"),
     }
     table = Table(
         title=f"depth {options.depth}, {options.trials} trials of {options.epochs} epochs, {options.seeds} "
-        f"seeds: median (quartiles); the target is a median of {options.trials / 3:.2g} trials"
+        f"seeds: median (quartiles); target: a median of at most {options.trials / 3:.2g} trials"
     )
     table.add_column("box")
     for column in columns:

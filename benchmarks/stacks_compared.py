@@ -1,9 +1,9 @@
-"""Very deep networks on every engine, against each other and against bare matrix products, in one run.
+"""Compares very deep networks on every engine with each other and with bare matrix multiplications.
 
-Each contender has a process of its own, so that time to the first step and peak memory are its own; all
-those of one size are alive together and make their steps in turn, so that a drift of the machine's speed
-meets them alike. Where they would not fit into memory together, they come one after the other. Imports and
-the back end's start-up are not counted. Quote the ratios.
+Each contender runs in its own process, which gives its own time to first step and peak memory. All contenders
+of one size are alive at the same time and take turns in making steps, so that a change of the machine's
+speed affects all of them. If they do not fit into memory together, they run one after the other. Imports and
+the start of the back end are not counted. The ratios are comparable between machines; the times are not.
 
     python benchmarks/stacks_compared.py --output benchmarks/results/stacks_compared_cpu.json
     python benchmarks/stacks_compared.py --depth 1000 --width 2048 --batch 4096 --dtype bfloat16 --only JAX
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -34,14 +34,19 @@ from rich.table import Table
 from keras_rwinit._files import write_json
 from keras_rwinit._memory import physical_memory
 
-# Weights, gradient and Adam's moments, and once the weights again while they are drawn.
-_BYTES_A_PARAMETER = 20
+# Weights, gradient, Adam's two moments, and a second copy of the weights while they are drawn.
+_BYTES_PER_PARAMETER = 20
 _SHARE_OF_MEMORY = 0.8
+
+# Times in seconds, sizes in bytes and texts by name, as in the JSON file.
+Record: TypeAlias = dict[str, Any]
 
 
 def serve(name: str, depth: int, width: int, batch: int, dtype: str) -> None:
-    """A contender's process: makes the first step, then as many as each line of input says."""
+    """Runs a contender's process: makes the first step, then as many as each line of input asks for."""
+    # Libraries print to stdout, which here carries only the answers.
     answer, sys.stdout = sys.stdout, sys.stderr
+    # A small network first, so that imports and start-up are not counted.
     CONTENDERS[name](2, 64, batch, dtype)()
     start = time.perf_counter()
     step = CONTENDERS[name](depth, width, batch, dtype)
@@ -58,11 +63,11 @@ def serve(name: str, depth: int, width: int, batch: int, dtype: str) -> None:
 
 
 class Contender:
-    """The parent's end of a contender's process."""
+    """A contender's process, as seen from the parent."""
 
     def __init__(self, name: str, size: list[str]) -> None:
         self.name = name
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe that nobody reads would fill up)
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe that is not read would fill up)
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", name, *size],
             stdin=subprocess.PIPE,
@@ -70,25 +75,26 @@ class Contender:
             stderr=self.log,
             text=True,
         )
-        self.result: dict[str, Any] = {**self._answer(), "steps": []}
+        self.result: Record = {**self._read_answer(), "steps": []}
 
-    def steps(self, count: int) -> None:
-        """Makes `count` steps and notes their times."""
+    def make_steps(self, count: int) -> None:
+        """Makes `count` steps and records their times."""
         if self.process.stdin and "error" not in self.result:
             self.process.stdin.write(f"{count}\n")
             self.process.stdin.flush()
-            answer = self._answer()
+            answer = self._read_answer()
             self.result["steps"] += answer.pop("steps", [])
             self.result |= answer
 
-    def close(self) -> dict[str, Any]:
-        """Ends the process; returns the record."""
+    def close(self) -> Record:
+        """Ends the process and returns the record, with the median time per step."""
         self.process.kill()
         self.process.wait()
         times = self.result["steps"]
         return {**self.result, **({"step": statistics.median(times)} if times else {})}
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> Record:
+        """Returns the next answer of the process, or its last line of output as an error."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line:
@@ -98,46 +104,49 @@ class Contender:
         return {"error": (lines[-1] if lines else f"ended with {self.process.wait()}")[:200]}
 
 
-def compared(depth: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Records of all contenders at one size, by name."""
-    memory = _BYTES_A_PARAMETER * count_parameters(depth, width, 64, 10)
+def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[str, Record]:
+    """Measures all contenders at one size and returns their records by name."""
+    memory = _BYTES_PER_PARAMETER * count_parameters(depth, width, 64, 10)
     room = _SHARE_OF_MEMORY * (physical_memory() or 2**40)
     names = [name for name in CONTENDERS if not options.only or any(part in name for part in options.only)]
-    records: dict[str, Any] = {}
+    records: dict[str, Record] = {}
     alive: list[Contender] = []
     size = [str(value) for value in (depth, width, options.batch, options.dtype)]
     together = memory * len(names) < room
     for name in names:
-        if "matrix" not in name and memory > room:
-            records[name] = {"left_out": f"{memory / 2**30:.0f} GiB do not fit"}
+        if "matmuls" not in name and memory > room:
+            records[name] = {"left_out": f"does not fit: {memory / 2**30:.0f} GiB"}
         elif "Dense" in name and depth > options.deepest_dense:
             records[name] = {
-                "left_out": f"minutes to hours of compiling beyond {options.deepest_dense} layers"
+                "left_out": f"compiles for minutes to hours beyond {options.deepest_dense} layers"
             }
         else:
             alive.append(Contender(name, size))
             if not together:
-                alive[-1].steps(options.steps)
+                alive[-1].make_steps(options.steps)
                 records[name] = alive.pop().close()
     if alive:
         for done in range(0, options.steps, 2):
             for contender in alive:
-                contender.steps(min(2, options.steps - done))
+                contender.make_steps(min(2, options.steps - done))
         records |= {contender.name: contender.close() for contender in alive}
     return {name: records[name] for name in names}
 
 
-def table_of(depth: int, width: int, batch: int, records: dict[str, Any]) -> Table:
-    """Seconds, GiB, and steps as multiples of the same engine's matrix products (PyTorch: TensorFlow's)."""
+def make_table(depth: int, width: int, batch: int, records: dict[str, Record]) -> Table:
+    """Returns the records as a table; times are compared with the same engine's matrix multiplications.
+
+    PyTorch is compared with those of TensorFlow.
+    """
     table = Table(title=f"depth {depth:,}, width {width:,}, batch {batch:,}")
-    for column in ("", "first step done", "a step (median)", "of matrix products", "peak memory"):
+    for column in ("", "time to first step", "time per step (median)", "x bare matmuls", "peak memory"):
         table.add_column(column, justify="left" if not column else "right")
     for name, record in records.items():
         if "step" not in record or "error" in record:
             table.add_row(name, record.get("left_out") or record.get("error", ""), "", "", "")
             continue
         engine = "JAX" if "JAX" in name or "Equinox" in name else "TensorFlow"
-        floor = records.get(f"matrix products, {engine}", {}).get("step")
+        floor = records.get(f"bare matmuls, {engine}", {}).get("step")
         table.add_row(
             name,
             f"{record['first_step']:.2f} s",
@@ -149,16 +158,18 @@ def table_of(depth: int, width: int, batch: int, records: dict[str, Any]) -> Tab
 
 
 def main() -> None:
-    """Prints a table for every size and, with --output, writes them as JSON after each."""
+    """Prints a table for every size and, with --output, writes all records as JSON after each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depth", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--width", type=int, nargs="+", default=[64, 100, 256, 1024])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--only", nargs="+", help="Parts of names.")
-    parser.add_argument("--deepest-dense", type=int, default=1000)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--depth", type=int, nargs="+", default=[100, 1000, 10_000], help="hidden layers")
+    parser.add_argument("--width", type=int, nargs="+", default=[64, 100, 256, 1024], help="units")
+    parser.add_argument("--batch", type=int, default=128, help="batch size")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="dtype"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
+    parser.add_argument("--only", nargs="+", help="measure only contenders whose name contains one of these")
+    parser.add_argument("--deepest-dense", type=int, default=1000, help="most layers for Keras Dense")
+    parser.add_argument("--output", type=Path, help="new JSON file for the records")
     parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -166,18 +177,19 @@ def main() -> None:
         serve(name, int(depth), int(width), int(batch), dtype)
         return
     if options.output and options.output.exists():
-        parser.error(f"{options.output} is there already; choose another --output")
-    sizes: list[dict[str, Any]] = []
+        parser.error(f"{options.output} exists already; choose another --output")
+    sizes: list[Record] = []
     for depth in options.depth:
         for width in options.width:
-            records = compared(depth, width, options)
-            Console(width=110).print(table_of(depth, width, options.batch, records))
+            records = measure_size(depth, width, options)
+            Console(width=110).print(make_table(depth, width, options.batch, records))
             sizes.append({"depth": depth, "width": width, "contenders": records})
             if options.output:
                 write_json(options.output, {**_conditions(options), "sizes": sizes})
 
 
-def _conditions(options: argparse.Namespace) -> dict[str, Any]:
+def _conditions(options: argparse.Namespace) -> Record:
+    """Returns the settings, the machine and the versions of the packages."""
     from importlib.metadata import PackageNotFoundError, version
 
     def installed(name: str) -> str | None:
@@ -197,6 +209,7 @@ def _conditions(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Returns the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

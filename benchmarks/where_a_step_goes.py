@@ -1,8 +1,8 @@
-"""Where a training step of a DenseStack goes, and what tracing and compiling take at any depth (TensorFlow).
+"""Profile of a training step of a DenseStack, and its compile time at several depths (TensorFlow).
 
     python benchmarks/where_a_step_goes.py --depth 1000 --width 256 --output profile.json
 
-Each row adds something to the row before; the rows' steps alternate.
+Each row of the table includes the work of the row before. The steps of all rows alternate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,8 +26,8 @@ from keras_rwinit._files import write_json
 from keras_rwinit.layers.dense_stack import run_stack
 
 
-def rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[str, Callable[[], Any]]:
-    """What is measured, by name: the loop over hidden layers of one width, tanh, with biases."""
+def build_rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[str, Callable[[], object]]:
+    """Returns the function of each row: parts of the loop over tanh layers with biases."""
     initializer = keras.initializers.RandomNormal(stddev=1.1 / width**0.5, seed=0)
     weights = [
         keras.Variable(initializer((depth, width, width))),
@@ -39,17 +38,17 @@ def rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[str, Cal
     for optimizer in optimizers.values():
         optimizer.build(weights)
 
-    def forward() -> Any:
+    def forward() -> tf.Tensor:
         h = run_stack(x, weights[0].value, weights[1].value, keras.activations.tanh)
         return tf.reduce_sum(h)
 
-    def gradients() -> Any:
+    def gradients() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             value = forward()
         return tape.gradient(value, [weight.value for weight in weights])
 
-    def updated(name: str) -> Callable[[], Any]:
-        def step() -> Any:
+    def with_update(name: str) -> Callable[[], tf.Tensor]:
+        def step() -> tf.Tensor:
             found = gradients()
             optimizers[name].apply(found, weights)
             return tf.reduce_sum(found[1])
@@ -59,37 +58,37 @@ def rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[str, Cal
     compiled = {
         "forward": forward,
         "forward and backward": lambda: [tf.reduce_sum(gradient) for gradient in gradients()],
-        "with SGD's update": updated("SGD"),
-        "with Adam's update": updated("Adam"),
+        "with SGD's update": with_update("SGD"),
+        "with Adam's update": with_update("Adam"),
     }
     return {
-        "matrix products": CONTENDERS["matrix products, TensorFlow"](depth, width, batch, "float32"),
+        "bare matmuls": CONTENDERS["bare matmuls, TensorFlow"](depth, width, batch, "float32"),
         **{name: tf.function(step, jit_compile=jit_compile) for name, step in compiled.items()},
     }
 
 
-def compiling(depth: int, jit_compile: bool) -> float:
-    """Seconds to the end of the first step of a stack so narrow that the step itself takes little."""
-    step = rows(depth, 4, 4, jit_compile)["with Adam's update"]
+def time_to_first_step(depth: int, jit_compile: bool) -> float:
+    """Returns the seconds until the first step of a narrow stack, most of which is compile time."""
+    step = build_rows(depth, 4, 4, jit_compile)["with Adam's update"]
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Prints the tables and, with --output, writes them as JSON."""
+    """Prints the table and the compile times and, with --output, writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--depth", type=int, default=1000)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--no-xla", action="store_true")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--depth", type=int, default=1000, help="hidden layers")
+    parser.add_argument("--width", type=int, default=256, help="units")
+    parser.add_argument("--batch", type=int, default=128, help="batch size")
+    parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
+    parser.add_argument("--no-xla", action="store_true", help="compile without XLA")
+    parser.add_argument("--output", type=Path, help="new JSON file for the times")
     options = parser.parse_args()
     if options.output and options.output.exists():
-        parser.error(f"{options.output} is there already; choose another --output")
+        parser.error(f"{options.output} exists already; choose another --output")
     xla = not options.no_xla
-    measured = rows(options.depth, options.width, options.batch, xla)
+    measured = build_rows(options.depth, options.width, options.batch, xla)
     times: dict[str, list[float]] = {name: [] for name in measured}
     for step in measured.values():
         step()
@@ -100,17 +99,17 @@ def main() -> None:
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
     table = Table(title=f"depth {options.depth:,}, width {options.width:,}, XLA {'on' if xla else 'off'}")
-    for column in ("", "median", "of matrix products"):
+    for column in ("", "time per step (median)", "x bare matmuls"):
         table.add_column(column, justify="left" if not column else "right")
     for name, seconds in medians.items():
-        ratio = seconds / medians["matrix products"]
+        ratio = seconds / medians["bare matmuls"]
         table.add_row(name, f"{1e3 * seconds:.1f} ms", f"{ratio:.2f}")
-    compiling(30, xla)  # TensorFlow's own start-up
-    first = {depth: compiling(depth, xla) for depth in (100, 1000, 10_000)}
+    time_to_first_step(30, xla)  # starts TensorFlow, and is not counted
+    first = {depth: time_to_first_step(depth, xla) for depth in (100, 1000, 10_000)}
     console = Console()
     console.print(table)
     console.print(
-        "first step of width 4: " + ", ".join(f"{s:.2f} s at depth {d:,}" for d, s in first.items())
+        "time to first step at width 4: " + ", ".join(f"{s:.2f} s at depth {d:,}" for d, s in first.items())
     )
     if options.output:
         kept = {name: value for name, value in vars(options).items() if name != "output"}

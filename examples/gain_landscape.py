@@ -1,4 +1,4 @@
-"""Training loss of two 100-layer networks against the gain, with the analytic optimum marked.
+"""Draws the training loss of two networks of 100 layers against the gain.
 
 python examples/gain_landscape.py [--quick] [--picture landscape.png]
 """
@@ -19,7 +19,7 @@ from keras_rwinit import data, tuning
 from keras_rwinit.plots import new_figure
 
 DEPTH = 100
-TOP = 3.0  # of the pictures' scale, in nats
+TOP = 3.0  # upper end of the scale, in nats
 TICKS = [0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
 NETWORKS: dict[str, dict[str, Any]] = {
     "tanh": {"width": 64, "learning_rate": 3e-4},
@@ -27,10 +27,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def landscape(
+def measure_losses(
     activation: str, ratios: list[float], epochs: int, seeds: int, digits: data.Dataset
 ) -> np.ndarray:
-    """Training loss in the last epoch, shape (ratios, seeds); infinite where training diverged."""
+    """Returns the training loss in the last epoch, shape (ratios, seeds); infinite if training diverged."""
     space = tuning.DeepMLPHyperModel(
         (digits.features,),
         digits.classes,
@@ -50,7 +50,7 @@ def landscape(
                 history = space.fit(hp, model, digits.x_train, digits.y_train, epochs=epochs, verbose=0)
                 losses[row, seed] = history.history["loss"][-1]
             except keras_tuner.errors.FailedTrialError as error:
-                print(f"{activation} at {ratio:g} of the analytic gain: {error}")
+                print(f"{activation} at {ratio:g} times the analytic gain: {error}")
         print(
             f"{activation:>4}  gain ratio {ratio:.3f}  training loss {np.median(losses[row]):.3f}", flush=True
         )
@@ -58,17 +58,17 @@ def landscape(
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Prints the landscapes, draws them, and returns the best gain ratio of each network."""
+    """Prints and draws the losses, and returns the best gain ratio of each network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="seven gains, one seed and four epochs instead")
-    parser.add_argument("--picture", type=Path, help="write the landscape as PNG")
+    parser.add_argument("--quick", action="store_true", help="use seven gains, one seed and four epochs")
+    parser.add_argument("--picture", type=Path, help="PNG file for the picture")
     options = parser.parse_args(arguments)
     epochs, seeds = (4, 1) if options.quick else (8, 3)
     below, above = (3, 3) if options.quick else (5, 6)
     sides = [np.geomspace(0.8, 1.0, below, endpoint=False), np.geomspace(1.0, 1.3, above + 1)]
-    ratios = [float(ratio) for ratio in np.concatenate(sides)]  # the analytic optimum is one of them
+    ratios = [float(ratio) for ratio in np.concatenate(sides)]  # 1.0 is one of them
     digits = data.load("digits")
-    losses = {name: landscape(name, ratios, epochs, seeds, digits) for name in NETWORKS}
+    losses = {name: measure_losses(name, ratios, epochs, seeds, digits) for name in NETWORKS}
     if options.picture:
         figure, axes = new_figure(columns=2, width=9.0)
         figure.suptitle(f"{DEPTH} hidden layers on digits, orthogonal kernels, {epochs} epochs")
@@ -80,12 +80,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         figure.savefig(options.picture)
     best = {name: ratios[int(np.median(values, axis=1).argmin())] for name, values in losses.items()}
     for name, ratio in best.items():
-        print(f"{name}: the least loss is at {ratio:.3f} of the analytic gain")
+        print(f"{name}: the loss is least at {ratio:.3f} times the analytic gain")
     return best
 
 
 def draw(ax: Any, ratios: list[float], losses: np.ndarray) -> None:
-    """A landscape: the median over seeds, their range, what is off the scale, and the analytic optimum."""
+    """Draws median and range over the seeds, losses above the scale, and the analytic optimum."""
     shown = np.minimum(losses, TOP)
     middle = np.median(shown, axis=1)
     ax.fill_between(ratios, shown.min(axis=1), shown.max(axis=1), color="C0", alpha=0.2, linewidth=0)
@@ -99,7 +99,7 @@ def draw(ax: Any, ratios: list[float], losses: np.ndarray) -> None:
             marker="^",
             markersize=9,
             color="C3",
-            label="off the scale",
+            label="above the scale",
         )
     ax.axvline(1.0, color="0.3", linestyle="--", label="analytic optimum")
     ax.axhline(np.log(10), color="0.6", linestyle=":", label="guessing, ln 10")

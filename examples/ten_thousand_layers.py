@@ -1,9 +1,10 @@
-"""Ten thousand plain layers, or a hundred thousand, trained on 8x8 digits; what it takes is printed.
+"""Trains 10,000 or 100,000 plain layers on the 8x8 digits, and prints time and memory.
 
 python examples/ten_thousand_layers.py [--depth 100000] [--quick] [--picture loss.png] [--record loss.csv]
 
-Orthogonal kernels and tanh, width 64, Adam with cosine decay; the stack's memory for activations grows with
-the square root of depth (`remat="sqrt"`), and XLA compiles the same loop at any depth.
+The network has orthogonal kernels, tanh and width 64, and is trained by Adam with cosine decay. Its memory
+for activations grows with the square root of depth (`remat="sqrt"`), and XLA compiles the same loop at any
+depth.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from keras_rwinit import data, model_zoo
 
 
 class Record(keras.callbacks.Callback):
-    """Loss and accuracy of every batch, and seconds since the start, to a CSV file as they come."""
+    """Records loss, accuracy and time after every batch, and appends them to a CSV file.
+
+    Args:
+        path: New file, or `None`.
+        start: `time.perf_counter()` at the start.
+    """
 
     def __init__(self, path: Path | None, start: float) -> None:
         super().__init__()
@@ -34,7 +40,7 @@ class Record(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.model.reset_metrics()  # so that the logs are this batch's and not the epoch's mean
+        self.model.reset_metrics()  # the logs are then those of this batch, not the mean of the epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         row = {"step": len(self.rows) + 1, "seconds": time.perf_counter() - self.start, **(logs or {})}
@@ -50,22 +56,22 @@ class Record(keras.callbacks.Callback):
 def main(arguments: list[str] | None = None) -> float:
     """Trains, prints times and memory, and returns the test accuracy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--depth", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, help="0.05 / depth if left out")
-    parser.add_argument("--quick", action="store_true", help="500 layers and 4 epochs, whatever else is said")
-    parser.add_argument("--picture", type=Path, help="draw the loss of every batch as PNG")
-    parser.add_argument("--record", type=Path, help="write it to this new CSV file")
+    parser.add_argument("--depth", type=int, default=10_000, help="hidden layers (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="batch size (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate (default: 0.05 / depth)")
+    parser.add_argument("--quick", action="store_true", help="train 500 layers for 4 epochs")
+    parser.add_argument("--picture", type=Path, help="new PNG file for a picture of the loss")
+    parser.add_argument("--record", type=Path, help="new CSV file for the loss of every batch")
     options = parser.parse_args(arguments)
     depth, epochs = (500, 4) if options.quick else (options.depth, options.epochs)
     if depth < 1 or epochs < 1 or options.batch < 1 or (options.learning_rate or 1.0) <= 0.0:
-        parser.error("--depth, --epochs, --batch and --learning-rate are above 0")
+        parser.error("--depth, --epochs, --batch and --learning-rate must be above 0")
     for path in filter(None, (options.record, options.picture)):
         if path.exists() or not path.parent.is_dir():
-            parser.error(f"{path} is there already, or its folder is not; choose another")
+            parser.error(f"{path} must be a new file in an existing folder; choose another")
 
-    keras.utils.set_random_seed(0)  # the order of the examples
+    keras.utils.set_random_seed(0)  # for the order of the examples
     digits = data.load("digits")
     steps = -(-len(digits.x_train) // options.batch)
     start = time.perf_counter()
@@ -98,7 +104,7 @@ def main(arguments: list[str] | None = None) -> float:
         )
     first = record.rows[0]["seconds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"first step done after {first:.1f} s; peak memory {peak / 2**30:.2f} GiB")
+    print(f"time to first step {first:.1f} s; peak memory {peak / 2**30:.2f} GiB")
     if options.picture:
         axes = Figure(figsize=(7, 4), layout="constrained").subplots()
         axes.plot([row["step"] for row in record.rows], [row["loss"] for row in record.rows], lw=1)

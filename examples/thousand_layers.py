@@ -1,4 +1,4 @@
-"""A thousand plain layers with the Keras API you know: build, compile, fit, and look at the gradient.
+"""Builds, compiles and fits 1,000 plain layers with the Keras API, and measures the gradient.
 
 python examples/thousand_layers.py [--quick] [--picture walk.png]
 """
@@ -17,10 +17,10 @@ from keras_rwinit import data, gradient_walk, model_zoo, plots, predict_walk
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Trains, prints what was predicted and measured, and returns the test accuracy."""
+    """Trains, prints predicted and measured gradients, and returns the test accuracy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="100 layers and 3 epochs instead")
-    parser.add_argument("--picture", type=Path, help="write the gradient's walk as PNG")
+    parser.add_argument("--quick", action="store_true", help="train 100 layers for 3 epochs")
+    parser.add_argument("--picture", type=Path, help="PNG file for the gradient's walk")
     options = parser.parse_args(arguments)
 
     preset = model_zoo.presets["digits_tanh_1000"]
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> float:
     walk = gradient_walk(model, digits.x_test[:50], digits.y_test[:50], loss)
     measured = walk.backward[:, 0] - walk.backward[:, -1]
     print(f"gain {predicted.gain:.4f}; ln|delta| from layer {depth} to layer 1, nats:")
-    print(f"  predicted {predicted.mean[0]:+.2f} +- {predicted.std[0]:.2f}")
+    print(f"  predicted {predicted.mean[0]:+.2f} +- {predicted.spread:.2f}")
     print(f"  measured  {measured.mean():+.2f} +- {measured.std():.2f} over 50 examples")
     if options.picture:
         plots.plot_walk(walk, predicted).figure.savefig(options.picture)

@@ -61,8 +61,8 @@ __all__ = [
     "tuning",
 ]
 
-# The room of each public name that is no module. It is imported when the name is first used.
-_ROOMS = {
+# Public names that are not modules, and the subpackage that each is imported from when it is first used.
+_HOMES = {
     "GradientWalk": "diagnostics",
     "GradientWalkCallback": "callbacks",
     "InitializationReport": "initialization",
@@ -77,7 +77,7 @@ _ROOMS = {
     "predict_walk": "theory",
     "simulate_walk": "theory",
 }
-_RENAMED = {"distribution": "sharding"}
+_RENAMED = {"distribution": "sharding"}  # old names, which this release still has
 
 
 def __getattr__(name: str) -> Any:
@@ -88,8 +88,8 @@ def __getattr__(name: str) -> Any:
             stacklevel=2,
         )
         name = _RENAMED[name]
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"keras_rwinit.{_ROOMS[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"keras_rwinit.{_HOMES[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"keras_rwinit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

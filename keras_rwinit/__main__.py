@@ -1,4 +1,4 @@
-"""`python -m keras_rwinit`."""
+"""Runs the command line by `python -m keras_rwinit`."""
 
 from keras_rwinit.cli import main
 

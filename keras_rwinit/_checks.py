@@ -1,39 +1,46 @@
-"""Argument checks shared by every public function: the rule, the value received, the way out."""
+"""Checks of the arguments of public functions; each message gives the rule, the value and the way out."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_count", "check_positive", "check_real", "check_seed"]
+__all__ = ["check_count", "check_positive", "check_real", "check_seed", "deprecate_positional"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LARGEST = 10**15  # counts enter formulas as floats, which are exact up to 2**53
 
 
-def check_count(name: str, value: Any, minimum: int = 1) -> int:
+def check_count(name: str, value: object, minimum: int = 1) -> int:
     """Returns `value` as an int; ValueError unless it is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}")
-    if int(value) > _LARGEST and name != "seed":
+    if int(value) > _LARGEST and name != "seed":  # a seed enters no formula
         raise ValueError(
             f"`{name}` must be at most {_LARGEST:,}. Received: a number of {len(str(value)):,} digits"
         )
     return int(value)
 
 
-def check_positive(name: str, value: Any) -> float:
+def check_positive(name: str, value: object) -> float:
     """Returns `value` as a float; ValueError unless it is a finite number above zero."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and math.isfinite(value) and value > 0.0):
+    number = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and float(number) > 0.0):
         raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
-    return float(value)
+    return float(number)
 
 
-def check_seed(value: Any, rule: str = "an integer or None") -> int | None:
+def check_seed(value: object, rule: str = "an integer or None") -> int | None:
     """Returns a seed as an int, or None; ValueError unless it is an integer or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
         raise ValueError(f"`seed` must be {rule}. Received: seed={value!r}")
@@ -41,7 +48,7 @@ def check_seed(value: Any, rule: str = "an integer or None") -> int | None:
 
 
 def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
-    """Returns `values` as an array; ValueError unless it is non-empty, real and finite."""
+    """Returns `values` as an array; ValueError unless they are rectangular, non-empty, real and finite."""
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -72,3 +79,35 @@ def _raise_not_finite(name: str, array: NDArray[Any]) -> None:
         f"`{name}` must be finite. Received: {nan} NaN and {infinite} infinite values, the first "
         f"at {name}[{first}]; drop those examples or impute the values."
     )
+
+
+def deprecate_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function whose arguments `names` have become keyword-only.
+
+    For one release the function still takes them by position, in the order of `names`, with a
+    DeprecationWarning. Its signature shows them as keyword-only. scikit-learn calls this
+    `_deprecate_positional_args`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        call: Callable[..., R] = function
+        kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+        positional = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            late = dict(zip(names, args[positional:], strict=False))
+            # Too many arguments, or one given twice: the function itself raises the TypeError.
+            if not late or len(args) > positional + len(names) or late.keys() & kwargs.keys():
+                return function(*args, **kwargs)
+            warnings.warn(
+                f"Pass {', '.join(f'{name}=' for name in late)} by keyword: {function.__name__}() will "
+                "not take it by position from the next release on.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return call(*args[:positional], **kwargs, **late)
+
+        return wrapper
+
+    return decorate

@@ -1,4 +1,4 @@
-"""How large a network is, how much memory there is, and a refusal if the one exceeds the other."""
+"""Checks that a network fits into the memory of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["check_fits", "format_bytes", "physical_memory"]
 
 
 def physical_memory() -> int | None:
-    """Bytes of physical memory of this machine; None where the system does not say."""
+    """Returns this machine's physical memory in bytes; None if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -16,16 +16,17 @@ def physical_memory() -> int | None:
 
 
 def format_bytes(count: float) -> str:
-    """`count` bytes with a binary unit, as in `40.1 MiB`."""
+    """Returns `count` bytes with a binary unit, as in `40.1 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024.0:
+            # Three digits would turn 1,010 MiB into 1.01e+03 MiB.
             return f"{count:.3g} {unit}" if count < 999.5 else f"{count:,.0f} {unit}"
         count /= 1024.0
     return f"{count:,.0f} PiB"
 
 
 def check_fits(needed: int, what: str) -> None:
-    """Raises ValueError if `what`, which takes `needed` bytes, is larger than the machine's memory."""
+    """Raises ValueError if `what`, which takes `needed` bytes, exceeds this machine's memory."""
     available = physical_memory()
     if available is not None and needed > available:
         raise ValueError(

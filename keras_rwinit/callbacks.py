@@ -1,13 +1,13 @@
-"""`GradientWalkCallback`: the gradient's walk while a model trains."""
+"""`GradientWalkCallback`: records the gradient's walk while a model trains."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import check_new, write_atomically
+from keras_rwinit._keras.types import ArrayTree
+from keras_rwinit._probing.objective import LossLike
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk_history
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 __all__ = ["GradientWalkCallback", "WalkRecord"]
 
 Array = NDArray[np.float64]
+Logs = Mapping[str, float] | None
 
 _COLUMNS = (
     "epoch",
@@ -41,8 +47,8 @@ class WalkRecord:
     """The walk at one moment of the training.
 
     Args:
-        epoch: Epochs that were finished.
-        step: Steps that were finished.
+        epoch: Number of finished epochs.
+        step: Number of finished batches.
         verdict: `GradientWalk.verdict`.
         drift: `GradientWalk.drift`, nats a layer.
         relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,).
@@ -56,28 +62,33 @@ class WalkRecord:
 
 
 class GradientWalkCallback(keras.callbacks.Callback):
-    """Measures the gradient's walk during `fit` and writes it down.
+    """Measures the gradient's walk during `fit` and writes it to a folder.
 
-    Into `directory` go `gradient_walk.csv` (a row a record and layer; logarithms in nats), TensorBoard's
-    events (scalars of drift and spread; of each layer the mean log-norms, the share of dead units and the
-    histogram of `ln|delta|` over the examples) and, at the end, `gradient_walk.png`, the history of the
-    walk. The first record is of the model before its first step. Calling `fit` again goes on.
+    At each record `gradient_walk` measures `ln|delta_d|`, the log-norm of the gradient at the
+    pre-activations of each layer d, on the same examples. Three things go into `log_dir`:
+
+    - `gradient_walk.csv`, a row for each record and layer; logarithms are natural.
+    - TensorBoard's events: scalars of the drift and the example spread, and for each layer the mean
+      log-norms, the share of dead units and the histogram of `ln|delta|` over the examples.
+    - `gradient_walk.png`, the history of the walk, at the end of the training.
+
+    The first record is of the model before its first step. A second `fit` continues the record.
 
     Args:
         x: Inputs to measure with, the same at every record; some dozens of examples are enough.
         y: Targets. `None`: the gradient of a random direction of the outputs.
-        directory: Folder for the files, made if need be. It must not hold a record already.
-        every: Epochs, or steps, from one record to the next; at least 1.
-        unit: `"epoch"` or `"step"`.
-        loss: As in `gradient_walk`. `None`: the loss the model is compiled with.
+        log_dir: Folder for the files; it is made if it does not exist. It must not hold a record already.
+        update_freq: When to record, as in `keras.callbacks.TensorBoard`: `"epoch"`, `"batch"`, or a number
+            of batches from one record to the next, at least 1.
+        loss: Loss as in `gradient_walk`. `None`: the loss the model is compiled with.
         tensorboard: Whether to write events; needs the package `tensorboard`.
         picture: Whether to draw the history at the end; needs matplotlib.
 
     Attributes:
-        history: The `WalkRecord`s.
+        history: The list of `WalkRecord`s.
 
     Raises:
-        ValueError: An argument is out of range, or `directory` holds a record of an earlier run.
+        ValueError: An argument is out of range, or `log_dir` holds a record of an earlier training.
         ImportError: A package that is needed is missing; the message names the extra to install.
 
     Example:
@@ -88,76 +99,78 @@ class GradientWalkCallback(keras.callbacks.Callback):
         >>> model = model_zoo.deep_mlp(depth=20, width=16, input_shape=(8,), classes=1)
         >>> model.compile("sgd", "mse")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     walk = GradientWalkCallback(x, y, directory=folder)
+        ...     walk = GradientWalkCallback(x, y, log_dir=folder)
         ...     _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
         >>> [record.epoch for record in walk.history]
         [0, 1, 2]
+
+    References:
+        Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
+        arXiv:1412.6558.
     """
 
     def __init__(
         self,
-        x: Any,
-        y: Any = None,
+        x: ArrayTree,
+        y: ArrayTree = None,
         *,
-        directory: str | Path,
-        every: int = 1,
-        unit: str = "epoch",
-        loss: Any = None,
+        log_dir: str | Path,
+        update_freq: Literal["epoch", "batch"] | int = "epoch",
+        loss: LossLike = None,
         tensorboard: bool = True,
         picture: bool = True,
     ) -> None:
         super().__init__()
-        if unit not in ("epoch", "step"):
-            raise ValueError(f"`unit` must be 'epoch' or 'step'. Received: unit={unit!r}")
         self.x, self.y, self.loss = x, y, loss
-        self.every, self.unit = check_count("every", every), unit
-        self.directory = Path(directory)
+        self.log_dir, self.update_freq = Path(log_dir), update_freq
         self.history: list[WalkRecord] = []
-        self._rows: list[Sequence[Any]] = []
-        self._step = self._epoch = self._epochs_seen = 0
+        self._batches_per_record = _batches_per_record(update_freq)
+        self._rows: list[Sequence[object]] = []
+        self._step = self._steps_before_epoch = self._epoch = 0
         self._layer_names: tuple[str, ...] = ()
         self._picture = picture
+        # Missing packages and a used folder are told before the training starts.
         if picture:
             check_matplotlib()
-        self._events = _Events(self.directory) if tensorboard else None
-        if self.directory.exists() and not self.directory.is_dir():
+        self._events = _Events(self.log_dir) if tensorboard else None
+        if self.log_dir.exists() and not self.log_dir.is_dir():
             raise ValueError(
-                f"`directory` must be a folder, or be yet to make. Received: the file {directory}"
+                f"`log_dir` must be a folder, or a path where one can be made. Received: the file {log_dir}"
             )
-        check_new(self._csv)
-        check_new(self._png)
+        check_new(self._csv, "log_dir")
+        check_new(self._png, "log_dir")
 
     @property
     def _csv(self) -> Path:
-        return self.directory / "gradient_walk.csv"
+        return self.log_dir / "gradient_walk.csv"
 
     @property
     def _png(self) -> Path:
-        return self.directory / "gradient_walk.png"
+        return self.log_dir / "gradient_walk.png"
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         if not self.history:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if not self.model.built:
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            if not self.model.built:  # one example is enough to build it
                 self.model(keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.x))
             self._record()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         # With several steps an execution Keras calls once for them all, with the number of the last.
         before, self._step = self._step, self._steps_before_epoch + batch + 1
-        if self.unit == "step" and before // self.every < self._step // self.every:
+        freq = self._batches_per_record
+        if freq is not None and before // freq < self._step // freq:
             self._record()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._steps_before_epoch = self._step
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = max(self._epoch, epoch) + 1  # another `fit` counts from zero again
-        self._epochs_seen += 1
-        if self.unit == "epoch" and self._epochs_seen % self.every == 0:
+        if self._batches_per_record is None:
             self._record()
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         if self._events is not None:
             self._events.close()
         if self._picture:
@@ -167,14 +180,14 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     def _record(self) -> None:
         walk = gradient_walk(self.model, self.x, self.y, self.loss)
+        # The columns of a record and the tags of TensorBoard belong to one model's layers.
         self._layer_names = self._layer_names or walk.layer_names
         if walk.layer_names != self._layer_names:
             raise ValueError(
                 "A GradientWalkCallback records one model. Received: another one, with layers "
                 f"{', '.join(walk.layer_names[:3])}, ...; make a callback for each model"
             )
-        alive = np.where(np.isfinite(walk.relative), walk.relative, np.nan)
-        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, _mean(alive))
+        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, _finite_mean(walk.relative))
         self.history.append(record)
         self._rows += _rows(record, walk)
         write_atomically(self._csv, self._write_rows)
@@ -188,13 +201,29 @@ class GradientWalkCallback(keras.callbacks.Callback):
             writer.writerows(self._rows)
 
 
-def _mean(values: Array) -> Array:
-    """Mean over the examples that have a value, layer by layer; nan where none has."""
-    count = np.isfinite(values).sum(axis=0)
-    return np.asarray(np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan))
+def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | None:
+    """Number of batches from one record to the next; None for a record an epoch."""
+    if update_freq == "epoch":
+        return None
+    if update_freq == "batch":
+        return 1
+    if isinstance(update_freq, str):
+        raise ValueError(
+            "`update_freq` must be 'epoch', 'batch' or a number of batches. Received: "
+            f"update_freq={update_freq!r}"
+        )
+    return check_count("update_freq", update_freq)
 
 
-def _rows(record: WalkRecord, walk: GradientWalk) -> list[Sequence[Any]]:
+def _finite_mean(values: Array) -> Array:
+    """Mean over the examples with a finite value, layer by layer; nan where there is none."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    total = np.where(finite, values, 0.0).sum(axis=0)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _rows(record: WalkRecord, walk: GradientWalk) -> list[Sequence[object]]:
     with np.errstate(invalid="ignore"):  # a dead gradient is at -inf
         mean, std = walk.backward.mean(axis=0), walk.backward.std(axis=0)
         columns = (mean, std, record.relative, walk.forward.mean(axis=0), walk.weight_gradient, walk.dead)
@@ -205,38 +234,31 @@ def _rows(record: WalkRecord, walk: GradientWalk) -> list[Sequence[Any]]:
 
 
 class _Events:
-    """TensorBoard's event file; it needs no TensorFlow."""
+    """TensorBoard's event file, written without TensorFlow and made at the first record."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, log_dir: Path) -> None:
         try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            import tensorboard.summary.writer.event_file_writer  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 'TensorBoard\'s events need tensorboard: pip install "keras-rwinit[plots]", or pass '
                 "`tensorboard=False`"
             ) from error
-        self._writer_of: Any = EventFileWriter
-        self._directory = str(directory)
-        self._writer: Any = None
+        self._log_dir = str(log_dir)
+        self._writer: EventFileWriter | None = None
 
     def add(self, record: WalkRecord, walk: GradientWalk) -> None:
+        """Writes the scalars and histograms of one record."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.plugins.histogram.summary import histogram_pb
         from tensorboard.plugins.scalar.summary import scalar_pb
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if self._writer is None:
-            self._writer = self._writer_of(self._directory)
-        with np.errstate(invalid="ignore"):
-            scalars = {
-                "gradient_walk/drift": walk.drift,
-                "gradient_walk/spread": walk.spread,
-                **{f"ln_gradient/{n}": v for n, v in _named(walk, walk.backward.mean(axis=0))},
-                **{f"ln_activation/{n}": v for n, v in _named(walk, walk.forward.mean(axis=0))},
-                **{f"ln_weight_gradient/{n}": v for n, v in _named(walk, walk.weight_gradient)},
-                **{f"dead/{n}": v for n, v in _named(walk, walk.dead)},
-            }
-        summaries = [scalar_pb(tag, value) for tag, value in scalars.items() if np.isfinite(value)]
-        for name, values in _named(walk, walk.backward.T):
+            self._writer = EventFileWriter(self._log_dir)
+        # TensorBoard draws no curve through values that are not finite.
+        summaries = [scalar_pb(tag, value) for tag, value in _scalars(walk) if np.isfinite(value)]
+        for name, values in zip(walk.layer_names, walk.backward.T, strict=True):
             finite = values[np.isfinite(values)]
             if finite.size:
                 summaries.append(histogram_pb(f"gradient/{name}", finite))
@@ -245,10 +267,23 @@ class _Events:
         self._writer.flush()
 
     def close(self) -> None:
+        """Closes the file; another record makes another one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
-def _named(walk: GradientWalk, values: Array) -> zip[tuple[str, Any]]:
-    return zip(walk.layer_names, values, strict=True)
+def _scalars(walk: GradientWalk) -> Iterator[tuple[str, float]]:
+    """Yields tag and value of every curve that TensorBoard is to show."""
+    yield "gradient_walk/drift", walk.drift
+    yield "gradient_walk/example_spread", walk.example_spread
+    with np.errstate(invalid="ignore"):  # a dead gradient is at -inf
+        layers = {
+            "ln_gradient": walk.backward.mean(axis=0),
+            "ln_activation": walk.forward.mean(axis=0),
+            "ln_weight_gradient": walk.weight_gradient,
+            "dead": walk.dead,
+        }
+    for kind, values in layers.items():
+        for name, value in zip(walk.layer_names, values, strict=True):
+            yield f"{kind}/{name}", float(value)

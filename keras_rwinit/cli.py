@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -14,47 +14,56 @@ from typer.main import get_command
 from keras_rwinit.commands.options import plain_errors
 from keras_rwinit.commands.startup import silence_imports
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "Command", "app", "main"]
 
-# Where each command is defined, and its line in the list of commands. A command's module is imported when the
-# command runs: `gain` and `plan` need no Keras, whose import takes seconds.
-_COMMANDS = {
-    "gain": ("theory", "Print the gain that makes the gradient's log-norm an unbiased random walk."),
-    "plan": (
-        "theory",
-        "Print the width for a given spread, or the spread at a given width, before training.",
+
+class Command(NamedTuple):
+    """The module in `commands` that defines a command, and the command's line in the list of commands."""
+
+    module: str
+    summary: str
+
+
+# The list stands here because the modules are imported only when their command runs: `gain` and `plan` need
+# no Keras, whose import takes seconds.
+COMMANDS = {
+    "gain": Command("theory", "Print the gain that makes the gradient's log-norm an unbiased random walk."),
+    "plan": Command(
+        "theory", "Print the width for a given spread, or the spread at a given width, before training."
     ),
-    "train": ("train", "Train a very deep network, next to the same one under another initializer."),
-    "walk": ("walk", "Measure the gradient's walk through a model: a picture, a table and a JSON file."),
-    "tune": ("tune", "Search gain and width, starting at the analytic optimum."),
+    "train": Command("train", "Train a very deep network, next to the same one under another initializer."),
+    "walk": Command(
+        "walk", "Measure the gradient's walk through a model: a picture, a table and a JSON file."
+    ),
+    "tune": Command("tune", "Search gain and width, starting at the analytic optimum."),
 }
 
 
 class _LazyCommand(TyperCommand):
     """A command whose module is imported when the command runs or prints its own help."""
 
-    def __init__(self, name: str, module: str, summary: str) -> None:
-        super().__init__(name, help=summary)
-        self._module = f"keras_rwinit.commands.{module}"
+    def __init__(self, name: str, command: Command) -> None:
+        super().__init__(name, help=command.summary)
+        self._module, self._function = command.module, name
 
-    def make_context(self, info_name: str, *args: Any, **kwargs: Any) -> Any:
+    def make_context(self, info_name: str | None, *args: Any, **kwargs: Any) -> Any:
         """Returns the context of the real command, which is then the one that runs."""
         holder = typer.Typer(add_completion=False)
-        holder.command(info_name)(getattr(_import_command(self._module), info_name))
+        holder.command(info_name)(getattr(_import_command_module(self._module), self._function))
         return get_command(holder).make_context(info_name, *args, **kwargs)
 
 
 @plain_errors
-def _import_command(module: str) -> ModuleType:
+def _import_command_module(name: str) -> ModuleType:
     with silence_imports():
-        return importlib.import_module(module)
+        return importlib.import_module(f"keras_rwinit.commands.{name}")
 
 
 class _CommandGroup(TyperGroup):
-    """The commands. An error in their options is reported in one line, as every other error is."""
+    """The commands. They report an error in their options in one line, like every other error."""
 
     def __init__(self, **settings: Any) -> None:
-        commands = {name: _LazyCommand(name, *about) for name, about in _COMMANDS.items()}
+        commands = {name: _LazyCommand(name, command) for name, command in COMMANDS.items()}
         super().__init__(**{**settings, "commands": commands})
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
@@ -62,7 +71,7 @@ class _CommandGroup(TyperGroup):
         try:
             result = super().main(*args, **{**kwargs, "standalone_mode": False})
         except Exception as error:  # not every release of Typer exports its exceptions' base class
-            message = getattr(error, "format_message", None)
+            message = getattr(error, "format_message", None)  # Click's usage errors have one
             if not standalone_mode or message is None:
                 raise
             if type(error).__name__ == "NoArgsIsHelpError":

@@ -1,4 +1,4 @@
-"""The computed gain as Keras initializers; importing the package registers them."""
+"""Keras initializers with the computed gain; importing the package registers them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import check_count, check_positive, check_seed
 from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.fans import assemble_kernel, fan_in_axes, layer_being_built
+from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
 from keras_rwinit.theory import Activation
 from keras_rwinit.theory.distributions import draw_kernel, resolve_distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width
@@ -27,7 +28,7 @@ _PACKAGE = "keras_rwinit"
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomWalk(keras.initializers.Initializer):
-    r"""Random kernels that leave the gradient's log-norm an unbiased random walk.
+    r"""Draws kernels under which the log-norm of the gradient is an unbiased random walk.
 
     Draws a kernel with entries of mean zero and variance
 
@@ -41,19 +42,19 @@ class RandomWalk(keras.initializers.Initializer):
     `"random_walk_linear"`, `"random_walk_relu"`, `"random_walk_tanh"`.
 
     Args:
-        activation: The activation of the layers that the gain is for: a name, a Keras function or
+        activation: Activation of the layers: a name that `keras_rwinit.gain` takes, a Keras function or
             activation layer (`keras.layers.LeakyReLU(0.1)`), or any element-wise callable.
         distribution: `"normal"` (the paper's), `"truncated_normal"` (cut at two standard deviations),
             `"uniform"` or `"orthogonal"`.
-        depth: Number of hidden layers of the network, which the gain of activations other than those
-            of two slopes (linear, relu, leaky_relu) depends on. `None`: very many.
-        gain: A gain to use instead of the computed one, above 0.
-        seed: Python int, `keras.random.SeedGenerator` or None. With an int every call returns the
+        depth: Number of hidden layers of the network. The gain depends on it, except for activations of
+            two slopes (linear, relu, leaky_relu). `None`: very many.
+        gain: Gain to use instead of the computed one, above 0.
+        seed: Python int, `keras.random.SeedGenerator` or None. With an int, every call returns the
             same values, as with Keras's initializers, and a second kernel of the same shape warns,
-            because equal layers are not a random walk. With None every call draws anew, repeatably
-            after `keras.utils.set_random_seed`.
-        fan_in: The fan-in of the kernels, where neither shape nor layer tells it: the product of the
-            kernel's leading axes. Dense, EinsumDense, convolutions and depthwise convolutions tell.
+            because equal layers are not a random walk. With None, every call draws new values, which
+            `keras.utils.set_random_seed` makes repeatable.
+        fan_in: Fan-in of the kernels, the product of their leading axes. Needed only where neither the shape
+            nor the layer determines it; Dense, EinsumDense and all convolutional layers do.
 
     Raises:
         ValueError: An argument is out of range, unknown or of the wrong type; on calling, a shape
@@ -74,11 +75,11 @@ class RandomWalk(keras.initializers.Initializer):
 
     def __init__(
         self,
-        activation: Any = "relu",
+        activation: ActivationLike = "relu",
         distribution: str = "normal",
         depth: int | None = None,
         gain: float | None = None,
-        seed: int | keras.random.SeedGenerator | None = None,
+        seed: Seed = None,
         *,
         fan_in: int | None = None,
     ) -> None:
@@ -96,9 +97,9 @@ class RandomWalk(keras.initializers.Initializer):
         self.gain = None if gain is None else check_positive("gain", gain)
         self.seed = seed
         self.fan_in = None if fan_in is None else check_count("fan_in", fan_in)
-        self._drawn: set[tuple[int, ...]] = set()
+        self._drawn_shapes: set[tuple[int, ...]] = set()
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws a kernel.
 
         Args:
@@ -109,21 +110,21 @@ class RandomWalk(keras.initializers.Initializer):
             A tensor of the back end.
         """
         dtype = keras.backend.standardize_dtype(dtype)
-        return keras.ops.convert_to_tensor(self._array(shape, dtype), dtype=dtype)
+        return keras.ops.convert_to_tensor(self._draw_array(shape, dtype), dtype=dtype)
 
-    def _array(self, shape: Sequence[int], dtype: str) -> NDArray[np.float64]:
-        """The kernel as an array."""
+    def _draw_array(self, shape: Sequence[int], dtype: str) -> NDArray[np.float64]:
+        """Draws a kernel as an array of NumPy."""
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
-        shape = self._checked_shape(shape)
+        shape = self._check_shape(shape)
         contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
         fan_in = math.prod(shape[axis] for axis in contracted)
-        scale = self.gain if self.gain is not None else self._computed_gain(fan_in)
+        scale = self.gain if self.gain is not None else self._compute_gain(fan_in)
         rng = np.random.default_rng(self._entropy(shape))
         matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
         return assemble_kernel(scale * matrix, shape, contracted)
 
-    def _checked_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+    def _check_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         try:
             axes = tuple(shape)
         except TypeError:
@@ -135,16 +136,17 @@ class RandomWalk(keras.initializers.Initializer):
             )
         return tuple(check_count("shape", axis) for axis in axes)
 
-    def _computed_gain(self, fan_in: int) -> float:
+    def _compute_gain(self, fan_in: int) -> float:
         return gain_or_nearest_width(self._theory, fan_in, self.depth, self.distribution)
 
-    def _entropy(self, shape: tuple[int, ...]) -> Any:
+    def _entropy(self, shape: tuple[int, ...]) -> int | list[int]:
+        """Returns the seed of NumPy's generator for the next kernel."""
         if self.seed is None:
             return random.getrandbits(63)
         if isinstance(self.seed, keras.random.SeedGenerator):
             state = keras.ops.convert_to_numpy(self.seed.next())
             return [int(word) % 2**32 for word in state]
-        if shape in self._drawn:
+        if shape in self._drawn_shapes:
             warnings.warn(
                 f"{type(self).__name__}(seed={self.seed}) was asked for a second kernel of shape "
                 f"{shape} and returns the same values again. Equal layers do not make a random "
@@ -152,13 +154,13 @@ class RandomWalk(keras.initializers.Initializer):
                 UserWarning,
                 stacklevel=4,
             )
-        self._drawn.add(shape)
+        self._drawn_shapes.add(shape)
         return self.seed % 2**64
 
     def reseeded(self, seed: int) -> RandomWalk:
-        """A copy with another seed."""
+        """Returns a copy with another seed; a copy by way of the config needs a serializable activation."""
         twin = copy.copy(self)
-        twin.seed, twin._drawn = seed, set()
+        twin.seed, twin._drawn_shapes = seed, set()
         return twin
 
     def get_config(self) -> dict[str, Any]:
@@ -184,7 +186,7 @@ class RandomWalk(keras.initializers.Initializer):
 
 
 class _FixedActivation(RandomWalk):
-    """`RandomWalk` of one activation."""
+    """A `RandomWalk` whose activation is fixed by the class."""
 
     _activation: str
 
@@ -193,7 +195,7 @@ class _FixedActivation(RandomWalk):
         distribution: str = "normal",
         depth: int | None = None,
         gain: float | None = None,
-        seed: int | keras.random.SeedGenerator | None = None,
+        seed: Seed = None,
         *,
         fan_in: int | None = None,
     ) -> None:
@@ -207,9 +209,10 @@ class _FixedActivation(RandomWalk):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomWalkLinear(_FixedActivation):
-    """`RandomWalk` for layers without an activation; `"random_walk_linear"`. See `RandomWalk`.
+    """Draws kernels of layers without an activation, `"random_walk_linear"`; see `RandomWalk`.
 
-    The gain is `exp(-(psi(N/2) + ln(2/N)) / 2)`, N the fan-in, about `exp(1 / (2 N))`; 1 if orthogonal.
+    The gain is `exp(-(psi(N/2) + ln(2/N)) / 2)`, about `exp(1 / (2 N))`, where N is the fan-in. It is 1 for
+    orthogonal kernels.
     """
 
     _activation = "linear"
@@ -217,9 +220,10 @@ class RandomWalkLinear(_FixedActivation):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomWalkReLU(_FixedActivation):
-    """`RandomWalk` for ReLU layers; `"random_walk_relu"`. See `RandomWalk`.
+    """Draws kernels of ReLU layers, `"random_walk_relu"`; see `RandomWalk`.
 
-    The gain is `sqrt(2)` with the exact correction for finite width, about `sqrt(2) exp(1.25 / N)`.
+    The gain is `sqrt(2)` with the exact correction for finite width, about `sqrt(2) exp(1.25 / N)`, where N
+    is the fan-in.
 
     Example:
         >>> import keras, keras_rwinit
@@ -233,17 +237,17 @@ class RandomWalkReLU(_FixedActivation):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomWalkTanh(_FixedActivation):
-    """`RandomWalk` for tanh layers; `"random_walk_tanh"`. See `RandomWalk`.
+    """Draws kernels of tanh layers, `"random_walk_tanh"`; see `RandomWalk`.
 
-    The gain depends on the depth of the network: 1.23 for 50 normal layers of width 100, 1.11 for a
-    great many. Pass `depth=` where it is known.
+    The gain depends on the depth of the network: 1.23 for 50 normal layers of width 100, 1.11 for very many.
+    Pass `depth=` where it is known.
     """
 
     _activation = "tanh"
 
 
 def _register_string_ids() -> None:
-    """Makes the bare ids work: Keras looks registered classes up by package and name only."""
+    """Registers the ids without a package: Keras finds registered classes only as `package>name`."""
     keras.saving.get_custom_objects().update(
         random_walk=RandomWalk,
         random_walk_linear=RandomWalkLinear,

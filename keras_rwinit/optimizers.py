@@ -1,4 +1,4 @@
-"""`LayerwiseClipping`: gradients clipped a layer at a time, though a stack's layers share one variable."""
+"""`LayerwiseClipping`: clips gradients layer by layer, also those of layers that share one variable."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import keras
 
 from keras_rwinit._checks import check_positive
 from keras_rwinit._keras.stacked import is_stacked
+from keras_rwinit._keras.types import Tensor
 
 __all__ = ["LayerwiseClipping"]
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
 class LayerwiseClipping(keras.optimizers.Optimizer):
-    r"""Any optimizer, with the gradient of every layer's kernel and bias clipped to a norm of its own.
+    r"""Clips the gradient of each layer's kernel and bias by its norm, then calls another optimizer.
 
-    Scales the gradient `G` of each weight of each layer by `min(1, clipnorm / |G|)`, `|G|` its Euclidean
-    norm, and hands it to `inner_optimizer`: Pascanu et al.'s clipping, which Keras's optimizers do a variable
-    at a time. The kernels of a `DenseStack` are one variable, which the `clipnorm` of a Keras optimizer
-    would scale as a whole; here every layer of it is clipped for itself, as if it were a Dense layer.
+    Scales the gradient `G` of each weight of each layer by `min(1, clipnorm / |G|)`, where `|G|` is its
+    Euclidean norm, and passes it to `inner_optimizer`. This is the clipping of Pascanu et al., which Keras's
+    optimizers apply to each variable. The kernels of a `DenseStack` are one variable, and the `clipnorm` of a
+    Keras optimizer would scale it as a whole; here each of its layers is clipped as if it were a Dense layer.
 
     No other setting needs this: momentum, Adam's moments, weight decay, averages, `clipvalue` and
     `global_clipnorm` work entry by entry or on all weights at once, and do the same to a stack as to
-    separate layers. Optimizers that treat a variable as a whole (Lamb, Adafactor, Muon) take a
-    stack for one weight.
+    separate layers. Optimizers that treat a variable as a whole (Lamb, Adafactor, Muon) treat a stack as one
+    weight.
 
     Args:
-        inner_optimizer: A Keras optimizer, its name or its config, without a `clipnorm` of its own.
+        inner_optimizer: A Keras optimizer, its name or its config, without `clipnorm`.
         clipnorm: Largest norm of a layer's gradient, above 0.
-        name: Of this optimizer.
+        name: Name of this optimizer.
 
     Raises:
         ValueError: `clipnorm` is not above 0, or the inner optimizer clips by norm itself, scales the loss or
@@ -47,8 +48,13 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         Pascanu, Mikolov & Bengio, arXiv:1211.5063, algorithm 1.
     """
 
-    def __init__(self, inner_optimizer: Any, clipnorm: float = 1.0, name: str | None = None) -> None:
-        # Not `clipnorm=` of the base class, which would clip whole variables.
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+        clipnorm: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        # The base class's `clipnorm` would clip whole variables.
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = keras.optimizers.get(inner_optimizer)
         if self.inner_optimizer is None:
@@ -81,8 +87,10 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
     def variables(self) -> list[keras.Variable]:
         return [*self._variables, *self.inner_optimizer.variables]
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Clips, and lets the inner optimizer update the variables."""
+    def apply(
+        self, grads: Sequence[Tensor | None], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
+        """Clips the gradients and lets the inner optimizer update the variables."""
         if trainable_variables is None and not self.built:
             raise ValueError(
                 "Gradients without variables go to an optimizer that knows its variables: call "
@@ -94,34 +102,38 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         clipped = [
             gradient
             if gradient is None or getattr(variable, "overwrite_with_gradient", False)
-            else _clipped(gradient, self._largest_norm, is_stacked(variable))
+            else _clip(gradient, self._largest_norm, is_stacked(variable))
             for gradient, variable in zip(grads, variables, strict=True)
         ]
         self.inner_optimizer.apply(clipped, variables)
 
     @property
-    def learning_rate(self) -> Any:
+    def learning_rate(self) -> Tensor | keras.optimizers.schedules.LearningRateSchedule:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
+    def learning_rate(self, value: float | keras.optimizers.schedules.LearningRateSchedule) -> None:
         self.inner_optimizer.learning_rate = value
 
     @property
-    def iterations(self) -> Any:
+    def iterations(self) -> keras.Variable:
         return self.inner_optimizer.iterations
 
-    def scale_loss(self, loss: Any) -> Any:
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         self.inner_optimizer.finalize_variable_values(var_list)
 
-    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
-        """Those of the inner optimizer are saved with it."""
+        """Stores the variables without the inner optimizer's, which Keras saves with that optimizer."""
         for index, variable in enumerate(self._variables):
             store[str(index)] = keras.ops.convert_to_numpy(variable)
 
@@ -137,12 +149,15 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> LayerwiseClipping:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> LayerwiseClipping:
         inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
         return cls(**{**config, "inner_optimizer": inner})
 
 
-def _clipped(gradient: Any, norm: float, stacked: bool) -> Any:
+def _clip(gradient: Tensor, norm: float, stacked: bool) -> Tensor:
+    """Returns a gradient with a norm of at most `norm`, each layer's of a stacked one."""
     gradient = keras.ops.convert_to_tensor(gradient)
     axes = tuple(range(1 if stacked else 0, len(gradient.shape)))
     # Squares overflow from 256 on in float16, and from 1e19 in float32.

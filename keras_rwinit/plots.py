@@ -1,9 +1,9 @@
-"""Pictures: a record in, matplotlib Axes out. Needs the extra `plots`."""
+"""Draws measured walks and learning curves on matplotlib Axes, which it returns; shows no window."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ __all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk", "plo
 Array = NDArray[np.float64]
 
 _MOST_LINES = 100
-_MARKED = 10
+_MARKERS_BELOW = 10  # layers; more markers than that hide the line
+
+
+class _LineStyle(TypedDict):
+    color: str
+    marker: str
+    markersize: float
+    label: str
 
 
 class Walk(Protocol):
@@ -48,7 +55,7 @@ class Record(Protocol):
 
 
 def check_matplotlib() -> None:
-    """ImportError with the way out if matplotlib is missing."""
+    """Raises ImportError with the extra to install if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -56,11 +63,17 @@ def check_matplotlib() -> None:
 
 
 def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.2) -> tuple[Figure, Any]:
-    """A figure that no window will show, and its axes (one, or an array of several in a row)."""
+    """Makes a figure that no window shows, and its axes: one, or an array of several in a row.
+
+    Args:
+        columns: Number of axes, at least 1.
+        width, height: Size in inches.
+    """
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # `pyplot.figure` would keep the figure in memory and may open a window.
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, columns)
@@ -75,25 +88,27 @@ def plot_walk(
 ) -> Axes:
     """Draws `ln(|delta_d| / |delta_last|)` against depth: examples, their mean, the predicted band.
 
-        Args:
-            walk: What `gradient_walk` measured.
-            prediction: What `predict_walk` said of the network; its mean and bands of one and two
-                standard deviations are drawn. `None`: no band.
-            ax: Axes to draw on. `None`: those of a new figure.
-            label: Of the mean, for the legend.
-            color: Of the lines.
+    Args:
+        walk: The walk that `gradient_walk` measured; at most 100 of its examples are drawn as lines.
+        prediction: The walk that `predict_walk` predicts; its mean and bands of one and two standard
+            deviations are drawn. `None`: no band.
+        ax: Axes to draw on. `None`: those of a new figure.
+        label: Label of the mean in the legend.
+        color: Matplotlib color of the measured lines.
 
-        Returns:
-            The axes.
+    Returns:
+        The axes.
 
-        Example:
-            >>> import numpy as np
-    from numpy.typing import NDArray
-            >>> from keras_rwinit import gradient_walk, model_zoo, plots, predict_walk
-            >>> model = model_zoo.deep_mlp(depth=20, width=50, input_shape=(8,), seed=0)
-            >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
-            >>> plots.plot_walk(walk, predict_walk("relu", 50, 20)).get_xlabel()
-            'hidden layer'
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit import gradient_walk, model_zoo, plots, predict_walk
+        >>> model = model_zoo.deep_mlp(depth=20, width=50, input_shape=(8,), seed=0)
+        >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
+        >>> plots.plot_walk(walk, predict_walk("relu", 50, 20)).get_xlabel()
+        'hidden layer'
     """
     if ax is None:
         ax = new_figure()[1]
@@ -103,20 +118,8 @@ def plot_walk(
     mean = alive.mean(axis=0) if len(alive) else np.full(relative.shape[1], np.nan)
     layers = np.arange(1, relative.shape[1] + 1)
     if prediction is not None:
-        bands = (
-            (2.0, 0.12, "predicted, 2 standard deviations"),
-            (1.0, 0.22, "predicted, 1 standard deviation"),
-        )
-        for deviations, alpha, label_of_band in bands:
-            ax.fill_between(
-                layers,
-                prediction.mean - deviations * prediction.std,
-                prediction.mean + deviations * prediction.std,
-                color="0.3",
-                alpha=alpha,
-                linewidth=0,
-                label=label_of_band,
-            )
+        _draw_band(ax, layers, prediction, 2.0, alpha=0.12, label="predicted, 2 standard deviations")
+        _draw_band(ax, layers, prediction, 1.0, alpha=0.22, label="predicted, 1 standard deviation")
         ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--")
     ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
     ax.plot(layers, mean, color=color, linewidth=1.6, label=label)
@@ -126,15 +129,26 @@ def plot_walk(
     return ax
 
 
+def _draw_band(
+    ax: Axes, layers: NDArray[np.int64], prediction: Prediction, deviations: float, alpha: float, label: str
+) -> None:
+    low = prediction.mean - deviations * prediction.std
+    high = prediction.mean + deviations * prediction.std
+    ax.fill_between(layers, low, high, color="0.3", alpha=alpha, linewidth=0, label=label)
+
+
 def plot_walk_history(history: Sequence[Record], ax: Axes | None = None) -> Axes:
-    """Draws the mean walk at each record of a training, a line a record, early ones dark, late ones bright.
+    """Draws the mean walk at each record of a training, one line each, early ones dark, late ones bright.
 
     Args:
-        history: `GradientWalkCallback.history`.
+        history: The records, `GradientWalkCallback.history`.
         ax: Axes to draw on. `None`: those of a new figure.
 
     Returns:
         The axes.
+
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
     """
     if ax is None:
         ax = new_figure()[1]
@@ -145,31 +159,31 @@ def plot_walk_history(history: Sequence[Record], ax: Axes | None = None) -> Axes
     colors = ScalarMappable(Normalize(0, max(last, 1)), "viridis")
     for record in history:
         layers = np.arange(1, len(record.relative) + 1)
-        marker = "o" if len(layers) < _MARKED else None
+        marker = "o" if len(layers) < _MARKERS_BELOW else None
         color = colors.to_rgba(np.asarray(record.step))
         ax.plot(layers, record.relative, color=color, linewidth=1.0, marker=marker, markersize=3)
     ax.axhline(0.0, color="0.6", linewidth=0.6, linestyle="--")
-    ax.set_xlabel("layer")
-    ax.set_ylabel("mean ln |δ| relative to the last layer (nats)")
-    ax.figure.colorbar(colors, ax=ax, label="step of the training")
+    ax.set_xlabel("hidden layer")
+    ax.set_ylabel("mean ln |δ| relative to the last hidden layer (nats)")
+    ax.figure.colorbar(colors, ax=ax, label="training step")
     return ax
 
 
 def plot_histories(
     histories: Mapping[str, Sequence[Mapping[str, float]]], axes: Sequence[Axes]
 ) -> Sequence[Axes]:
-    """Draws training loss and test accuracy against the epoch, a line a network.
+    """Draws training loss and test accuracy against the epoch, one line for each network.
 
     Args:
-        histories: Rows with `epoch`, `loss` and `test_accuracy`, by network.
-        axes: Two: for the loss and for the accuracy.
+        histories: Rows with `epoch`, `loss` (nats) and `test_accuracy` (0 to 1), by the network's name.
+        axes: Two axes, for the loss and for the accuracy.
 
     Returns:
         The axes.
     """
     for index, (name, rows) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in rows]
-        style: dict[str, Any] = {"color": f"C{index}", "marker": "o", "markersize": 3, "label": name}
+        style: _LineStyle = {"color": f"C{index}", "marker": "o", "markersize": 3, "label": name}
         axes[0].plot(epochs, [row["loss"] for row in rows], **style)
         axes[1].plot(epochs, [100.0 * row["test_accuracy"] for row in rows], **style)
     axes[0].set_ylabel("training loss (nats)")

@@ -1,8 +1,6 @@
-"""How the weights of very deep networks lie on several devices."""
+"""Layouts that share the weights of very deep networks among several devices."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import keras
 
@@ -11,24 +9,24 @@ __all__ = ["layout_map"]
 _STACK, _HIDDEN = r"(^|.*/)(hidden|dense)_stack(_\d+)?", r"(^|.*/)hidden_\d+"
 
 
-def layout_map(device_mesh: Any) -> Any:
-    """Layouts that cut the units of every hidden layer among the devices of a mesh's axis `"model"`.
+def layout_map(device_mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
+    """Returns layouts that share the units of each hidden layer among the devices of the mesh axis `"model"`.
 
-    A `DenseStack`'s kernel `(depth, units, units)` and bias `(depth, units)` are cut along their last axis,
-    the layer's outputs, and so are the kernels and biases of the plain layers `hidden_1`, `hidden_2`, ... of
-    `model_zoo.deep_mlp`. The classifier's kernel is cut along its inputs, which already lie on different
-    devices; its bias, and all that has another name, every device holds whole. Each device keeps
-    `1 / devices` of a stack, of its gradient and of the optimizer's moments.
+    The kernel `(depth, units, units)` and bias `(depth, units)` of a `DenseStack` are sharded along their
+    last axis, the layer's outputs, as are the kernels and biases of the plain layers `hidden_1`, `hidden_2`,
+    ... of `model_zoo.deep_mlp`. The classifier's kernel is sharded along its inputs, which are on different
+    devices already. Its bias and all weights with other names are on every device as a whole. Each device
+    keeps `1 / devices` of a stack, of its gradient and of the optimizer's moments.
 
-    Forward, a layer gathers the activations `(batch, units)` from all devices and multiplies them with its
-    columns; backward, the devices add up their shares of the gradient of the activations. No device ever
-    holds another's columns of the kernel.
+    In the forward pass, each device gathers the activations `(batch, units)` from all devices and multiplies
+    them with its columns of the kernel. In the backward pass, the devices add up their parts of the gradient
+    at the activations. No device holds another's columns of the kernel.
 
-    The back end that distributes models is JAX. `units` must be a multiple of the devices on the axis
+    Keras distributes models on JAX only. `units` must be a multiple of the number of devices on the axis
     `"model"`.
 
     Args:
-        device_mesh: `keras.distribution.DeviceMesh` with an axis `"model"`; another axis may cut the batch.
+        device_mesh: `keras.distribution.DeviceMesh` with an axis `"model"`. Another axis may share the batch.
 
     Returns:
         `keras.distribution.LayoutMap`, for `keras.distribution.ModelParallel`. Add layouts for layers
@@ -39,14 +37,14 @@ def layout_map(device_mesh: Any) -> Any:
 
     Example:
         >>> import keras
-        >>> from keras_rwinit import distribution
+        >>> from keras_rwinit import sharding
         >>> mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
-        >>> layouts = distribution.layout_map(mesh)
+        >>> layouts = sharding.layout_map(mesh)
         >>> layouts["hidden_stack/kernel"].axes, layouts["classifier/kernel"].axes
         ((None, None, 'model'), ('model', None))
         >>> parallel = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
 
-        On JAX, `with parallel.scope():` then goes around building, compiling and fitting the model.
+        On JAX, build, compile and fit the model inside `with parallel.scope():`.
     """
     names = tuple(getattr(device_mesh, "axis_names", ()))
     if "model" not in names:

@@ -1,7 +1,7 @@
 """Very deep networks ready to train; installed as `keras_rwinit.models`."""
 
 if __name__ == "models":
-    # A second copy under this name would register its classes over the first one's.
+    # A second copy under this name would register its classes over those of `keras_rwinit.models`.
     raise ImportError(
         "This folder is installed as keras_rwinit.models: use `from keras_rwinit import model_zoo`."
     )

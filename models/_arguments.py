@@ -1,33 +1,45 @@
-"""Checks that the builders share."""
+"""Checks of arguments that the builders of networks share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import keras
 
 from keras_rwinit._checks import check_count
+from keras_rwinit._keras.types import Initializer
 from keras_rwinit._memory import check_fits
 
-__all__ = ["check_excluded", "check_input_shape", "check_parameters_fit", "count_parameters"]
+__all__ = [
+    "DType",
+    "check_excluded",
+    "check_input_shape",
+    "check_parameters_fit",
+    "computes_in_float16",
+    "count_parameters",
+]
 
+DType: TypeAlias = str | keras.DTypePolicy | None
+"""A dtype or dtype policy; None is Keras's own."""
+
+# Bytes of one number; other dtypes have 4.
 _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
 
 
 def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of one input as a tuple, or a ValueError."""
+    """Returns the shape of one input as a tuple, or raises ValueError."""
     if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
         raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
     return tuple(check_count("input_shape", size) for size in input_shape)
 
 
-def check_parameters_fit(count: int, dtype: Any, what: str) -> None:
-    """Raises ValueError if `dtype` is not a float's, or `count` parameters of it exceed the memory.
+def check_parameters_fit(count: int, dtype: DType, what: str) -> None:
+    """Raises ValueError if `dtype` is no float dtype, or `count` parameters of it exceed the memory.
 
     Args:
         count: Weights and biases.
-        dtype: Dtype or policy, as the builders take it.
+        dtype: Dtype or dtype policy.
         what: The network, for the message.
     """
     item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()
@@ -36,16 +48,18 @@ def check_parameters_fit(count: int, dtype: Any, what: str) -> None:
     check_fits(count * _BYTES.get(item, 4), f"{what} has {count:,} parameters, and in {item}")
 
 
-def check_excluded(kernel_initializer: Any, distribution: str, **gains: float | None) -> None:
-    """Raises ValueError if a setting of the random walk's is given.
+def check_excluded(kernel_initializer: Initializer | str, distribution: str, **gains: float | None) -> None:
+    """Raises ValueError if a setting of the random-walk initializer is given beside another initializer.
 
     Args:
-        kernel_initializer: What is to draw the kernels in the random walk's place.
-        distribution: As the builders take it; `"normal"` is not given.
-        **gains: By the argument's name; None is not given.
+        kernel_initializer: The initializer that replaces the random walk's.
+        distribution: Distribution of the kernels; `"normal"` counts as not given.
+        **gains: Gains by the argument's name; None counts as not given.
     """
     given = [name for name, value in gains.items() if value is not None]
-    given += ["distribution"] * (distribution != "normal")
+    # The default cannot be told from "normal" passed by the user.
+    if distribution != "normal":
+        given.append("distribution")
     if given:
         raise ValueError(
             f"{', '.join(given)}: these belong to the random-walk initializer that "
@@ -54,12 +68,18 @@ def check_excluded(kernel_initializer: Any, distribution: str, **gains: float | 
         )
 
 
+def computes_in_float16(dtype: DType) -> bool:
+    """Returns whether layers of a dtype or policy compute in float16."""
+    return bool(keras.dtype_policies.get(dtype).compute_dtype == "float16")
+
+
 def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
-    """Weights and biases of `deep_mlp(depth, width)`, without building it.
+    """Returns the number of weights and biases of `deep_mlp(depth, width)`, without building it.
 
     Example:
         >>> count_parameters(1000, 64, 64, 10)
         4160650
     """
+    # Each unit has a bias beside its weights.
     hidden = (inputs + 1) * width + (depth - 1) * (width + 1) * width
     return hidden + (width + 1) * classes

@@ -1,4 +1,4 @@
-"""Networks that are known to train, with the recipe that trains them."""
+"""`presets`: networks that are known to train, each with its training recipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Preset", "Recipe", "presets"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a preset is trained.
+    """Hyperparameters that train a preset's network.
 
     Args:
-        dataset: Name for `keras_rwinit.data.load`.
+        dataset: Name of the data set for `keras_rwinit.data.load`.
         optimizer: Keras optimizer id.
-        learning_rate: Of the optimizer; at the start, if it decays.
+        learning_rate: Learning rate of the optimizer; at the start, if it decays.
         batch_size: Examples a step.
         epochs: Passes over the training set.
         cosine_decay: Whether the learning rate falls to zero along half a cosine.
@@ -35,13 +35,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """A network and its recipe.
+    """A network of `deep_mlp` and the recipe that trains it.
 
     Args:
-        description: What it is, and what the recipe reached.
-        parameters: Weights and biases of the network.
+        description: The network in a sentence.
+        parameters: Number of weights and biases.
         config: Arguments of `deep_mlp`.
-        recipe: How to train it.
+        recipe: Hyperparameters of the training.
     """
 
     description: str
@@ -50,6 +50,7 @@ class Preset:
     recipe: Recipe
 
 
+# Inputs of the data sets, which a preset must know before the data are loaded.
 _FEATURES = {"digits": 64, "mnist": 784}
 
 
@@ -63,6 +64,7 @@ def _preset(description: str, recipe: Recipe, depth: int, width: int, **config: 
     )
 
 
+# Read-only, so that a preset is the same wherever it is used.
 presets: Mapping[str, Preset] = MappingProxyType(
     {
         "digits_tanh_1000": _preset(

@@ -1,10 +1,10 @@
-"""One network, two forms: a `DenseStack` or plain `Dense` layers, with the same weights."""
+"""`stack` and `unstack`: converts a network between `DenseStack`s and plain `Dense` layers."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -15,9 +15,9 @@ from keras_rwinit.layers import DeepSequential, DenseStack
 
 __all__ = ["stack", "unstack"]
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
-# What Dense and DenseStack are configured by alike.
+# Entries of the configuration that Dense and DenseStack have in common.
 _SHARED = (
     "activation",
     "use_bias",
@@ -32,10 +32,10 @@ _SHARED = (
 
 
 def unstack(model: keras.Model) -> DeepSequential:
-    """The same network with every `DenseStack` replaced by plain `Dense` layers.
+    """Returns the same network with every `DenseStack` replaced by plain `Dense` layers.
 
     Args:
-        model: A built chain of layers, such as `deep_mlp` gives.
+        model: A built chain of layers, as from `deep_mlp`.
 
     Returns:
         A new model with the same weights, not compiled.
@@ -50,11 +50,11 @@ def unstack(model: keras.Model) -> DeepSequential:
     """
     layers: list[keras.layers.Layer] = []
     weights: list[Array] = []
-    chain = chain_of(model)
+    chain = _layers_in_order(model)
     for layer in chain:
         if isinstance(layer, DenseStack):
             layers += _dense_layers(layer, taken={other.name for other in (*chain, *layers)})
-            stacked = layer.get_weights()
+            stacked = layer.get_weights()  # kernel and bias of all layers
             weights += [weight[index] for index in range(layer.depth) for weight in stacked]
         else:
             layers.append(_copy(layer))
@@ -65,14 +65,14 @@ def unstack(model: keras.Model) -> DeepSequential:
 
 
 def stack(model: keras.Model) -> keras.Model:
-    """The same network with its longest runs of equal `Dense` layers replaced by `DenseStack`s.
+    """Returns the same network with successive equal `Dense` layers replaced by `DenseStack`s.
 
     Args:
-        model: A built chain of layers, such as `deep_mlp(stacked=False)` gives.
+        model: A built chain of layers, as from `deep_mlp(stacked=False)`.
 
     Returns:
-        A new functional model with the same weights, not compiled. Its stacks keep all activations: plain
-        layers do not say otherwise (`remat` of a `DenseStack`).
+        A new functional model with the same weights, not compiled. Its stacks keep all activations for the
+        gradient (`remat=None` of `DenseStack`).
 
     Raises:
         ValueError: The model is not a chain.
@@ -85,14 +85,15 @@ def stack(model: keras.Model) -> keras.Model:
     """
     layers: list[keras.layers.Layer] = []
     weights: list[Array] = []
-    for run in _runs(chain_of(model)):
-        if len(run) > 1:
-            layers.append(_dense_stack(run, name=f"hidden_stack_{len(layers)}"))
-            per_layer = [layer.get_weights() for layer in run]
+    for group in _group_equal_layers(_layers_in_order(model)):
+        if len(group) > 1:
+            layers.append(_dense_stack(group, name=f"hidden_stack_{len(layers)}"))
+            per_layer = [layer.get_weights() for layer in group]
             weights += [np.stack(arrays) for arrays in zip(*per_layer, strict=True)]
         else:
-            layers.append(_copy(run[0]))
-            weights += run[0].get_weights()
+            layers.append(_copy(group[0]))
+            weights += group[0].get_weights()
+    # The usual case, and the name that `deep_mlp` gives.
     stacks = [layer for layer in layers if isinstance(layer, DenseStack)]
     if len(stacks) == 1:
         stacks[0].name = "hidden_stack"
@@ -104,35 +105,36 @@ def stack(model: keras.Model) -> keras.Model:
     return stacked
 
 
-def _runs(layers: list[keras.layers.Layer]) -> Iterator[list[Any]]:
-    """`layers` cut into runs of Dense layers that could be one stack, and single other layers."""
+def _group_equal_layers(layers: list[keras.layers.Layer]) -> Iterator[list[keras.layers.Layer]]:
+    """Cuts `layers` into groups of Dense layers that can be one stack, and single other layers."""
 
-    def key(layer: keras.layers.Layer) -> Any:
+    def key(layer: keras.layers.Layer) -> list[object]:
+        # Only square kernels fit into a stack. A subclass may compute something else than Dense.
         if type(layer) is not keras.layers.Dense or layer.kernel.shape[0] != layer.units:
-            return id(layer)
+            return [id(layer)]
         config = layer.get_config()
         return [layer.units, *(config[name] for name in _SHARED)]
 
-    for _, run in itertools.groupby(layers, key):
-        yield list(run)
+    for _, group in itertools.groupby(layers, key):
+        yield list(group)
 
 
 def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config(layer.get_config())
 
 
-def _dense_stack(run: list[keras.layers.Dense], name: str) -> DenseStack:
-    config = run[0].get_config()
+def _dense_stack(group: list[keras.layers.Dense], name: str) -> DenseStack:
+    config = group[0].get_config()
     return DenseStack(
-        len(run),
-        kernel_initializer=run[0].kernel_initializer,
+        len(group),
+        kernel_initializer=group[0].kernel_initializer,
         name=name,
         **{key: config[key] for key in _SHARED},
     )
 
 
 def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer]:
-    """The plain layers of a stack, named `hidden_1`, `hidden_2` and so on, names `taken` left out."""
+    """Returns the plain layers of a stack, named `hidden_1`, `hidden_2` and so on, but for names `taken`."""
     config = layer.get_config()
     initializers = layer_initializers(layer.kernel_initializer, layer.depth)
     names = (f"hidden_{number}" for number in itertools.count(1))
@@ -148,8 +150,8 @@ def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer
     ]
 
 
-def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers of `model` in the order in which they are applied, input layers left out.
+def _layers_in_order(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a chain in the order in which they are applied, input layers left out.
 
     Raises:
         ValueError: The model is not built, or not a chain.
@@ -158,9 +160,10 @@ def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
         raise ValueError(
             f"The model has no weights yet: build it or call it once. Received: model={model.name!r}"
         )
-    layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     if isinstance(model, DeepSequential | keras.Sequential):
         return layers
+    # In a functional chain each layer's input is the one before's output, the same tensor object.
     tensors = list(getattr(model, "inputs", None) or [])
     for layer in layers:
         if len(tensors) != 1 or layer.input is not tensors[0]:

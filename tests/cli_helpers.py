@@ -1,4 +1,4 @@
-"""What several tests of the command line share: runs in this process, and runs that are killed."""
+"""Helpers of the tests of the command line: runs in this process, and runs that are killed."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class Stop:
     """A moment at which a run is killed.
 
     Args:
-        name: Of the file being written or deleted.
-        nth: At the nth time.
+        name: Name of the file being written or deleted.
+        nth: Which of the writings or deletions of that name, counted from 1.
         how: `"half written"`, `"before its renaming"` or `"before its deletion"`.
     """
 
@@ -102,38 +102,34 @@ class Stop:
     nth: int
     how: str
 
-    def arm(self) -> None:
-        """Makes this process kill itself, as `kill -9` would, when the moment comes."""
-        seen = 0
-        replace, unlink = os.replace, Path.unlink
-
-        def comes(path: Any) -> bool:
-            nonlocal seen
-            seen += Path(path).name == self.name
-            return Path(path).name == self.name and seen == self.nth
-
-        def stopping_replace(source: Any, target: Any) -> None:
-            if comes(target):
-                if self.how == "half written":
-                    os.truncate(source, os.path.getsize(source) // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
-
-        def stopping_unlink(path: Path, missing_ok: bool = False) -> None:
-            if comes(path):
-                os.kill(os.getpid(), signal.SIGKILL)
-            unlink(path, missing_ok)
-
-        if self.how == "before its deletion":
-            Path.unlink = stopping_unlink  # type: ignore[method-assign]
-        else:
-            os.replace = stopping_replace
-
 
 def run_until(stop: Stop | None, arguments: list[str]) -> None:
-    """`keras-rwinit ARGUMENTS`, killed at `stop`; for a process of its own."""
+    """Runs `keras-rwinit ARGUMENTS` and dies at `stop`, as by `kill -9`; for a process of its own."""
     sys.argv = ["keras-rwinit", *arguments]
     if stop is not None:
-        stop.arm()
+        _kill_this_process_at(stop)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         cli.main()
+
+
+def _kill_this_process_at(stop: Stop) -> None:
+    """Watches this process by an audit hook, which Python calls before it renames or deletes a file."""
+    watched = "os.remove" if stop.how == "before its deletion" else "os.rename"
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event != watched:
+            return
+        path = Path(arguments[0] if event == "os.remove" else arguments[1])
+        if path.name != stop.name:
+            return
+        seen += 1
+        if seen < stop.nth:
+            return
+        if stop.how == "half written":
+            temporary = arguments[0]
+            os.truncate(temporary, os.path.getsize(temporary) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from keras_rwinit.layers import DeepSequential, DenseStack
@@ -14,10 +15,19 @@ from keras_rwinit.layers import DeepSequential, DenseStack
 Array = NDArray[Any]
 
 BACKEND: str = keras.backend.backend()
+# For training where compiling is not the point: tracing a few layers takes longer than running them.
+EAGERLY: dict[str, bool] = {"run_eagerly": True} if BACKEND == "tensorflow" else {}
+# On JAX each network compiles for seconds, so that a test of it by default stands for others like it.
+SLOW_ON_JAX: list[pytest.MarkDecorator] = [pytest.mark.slow] if BACKEND == "jax" else []
 WIDTH, BATCH = 12, 5
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((BATCH, WIDTH)).astype(np.float32)
 Y = RNG.standard_normal((BATCH, WIDTH)).astype(np.float32)
+
+
+def slow_on_jax(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test as slow if this process runs on JAX."""
+    return pytest.mark.slow(test) if BACKEND == "jax" else test
 
 
 def to_numpy(tensor: Any) -> Array:
@@ -107,6 +117,7 @@ def restacked(weights: list[Array], count: int) -> list[Array]:
 
 
 def fit(model: keras.Model, epochs: int = 1, **kwargs: Any) -> list[float]:
+    """Losses of training on X and Y in batches of three examples and of two."""
     model.compile(keras.optimizers.SGD(0.5), "mse", **{"jit_compile": BACKEND == "jax", **kwargs})
     history = model.fit(X, Y, epochs=epochs, batch_size=3, shuffle=False, verbose=0)
     return list(history.history["loss"])
@@ -140,14 +151,11 @@ def gradients(function: Callable[[Sequence[Any]], Any], arrays: Sequence[Array])
 def _tensorflow(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:
     import tensorflow as tf
 
-    def graph(tensors: list[Any]) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value = function(tensors)
-        return tape.gradient(value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    # A concrete function is traced once and forgotten; calls of many a tf.function draw a warning.
-    return tf.function(graph, autograph=False).get_concrete_function(tensors)(tensors)
+    # Operation by operation: tracing a graph for one use takes longer than running it.
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = function(tensors)
+    return tape.gradient(value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
 def _jax(function: Callable[[Sequence[Any]], Any], tensors: list[Any]) -> Sequence[Any]:

@@ -1,25 +1,30 @@
-"""The tests marked `backends` run on TensorFlow with all others, and here on every other back end.
-
-They take a third as long as the others, and begin beside those, one after the other, as soon as the tests
-are collected (`other_backends` in conftest.py).
-"""
+"""The tests marked `backends`, run on every other installed back end of Keras in a process of its own."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from concurrent.futures import Future
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from conftest import OTHERS, Finished
+
+OTHER_BACKENDS = ("jax", "torch")
 
 
-@pytest.mark.skipif(
-    os.environ["KERAS_BACKEND"] in OTHERS, reason="this process runs on another back end already"
-)
-@pytest.mark.parametrize("backend", OTHERS)
-def test_marked_tests_pass_on(backend: str, other_backends: dict[str, Future[Finished]]) -> None:
-    if backend not in other_backends:
+@pytest.mark.skipif(os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on another back end")
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_marked_tests_pass_on(backend: str) -> None:
+    if importlib.util.find_spec(backend) is None:
         pytest.skip(f'{backend} is not installed: pip install "keras-rwinit[{backend}]"')
-    code, printed = other_backends[backend].result(timeout=1800)
-    assert code == 0, printed[-6000:]
-    assert " passed" in printed
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "backends and not slow", Path(__file__).parent],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-6000:]
+    assert " passed" in finished.stdout

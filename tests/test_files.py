@@ -12,7 +12,15 @@ import keras
 import pytest
 from cli_helpers import files_in, left_in, refusal, run_cli
 
-from keras_rwinit._files import locked, new_folder, write_atomically, write_json
+from keras_rwinit._files import (
+    locked,
+    new_folder,
+    read_json,
+    read_settings,
+    write_atomically,
+    write_json,
+    write_settings,
+)
 from keras_rwinit.training import run as training_run
 
 
@@ -71,6 +79,33 @@ def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
     assert text.endswith("}\n")
 
 
+def test_json_has_names_for_what_is_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "walk.json"
+    write_json(path, {"a": float("nan"), "b": [float("inf"), (-float("inf"), 1.5)]}, non_finite="name")
+    assert read_json(path) == {"a": "nan", "b": ["inf", ["-inf", 1.5]]}
+
+
+def test_settings_keep_tuples_and_lists_apart(tmp_path: Path) -> None:
+    settings = {"width": (8, 16), "activation": ["tanh", "relu"], "data": {"shape": ((64,),), "seed": None}}
+    write_settings(tmp_path, settings)
+    assert read_settings(tmp_path, "search", dict) == settings
+    assert read_json(tmp_path / "settings.json")["width"] == {"tuple": [8, 16]}
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError])
+def test_settings_that_are_not_whole_are_named(error: type[Exception], tmp_path: Path) -> None:
+    def make(settings: dict[str, Any]) -> None:
+        raise error
+
+    write_settings(tmp_path, {})
+    with pytest.raises(
+        ValueError, match=r"no search to go on with in .*settings\.json is missing or damaged"
+    ):
+        read_settings(tmp_path, "search", make)
+    with pytest.raises(ValueError, match=r"no run to go on with in .*absent: .*settings\.json is missing"):
+        read_settings(tmp_path / "absent", "run", dict)
+
+
 def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_json(path, {"a": 1})
@@ -87,6 +122,8 @@ def test_named_folder(tmp_path: Path) -> None:
     assert new_folder(folder, tmp_path / "runs", "train") == folder  # empty as yet
     (folder / "mine").touch()
     with pytest.raises(ValueError, match=r"down is not empty.*another --output.*--resume"):
+        new_folder(folder, tmp_path / "runs", "train", name="--output", resume="--resume")
+    with pytest.raises(ValueError, match=r"down is not empty, and no run .*\. Choose another folder\.$"):
         new_folder(folder, tmp_path / "runs", "train")
     assert not (tmp_path / "runs").exists()
 
@@ -104,8 +141,8 @@ def test_folder_that_cannot_be_made(below: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError, match=r"Cannot write to .*file.*another --output"):
-        new_folder(file / below, tmp_path, "train")
-    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another --output"):
+        new_folder(file / below, tmp_path, "train", name="--output")
+    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another folder"):
         new_folder(None, file / below, "train")
     assert list(tmp_path.iterdir()) == [file]
 

@@ -60,14 +60,14 @@ def moments_in_standard_errors(kernel: Array, expected_gain: float, law: str) ->
 def test_moments_are_those_of_the_law(cls: Any, law: str) -> None:
     """80,000 entries, seed 3, four standard errors."""
     kernel = draw(cls(distribution=law, seed=3), (400, 200))
-    deviations = moments_in_standard_errors(kernel, gain(CLASSES[cls], 400, None, law), law)
+    deviations = moments_in_standard_errors(kernel, gain(CLASSES[cls], 400, None, distribution=law), law)
     assert np.max(np.abs(deviations)) < 4.0
 
 
 @every_law
 @every_class
 def test_a_gain_two_percent_off_fails_the_test_of_moments(cls: Any, law: str) -> None:
-    right = gain(CLASSES[cls], 400, None, law)
+    right = gain(CLASSES[cls], 400, None, distribution=law)
     for factor in (0.98, 1.02):
         kernel = draw(cls(distribution=law, seed=3, gain=factor * right), (400, 200))
         assert abs(moments_in_standard_errors(kernel, right, law)[1]) > 4.0
@@ -75,12 +75,14 @@ def test_a_gain_two_percent_off_fails_the_test_of_moments(cls: Any, law: str) ->
 
 @every_law
 @every_class
-@pytest.mark.parametrize(("fan_in", "depth"), [(32, None), (100, 50), (100, 1000)])
+@pytest.mark.parametrize(
+    ("fan_in", "depth"), [(32, None), (100, 50), pytest.param(100, 1000, marks=pytest.mark.slow)]
+)
 def test_the_gain_is_exactly_the_computed_one(cls: Any, law: str, fan_in: int, depth: int | None) -> None:
     """The same seed with gain 1 gives the standard draw: the ratio is the gain, entry by entry."""
     kernel = draw(cls(distribution=law, depth=depth, seed=8), (fan_in, 7)).astype(np.float64)
     unit = draw(cls(distribution=law, gain=1.0, seed=8), (fan_in, 7)).astype(np.float64)
-    expected = gain(CLASSES[cls], fan_in, depth, law)
+    expected = gain(CLASSES[cls], fan_in, depth, distribution=law)
     np.testing.assert_allclose(kernel / unit, expected, rtol=ROUNDING)
 
 
@@ -207,7 +209,7 @@ def test_an_activation_across_units_has_no_gain(activation: Any) -> None:
     ],
 )
 def test_forms_of_an_activation_of_the_table(activation: Any, name: str) -> None:
-    assert RandomWalk(activation, depth=20)._computed_gain(100) == gain(name, 100, 20)
+    assert RandomWalk(activation, depth=20)._compute_gain(100) == gain(name, 100, 20)
 
 
 @backends
@@ -225,11 +227,13 @@ def test_forms_of_an_activation_of_the_table(activation: Any, name: str) -> None
 def test_forms_of_an_activation_outside_the_table(activation: Any, name: str) -> None:
     """Numerical derivatives and, for two slopes, the expansion in 1 / width in place of the exact gain."""
     initializer = RandomWalk(activation, depth=20)
-    assert initializer._computed_gain(100) == pytest.approx(gain(name, 100, 20), rel=1e-3)
+    assert initializer._compute_gain(100) == pytest.approx(gain(name, 100, 20), rel=1e-3)
     assert draw(initializer).shape == (6, 5)
 
 
-@pytest.mark.parametrize("depth", [None, 100, 1000])
+@pytest.mark.parametrize(
+    "depth", [100, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (None, 1000))]
+)
 def test_an_activation_without_a_gain_says_what_to_use_instead(depth: int | None) -> None:
     with pytest.raises(NoGainError, match="gelu .*Use relu or leaky_relu.*or pass `gain=`"):
         RandomWalk("gelu", depth=depth)((100, 100))

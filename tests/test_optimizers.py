@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from keras_helpers import (
     BACKEND,
+    EAGERLY,
+    SLOW_ON_JAX,
     WIDTH,
     X,
     Y,
@@ -18,6 +20,7 @@ from keras_helpers import (
     dense_layers,
     make_stack,
     restacked,
+    slow_on_jax,
     to_numpy,
     weights_of,
 )
@@ -27,11 +30,12 @@ from keras_rwinit.optimizers import LayerwiseClipping
 pytestmark = pytest.mark.backends
 
 CLIPNORM = 0.02  # between the gradients of the layers of this network
+DEPTH = 3
 
 
-def trained(model: keras.Model, optimizer: Any, epochs: int = 4) -> list[Any]:
-    """The weights after training."""
-    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+def train(model: keras.Model, optimizer: Any, epochs: int = 2) -> list[Any]:
+    """Trains and returns the weights."""
+    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax", **EAGERLY)
     model.fit(X, Y, epochs=epochs, batch_size=3, shuffle=False, verbose=0)
     return weights_of(model)
 
@@ -45,43 +49,49 @@ def assert_same(stacked: list[Any], separate: list[Any]) -> None:
     "optimizer",
     [
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
-        lambda: keras.optimizers.Adam(1e-2),
-        lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1),
-        lambda: keras.optimizers.RMSprop(1e-2),
-        lambda: keras.optimizers.Lion(1e-2),
-        lambda: keras.optimizers.Adam(1e-2, global_clipnorm=0.05),
-        lambda: keras.optimizers.Adam(1e-2, clipvalue=1e-3),
+        pytest.param(lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1), marks=SLOW_ON_JAX),
+        pytest.param(lambda: keras.optimizers.Adam(1e-2, global_clipnorm=0.05), marks=SLOW_ON_JAX),
         lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
+        *(
+            pytest.param(optimizer, marks=pytest.mark.slow)
+            for optimizer in (
+                lambda: keras.optimizers.Adam(1e-2),
+                lambda: keras.optimizers.RMSprop(1e-2),
+                lambda: keras.optimizers.Lion(1e-2),
+                lambda: keras.optimizers.Adam(1e-2, clipvalue=1e-3),
+            )
+        ),
     ],
 )
 def test_a_stack_is_updated_as_separate_layers_are(optimizer: Any) -> None:
-    stack = make_stack(7)
+    stack = make_stack(DEPTH)
     plain = dense_layers(stack)
     before = weights_of(stack)
-    after = trained(as_model(stack), optimizer())
-    assert_same(after, trained(plain, optimizer()))
+    after = train(as_model(stack), optimizer())
+    assert_same(after, train(plain, optimizer()))
     assert np.abs(after[0] - before[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("inner", ["sgd", "adam"])
+@pytest.mark.parametrize("inner", ["sgd", pytest.param("adam", marks=SLOW_ON_JAX)])
 def test_layers_are_clipped_as_separate_layers_are(inner: str) -> None:
     """Keras clips a variable at a time, which for separate layers is a layer at a time."""
-    stack = make_stack(7)
+    stack = make_stack(DEPTH)
     plain = dense_layers(stack)
-    separate = trained(
+    separate = train(
         plain, type(keras.optimizers.get(inner))(0.5 if inner == "sgd" else 1e-2, clipnorm=CLIPNORM)
     )
     inner_optimizer = type(keras.optimizers.get(inner))(0.5 if inner == "sgd" else 1e-2)
-    assert_same(trained(as_model(stack), LayerwiseClipping(inner_optimizer, CLIPNORM)), separate)
+    assert_same(train(as_model(stack), LayerwiseClipping(inner_optimizer, CLIPNORM)), separate)
 
 
+@slow_on_jax
 def test_a_stack_clipped_as_one_variable_differs() -> None:
     """The twin: with the `clipnorm` of Keras the stack is scaled as a whole."""
-    stack = make_stack(7)
+    stack = make_stack(DEPTH)
     plain = dense_layers(stack)
-    separate = trained(plain, keras.optimizers.SGD(0.5, clipnorm=CLIPNORM))
+    separate = train(plain, keras.optimizers.SGD(0.5, clipnorm=CLIPNORM))
     with pytest.raises(AssertionError):
-        assert_same(trained(as_model(stack), keras.optimizers.SGD(0.5, clipnorm=CLIPNORM)), separate)
+        assert_same(train(as_model(stack), keras.optimizers.SGD(0.5, clipnorm=CLIPNORM)), separate)
 
 
 def test_what_it_is_made_of_is_kept() -> None:
@@ -95,7 +105,7 @@ def test_what_it_is_made_of_is_kept() -> None:
 
 def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
     def made() -> keras.Model:
-        model = as_model(make_stack(5))
+        model = as_model(make_stack(DEPTH))
         model.compile(LayerwiseClipping("adam", CLIPNORM), "mse", jit_compile=BACKEND == "jax")
         return model
 
@@ -108,23 +118,24 @@ def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
         file["optimizer"].visititems(
             lambda name, entry: sizes.append(entry.size) if hasattr(entry, "size") else None
         )
-    assert max(sizes) == 5 * WIDTH**2
-    assert sizes.count(5 * WIDTH**2) == 2  # the moments of the kernel, once
+    assert max(sizes) == DEPTH * WIDTH**2
+    assert sizes.count(DEPTH * WIDTH**2) == 2  # the moments of the kernel, once
     losses = [m.fit(X, Y, epochs=2, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert int(to_numpy(loaded.optimizer.iterations)) == 4
 
 
+@slow_on_jax
 def test_loss_scaling_goes_around_it() -> None:
     """Gradients are clipped once their scale of 32768 has been taken out: float16 trains as float32."""
     losses = []
     for policy in ("float32", "mixed_float16"):
-        stack = make_stack(5, dtype=policy)
+        stack = make_stack(DEPTH, dtype=policy)
         model = as_model(stack)
         optimizer: Any = LayerwiseClipping(keras.optimizers.SGD(0.5), CLIPNORM)
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+        model.compile(optimizer, "mse", jit_compile=BACKEND == "jax", **EAGERLY)
         losses.append(model.fit(X, Y, epochs=4, batch_size=3, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=2e-2)
     assert losses[1][-1] < losses[1][0]

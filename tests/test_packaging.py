@@ -1,4 +1,4 @@
-"""The wheel: one top-level name, everything in it, and an import that brings no more than it must."""
+"""The wheel holds one top-level name and every module, and importing the package imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "keras_rwinit", "models", "
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Standard output of a command; its errors are the test's."""
+    """Runs a command, which must succeed, and returns its standard output."""
     finished = subprocess.run(
         command,
         cwd=cwd,
@@ -70,10 +70,10 @@ def test_one_top_level_name(wheel: Path, names: list[str]) -> None:
     assert f"{metadata}/licenses/LICENSE" in names
 
 
-def test_every_module_is_in_it(names: list[str]) -> None:
+def test_the_wheel_holds_every_module(names: list[str]) -> None:
     own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_rwinit").rglob("*.py")}
     for folder in ("models", "tuning"):
-        own |= {f"keras_rwinit/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
+        own |= {f"keras_rwinit/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == own
     assert "keras_rwinit/py.typed" in names
     dummy_data = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("keras_rwinit/data/timit/**/*.WAV")}
@@ -97,7 +97,7 @@ print(len(model_zoo.deep_mlp(depth=5).get_weights()), model_zoo.__name__, keras_
 """
 
 
-def test_installed_it_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()
     pip("install", "--no-deps", "--target", target, wheel, cwd=elsewhere)
@@ -125,7 +125,7 @@ def test_the_bare_folder_names_the_right_import(
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_importing_brings_nothing_heavy_beyond_keras(backend: str, tmp_path: Path) -> None:
+def test_importing_the_package_imports_nothing_heavy_beyond_keras(backend: str, tmp_path: Path) -> None:
     """Keras itself imports matplotlib, and JAX on PyTorch, where they are installed."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

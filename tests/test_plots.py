@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_rwinit import GradientWalk, plots, predict_walk
+from keras_rwinit.callbacks import WalkRecord
 
 pytest.importorskip("matplotlib")
 from matplotlib import pyplot as plt
@@ -111,6 +112,25 @@ def test_dead_gradients_are_left_out_without_a_warning(walk: GradientWalk) -> No
     ax = plots.plot_walk(walk_of(dead, walk.layer_names), PREDICTION)
     ax.figure.canvas.draw()
     assert np.isfinite(lines_of(ax)[3]).all()
+
+
+@pytest.mark.parametrize("layers", [4, 40])
+def test_walk_history_has_a_line_for_each_record(layers: int) -> None:
+    rng = np.random.default_rng(2)
+    history = [WalkRecord(step // 3, step, "fine", 0.0, rng.normal(size=layers)) for step in (0, 3, 6)]
+    ax = plots.plot_walk_history(history)
+    *lines, _zero = ax.get_lines()
+    for line, record in zip(lines, history, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), record.relative)
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(1, layers + 1))
+        assert (line.get_marker() == "o") == (layers == 4)
+    assert len({line.get_color() for line in lines}) == 3
+    assert [label for axes in ax.figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())] == [
+        "hidden layer",
+        "mean ln |δ| relative to the last hidden layer (nats)",
+        "",
+        "training step",
+    ]
 
 
 def test_histories() -> None:

@@ -1,7 +1,7 @@
-"""Synthetic corpora in TIMIT's layout. `python tests/timit_helpers.py` writes the builder's dummy_data anew.
+"""Synthetic corpora in TIMIT's layout; `python tests/timit_helpers.py` rewrites the builder's dummy_data.
 
-Nothing of TIMIT is in them but its names: the sound is computed, in integers, so that it is the same
-on every machine.
+They contain only names of TIMIT. The sound is computed in integers, so that it is the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 DUMMY_DATA = Path(__file__).resolve().parent.parent / "keras_rwinit" / "data" / "timit" / "dummy_data"
 
-# Part, region, speaker, sentence, form of the audio, phones of 400 samples each.
+# Part, region, speaker, sentence, form of the audio, and phones of 400 samples each.
 SENTENCES = [
     ("TRAIN", 1, "FCJF0", "SA1", "sphere", "h# sh h#"),
     ("TRAIN", 1, "FCJF0", "SI1027", "sphere", "h# sh iy q ae dcl h#"),
@@ -32,7 +32,7 @@ _UNLABELED_SAMPLES = 70
 
 
 def sound(phones: list[str], seed: int) -> np.ndarray:
-    """A saw-tooth of a frequency of its own for every phone, noise in it, and a little unlabeled end."""
+    """Returns a noisy saw-tooth, with another frequency for every phone, and a short unlabeled end."""
     random = np.random.RandomState(seed)
     samples = random.randint(-40, 41, len(phones) * _PHONE_SAMPLES + _UNLABELED_SAMPLES)
     for position, phone in enumerate(phones):
@@ -44,6 +44,7 @@ def sound(phones: list[str], seed: int) -> np.ndarray:
 
 
 def labels(phones: list[str]) -> bytes:
+    """Returns a .PHN file."""
     return "".join(
         f"{position * _PHONE_SAMPLES} {(position + 1) * _PHONE_SAMPLES} {phone}\n"
         for position, phone in enumerate(phones)
@@ -51,7 +52,7 @@ def labels(phones: list[str]) -> bytes:
 
 
 def sphere(samples: np.ndarray, order: str = "01", **changes: str | None) -> bytes:
-    """A SPHERE file; a change is the type and value of a header field, or None to leave it out."""
+    """Returns a SPHERE file; a change is the type and value of a header field, or None to leave it out."""
     fields: dict[str, str | None] = {
         "database_id": "-s5 DUMMY",
         "channel_count": "-i 1",
@@ -67,6 +68,7 @@ def sphere(samples: np.ndarray, order: str = "01", **changes: str | None) -> byt
 
 
 def riff(samples: np.ndarray, rate: int = 16_000, channels: int = 1, width: int = 2) -> bytes:
+    """Returns a RIFF file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setframerate(rate)
@@ -82,10 +84,10 @@ def write_corpus(folder: Path) -> Path:
         phones = said.split()
         samples = sound(phones, seed)
         audio = riff(samples) if form == "riff" else sphere(samples, "10" if "big" in form else "01")
-        of_speaker = folder / "TIMIT" / part / f"DR{region}" / speaker
-        of_speaker.mkdir(parents=True, exist_ok=True)
-        (of_speaker / f"{name}.WAV").write_bytes(audio)
-        (of_speaker / f"{name}.PHN").write_bytes(labels(phones))
+        speaker_folder = folder / "TIMIT" / part / f"DR{region}" / speaker
+        speaker_folder.mkdir(parents=True, exist_ok=True)
+        (speaker_folder / f"{name}.WAV").write_bytes(audio)
+        (speaker_folder / f"{name}.PHN").write_bytes(labels(phones))
     return folder
 
 

@@ -1,10 +1,10 @@
-"""The gain and the width, searched around the analytic optimum; installed as `keras_rwinit.tuning`.
+"""Search for gain and width around the analytic optimum; installed as `keras_rwinit.tuning`.
 
-Needs the extra `tuning`: keras-tuner does the searching.
+Needs the extra `tuning`, which installs keras-tuner.
 """
 
 if __name__ == "tuning":
-    # A second copy under this name would be a second set of classes.
+    # A copy imported under this name would define every class a second time.
     raise ImportError(
         "This folder is installed as keras_rwinit.tuning: use `from keras_rwinit import tuning`."
     )
@@ -14,9 +14,10 @@ try:
 except ImportError as error:
     raise ImportError('Tuning needs keras-tuner: pip install "keras-rwinit[tuning]"') from error
 
+from ._comparison import Comparison
 from ._forecast import UntrainableTrialError
 from ._oracle import LocalSearchOracle
-from ._results import Comparison, SearchResult, TrialRow, plot_landscape
+from ._results import SearchResult, TrialRow, plot_landscape
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 from .search import search
 

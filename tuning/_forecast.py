@@ -1,30 +1,23 @@
-"""What theory says of a trial before it trains: which ones cannot work, and why."""
+"""Forecasts from theory how a trial's network behaves, and rules out those that cannot train."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import keras
-import ml_dtypes
-import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory import predict_walk
-from keras_rwinit.theory._mean_field import mean_field_walk
-from keras_rwinit.theory.distributions import resolve_distribution
+from keras_rwinit.theory.float_range import FloatRange, find_violation, float_range, predict_norms
 
 from ._space import Point
 
 __all__ = ["TrialForecast", "UntrainableTrialError", "forecast_trial"]
 
-_DEVIATIONS = 3.0
-_CERTAIN = 0.9973  # what lies within three standard deviations
-_LOSS_SCALE = 2.0**15  # that Keras's LossScaleOptimizer starts with
+_CERTAIN = 0.9973  # the share of a normal distribution within three standard deviations
+_LOSS_SCALE = 2.0**15  # the scale with which Keras's LossScaleOptimizer starts
 
 
 class UntrainableTrialError(FailedTrialError, ValueError):
@@ -33,10 +26,10 @@ class UntrainableTrialError(FailedTrialError, ValueError):
 
 @dataclass(frozen=True)
 class TrialForecast:
-    """What to expect of a network.
+    """What theory predicts of a trial's network.
 
     Args:
-        gain: Of the hidden kernels.
+        gain: Gain of the hidden kernels.
         drift: Mean step of the gradient's log-norm, in nats of `|delta|` a layer.
         spread: Standard deviation of the log-norm over all layers, in nats of `|delta|`.
         reason: Why the network cannot be trained; None if it may be.
@@ -49,12 +42,10 @@ class TrialForecast:
 
 
 def forecast_trial(point: Point, dtype: str | None = None) -> TrialForecast:
-    r"""The walk that `predict_walk` predicts, held against the range of the dtype in use.
+    r"""Predicts a network's walk and compares it with the range of the dtype in use.
 
-    Hopeless is a network whose gradient, three standard deviations to the good, has still left the
-    dtype's range on its way to the first layer (`ln|delta|` relative to the last layer below the log of the
-    smallest normal number or above that of the largest), whose activations have on their way to the
-    last, or in which some layer passes no gradient with a probability above 0.9973.
+    A network cannot be trained if its gradient or its activations leave the range by three standard
+    deviations (see `find_violation`), or if with a probability above 0.9973 some layer passes no gradient.
 
     Args:
         point: The network.
@@ -65,61 +56,31 @@ def forecast_trial(point: Point, dtype: str | None = None) -> TrialForecast:
 
     Example:
         >>> point = Point(0.5, 64, 400, "tanh", "normal", 1.0, 1.0, 1e-3, "adam")
-        >>> print(prognosis(point, "float32").reason)
+        >>> print(forecast_trial(point, "float32").reason)
         the gradient vanishes: ln|delta| falls by 221 +- 2 nats over 400 layers, and float32 ends at -87
     """
-    return _cached(point, *_range(dtype))
+    return _forecast(point, _range(dtype))
 
 
 @lru_cache(maxsize=4096)
-def _cached(point: Point, low: float, high: float, name: str) -> TrialForecast:
-    activation, depth = theory_activation(point.activation), point.depth
-    gain = point.gain_ratio * computed_gain(activation, point.width, depth, point.distribution)
-    law = resolve_distribution(point.distribution)
-    with np.errstate(all="ignore"):  # far from the optimum the prediction may leave the floats itself
-        walk = predict_walk(activation, point.width, depth, gain, point.distribution)
-        forward = mean_field_walk(activation, np.array([gain]), point.width, depth, law)
-    mean, spread = float(walk.mean[0]), float(walk.std[0])
-    reason = None
+def _forecast(point: Point, floats: FloatRange) -> TrialForecast:
+    activation, law = theory_activation(point.activation), point.distribution
+    gain = point.gain_ratio * computed_gain(activation, point.width, point.depth, distribution=law)
+    norms = predict_norms(activation, point.width, point.depth, gain=gain, distribution=law)
+    walk = norms.gradient
     if walk.dead_probability > _CERTAIN:
-        reason = (
+        reason: str | None = (
             f"no gradient passes some layer in {walk.dead_probability:.2%} of such networks: width "
-            f"{point.width} is too small for {depth} layers"
-        )
-    elif not math.isfinite(mean):
-        reason = f"the gradient's log-norm over {depth} layers is beyond all floating-point numbers"
-    elif mean + _DEVIATIONS * spread < low:
-        reason = (
-            f"the gradient vanishes: ln|delta| falls by {-mean:.0f} +- {spread:.0f} nats over {depth} "
-            f"layers, and {name} ends at {low:.0f}"
-        )
-    elif mean - _DEVIATIONS * spread > high:
-        reason = (
-            f"the gradient explodes: ln|delta| grows by {mean:.0f} +- {spread:.0f} nats over {depth} "
-            f"layers, and {name} ends at {high:.0f}"
+            f"{point.width} is too small for {point.depth} layers"
         )
     else:
-        level = float(forward.log_variance[0, -1]) / 2.0
-        noise = float(forward.fluctuation[0, -1]) / 2.0
-        if level - _DEVIATIONS * noise > high:
-            reason = (
-                f"the activations explode: their log-norm grows by {level:.0f} +- {noise:.0f} nats over "
-                f"{depth} layers, and {name} ends at {high:.0f}"
-            )
-        elif level + _DEVIATIONS * noise < low:
-            reason = (
-                f"the activations vanish: their log-norm falls by {-level:.0f} +- {noise:.0f} nats over "
-                f"{depth} layers, and {name} ends at {low:.0f}"
-            )
-    return TrialForecast(gain, walk.drift, spread, reason)
+        reason = find_violation(norms, floats)
+    return TrialForecast(gain, walk.drift, walk.spread, reason)
 
 
-def _range(dtype: str | None) -> tuple[float, float, str]:
-    """Logs of the smallest normal and of the largest number of the dtype computed in, and its name."""
-    own = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
-    name = str(own.compute_dtype)
-    info: Any = ml_dtypes.finfo(name)  # type: ignore[no-untyped-call]
-    low, high = math.log(float(info.smallest_normal)), math.log(float(info.max))
-    if keras.config.dtype_policy().name == "mixed_float16":  # Keras scales the loss of such models
-        low -= math.log(_LOSS_SCALE)
-    return low, high, name
+def _range(dtype: str | None) -> FloatRange:
+    """Returns the range of the dtype in which layers of this dtype or policy compute."""
+    policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+    # Keras scales the loss where the global policy is mixed_float16, whatever the layers' own one.
+    scaled = keras.config.dtype_policy().name == "mixed_float16"
+    return float_range(str(policy.compute_dtype), _LOSS_SCALE if scaled else 1.0)

@@ -1,22 +1,29 @@
-"""Which point to try next: the analytic optimum first, then around the best so far."""
+"""The choice of the point to try next: the analytic optimum first, then around the best so far."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import keras_tuner
 import numpy as np
 from keras_tuner import HyperParameters
+from keras_tuner.engine.hyperparameters import Boolean, Fixed, HyperParameter
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalValueError
 
 from keras_rwinit._files import write_atomically
 
+from ._space import HyperparameterValue
+
 __all__ = ["LocalSearchOracle"]
 
-_NEAREST, _FARTHEST = 0.02, 0.5  # of a hyperparameter's range
+Values: TypeAlias = dict[str, HyperparameterValue]
+"""Values of the hyperparameters by name."""
+
+# Shortest and longest step, as fractions of a hyperparameter's range.
+_SHORTEST, _LONGEST = 0.02, 0.5
 _ATTEMPTS = 200
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
@@ -24,20 +31,19 @@ _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 class LocalSearchOracle(keras_tuner.Oracle):
     """A keras-tuner oracle that starts from the hyperparameters' defaults and searches around the best.
 
-    The first trial has the default values, which for `DeepMLPHyperModel` are the analytic optimum. Each
-    later one is a random step away from the best so far: a step's length is drawn between 2 % and 50 % of
-    the ranges, every order of magnitude alike, so that some trials polish and others explore, and none of
-    the space is out of reach. It is a pure function of the seed, the number of the trial and the trials that
-    have ended.
+    The first trial has the default values, which for `DeepMLPHyperModel` are the analytic optimum. Each later
+    one is a random step away from the best so far. The length of a step is log-uniform between 2 % and 50 %
+    of the ranges, so that some trials refine and others explore, and every point of the space can be
+    reached. A step is a pure function of the seed, the number of the trial and the trials that have ended.
 
-    The trials' own files, each written as a whole, are all the state there is: whatever moment a process is
-    killed at, a trial that has ended is kept, and one that has not runs again.
+    The trials' own files hold all state, and each is written atomically. If a process is killed, trials that
+    have ended are kept and the others run again.
 
     Args:
         objective: What to minimize or maximize, as keras-tuner takes it.
         max_trials: Number of trials, failed ones included.
         hyperparameters: See `keras_tuner.Oracle`.
-        seed: Of the steps.
+        seed: Random seed of the steps.
 
     Example:
         >>> from keras_rwinit import tuning
@@ -48,12 +54,12 @@ class LocalSearchOracle(keras_tuner.Oracle):
 
     def __init__(
         self,
-        objective: Any,
+        objective: str | keras_tuner.Objective,
         max_trials: int,
         hyperparameters: HyperParameters | None = None,
         seed: int = 0,
     ) -> None:
-        # One trial more than there are: hopeless trials, however many in a row, do not end a search.
+        # keras-tuner ends a search after so many failed trials in a row. Untrainable trials must not end it.
         super().__init__(
             objective=objective,
             max_trials=max_trials,
@@ -61,32 +67,38 @@ class LocalSearchOracle(keras_tuner.Oracle):
             seed=seed,
             max_consecutive_failed_trials=max_trials + 1,
         )
-        self.seed = seed  # keras-tuner takes 0 for none
+        self.seed = seed  # keras-tuner replaces a seed of 0 by a random one
         self.verbose = 0
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Values of the next trial; `STOPPED` if the space is exhausted."""
+    @property
+    def finished(self) -> bool:
+        """Whether `max_trials` trials have ended."""
+        return len(self.end_order) >= self.max_trials and not self.ongoing_trials
+
+    # Choosing a point
+
+    def populate_space(self, trial_id: str) -> dict[str, str | Values | None]:
+        """Returns the status and the values of the next trial; `STOPPED` if the space is exhausted."""
         number = int(trial_id)
-        center = self._center() if number else self._defaults()
+        center = self._best_values() if number else self._default_values()
         generator = np.random.default_rng([self.seed, number])
         for attempt in range(_ATTEMPTS):
-            values = self._around(center, generator) if number or attempt else center
-            if attempt > _ATTEMPTS // 2:  # next to nothing is left near the center
-                values = self._around(self._around(values, generator), generator)
+            values = self._step_from(center, generator) if number or attempt else center
+            if attempt > _ATTEMPTS // 2:  # hardly a point near the center is untried: go further away
+                values = self._step_from(self._step_from(values, generator), generator)
             if not self._duplicate(values):
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
-    def _center(self) -> dict[str, Any]:
+    def _best_values(self) -> Values:
         completed = [trial for trial in self.trials.values() if trial.status == TrialStatus.COMPLETED]
-        if completed:
-            sign = -1.0 if self.objective.direction == "max" else 1.0
-            return dict(
-                min(completed, key=lambda trial: (sign * trial.score, trial.trial_id)).hyperparameters.values
-            )
-        return self._defaults()
+        if not completed:
+            return self._default_values()
+        sign = -1.0 if self.objective.direction == "max" else 1.0
+        best = min(completed, key=lambda trial: (sign * trial.score, trial.trial_id))
+        return dict(best.hyperparameters.values)
 
-    def _defaults(self) -> dict[str, Any]:
+    def _default_values(self) -> Values:
         hps = HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
@@ -94,43 +106,28 @@ class LocalSearchOracle(keras_tuner.Oracle):
                 hps.values[hp.name] = hp.default
         return dict(hps.values)
 
-    def _around(self, center: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
-        radius = math.exp(generator.uniform(math.log(_NEAREST), math.log(_FARTHEST)))
+    def _step_from(self, center: Values, generator: np.random.Generator) -> Values:
+        length = math.exp(generator.uniform(math.log(_SHORTEST), math.log(_LONGEST)))
         hps = HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
             if hps.is_active(hp):
-                value = center.get(hp.name, hp.default)
-                hps.values[hp.name] = _step(hp, value, radius, generator)
+                hps.values[hp.name] = _step(hp, center.get(hp.name, hp.default), length, generator)
         return dict(hps.values)
+
+    # Trials
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
-        """The next trial. A worker waits (`IDLE`) while others are at work, in case one of them dies.
+        """Returns the next trial.
 
-        keras-tuner numbers a trial by how many there are; one whose folder was deleted comes first here.
+        If all trials are taken it is an `IDLE` one: a trial comes back if its worker is lost.
         """
-        deleted = self._deleted()
-        if deleted is not None and tuner_id not in self.ongoing_trials and not self._retry_queue:
-            return self._create(tuner_id, deleted)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
             self.tuner_ids.add(tuner_id)
             trial.status = TrialStatus.IDLE
         return trial
-
-    @keras_tuner.synchronized
-    def end_trial(self, trial: Trial) -> None:
-        """Ends a trial; one that has ended already, on another worker, stays as it is."""
-        own = self.trials[trial.trial_id]
-        if trial.trial_id in self.end_order:
-            self._forget(trial.trial_id)
-            return
-        if trial.trial_id in self._retry_queue:  # its worker was given up, but was only slow
-            self._retry_queue.remove(trial.trial_id)
-        trial.hyperparameters.values |= own.hyperparameters.values
-        super().end_trial(trial)
-        self._forget(trial.trial_id)
 
     @keras_tuner.synchronized
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
@@ -140,85 +137,99 @@ class LocalSearchOracle(keras_tuner.Oracle):
         return super().update_trial(trial_id, metrics, step)
 
     @keras_tuner.synchronized
+    def end_trial(self, trial: Trial) -> None:
+        """Ends a trial; one that another worker has ended already stays as it is."""
+        recorded = self.trials[trial.trial_id]
+        if trial.trial_id in self.end_order:
+            self._remove_ongoing(trial.trial_id)
+            return
+        if trial.trial_id in self._retry_queue:  # its worker was taken for lost, but was only slow
+            self._retry_queue.remove(trial.trial_id)
+        trial.hyperparameters.values |= recorded.hyperparameters.values
+        super().end_trial(trial)
+        self._remove_ongoing(trial.trial_id)
+
+    @keras_tuner.synchronized
     def release(self, tuner_id: str) -> None:
-        """Takes back what a worker that has died was at, for the next worker that asks."""
+        """Takes the trial of a lost worker back, for the next worker that asks."""
         self.tuner_ids.discard(tuner_id)
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None and trial.trial_id not in self.end_order:
-            self._again(trial)
+            self._queue_again(trial)
 
-    def _deleted(self) -> str | None:
-        """The first number without a trial, if there are trials beyond it."""
-        for number, trial_id in enumerate(sorted(self.trials, key=int)):
-            if int(trial_id) != number:
-                return f"{number:0{len(str(self.max_trials))}d}"
-        return None
-
-    def _create(self, tuner_id: str, trial_id: str) -> Trial:
-        response = self.populate_space(trial_id)
-        if response["values"] is None:
-            raise FatalValueError(f"The search space has no untried point left for trial {trial_id}.")
-        hyperparameters = self.hyperparameters.copy()
-        hyperparameters.values = response["values"]
-        trial = Trial(hyperparameters=hyperparameters, trial_id=trial_id, status=TrialStatus.RUNNING)
-        self.tuner_ids.add(tuner_id)
-        self._record_values(trial)
-        self.ongoing_trials[tuner_id] = self.trials[trial_id] = trial
-        self.start_order.append(trial_id)
-        self._save_trial(trial)
-        return trial
-
-    @property
-    def finished(self) -> bool:
-        """Whether every trial there is to be has ended."""
-        return len(self.end_order) >= self.max_trials and not self.ongoing_trials
-
-    def _again(self, trial: Trial) -> None:
+    def _queue_again(self, trial: Trial) -> None:
         trial.metrics = type(trial.metrics)()
         if trial.trial_id not in self._retry_queue:
             self._retry_queue.append(trial.trial_id)
 
-    def _forget(self, trial_id: str) -> None:
+    def _remove_ongoing(self, trial_id: str) -> None:
         for tuner_id in [key for key, trial in self.ongoing_trials.items() if trial.trial_id == trial_id]:
             self.ongoing_trials.pop(tuner_id)
 
+    # Files
+
     def save(self) -> None:
-        """Nothing: a trial's file is written when the trial changes, and the rest follows from those."""
+        """Does nothing: a trial's file is written when the trial changes, and the rest follows from those."""
 
     def _save_trial(self, trial: Trial) -> None:
         write_atomically(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.save)
 
     def reload(self) -> None:
-        """Takes up the trials in the project's folder."""
-        for left in Path(self._project_dir).glob("trial_*/.partial-*"):  # by a process killed while it wrote
-            left.unlink(missing_ok=True)
-        for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
-            try:
-                trial = Trial.load(str(path))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise FatalValueError(
-                    f"The trial in {path} is damaged. Delete its folder to run it again."
-                ) from error
-            self.trials[trial.trial_id] = trial
-            self.start_order.append(trial.trial_id)
-            self.update_space(trial.hyperparameters)
-            self._record_values(trial)
-            if trial.status in _ENDED:
-                self.end_order.append(trial.trial_id)
-                self._run_times[trial.trial_id] = 1
-        for trial in reversed(self.trials.values()):  # the queue is taken from its end
+        """Loads the trials in the project's directory.
+
+        Raises:
+            FatalValueError: (a ValueError) A trial's file is damaged, or a trial before the last is missing.
+        """
+        project = Path(self._project_dir)
+        for partial in project.glob("trial_*/.partial-*"):  # left by a process that was killed while writing
+            partial.unlink(missing_ok=True)
+        for path in sorted(project.glob("trial_*/trial.json")):
+            self._add_ended_or_queued(_load_trial(path))
+        _check_none_missing(sorted(int(trial_id) for trial_id in self.trials), project)
+        for trial in reversed(self.trials.values()):  # the queue is emptied from its end
             if trial.status not in _ENDED:
-                self._again(trial)
+                self._queue_again(trial)
+
+    def _add_ended_or_queued(self, trial: Trial) -> None:
+        self.trials[trial.trial_id] = trial
+        self.start_order.append(trial.trial_id)
+        self.update_space(trial.hyperparameters)
+        self._record_values(trial)
+        if trial.status in _ENDED:
+            self.end_order.append(trial.trial_id)
+            self._run_times[trial.trial_id] = 1
 
 
-def _step(hp: Any, value: Any, radius: float, generator: np.random.Generator) -> Any:
-    """A value of `hp` about `radius` of its range away from `value`, reflected at the ends."""
+def _load_trial(path: Path) -> Trial:
+    try:
+        return Trial.load(str(path))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FatalValueError(
+            f"The trial in {path} is damaged. Restore the file, or begin a new search in another directory."
+        ) from error
+
+
+def _check_none_missing(numbers: list[int], project: Path) -> None:
+    """ValueError if a number is left out: keras-tuner numbers a new trial by how many there are."""
+    missing = sorted(set(range(len(numbers))) - set(numbers))
+    if missing:
+        raise FatalValueError(
+            f"Trial {missing[0]} in {project} is missing, though later ones exist. Restore its directory, "
+            "or begin a new search in another directory."
+        )
+
+
+def _step(
+    hp: HyperParameter, value: HyperparameterValue, length: float, generator: np.random.Generator
+) -> HyperparameterValue:
+    """Returns a value of `hp` about `length` of its range away from `value`, reflected at the ends."""
+    # All three are drawn for every kind, so that a hyperparameter's kind does not change the draws of others.
     draw, normal, anywhere = generator.random(), generator.normal(), generator.random()
-    if isinstance(hp, keras_tuner.engine.hyperparameters.Fixed):
+    if isinstance(hp, Fixed):
         return hp.value
-    if not getattr(hp, "ordered", True) or isinstance(hp, keras_tuner.engine.hyperparameters.Boolean):
-        return hp.prob_to_value(anywhere) if draw < radius else value
-    place = abs(hp.value_to_prob(value) + radius * normal) % 2.0
+    if not getattr(hp, "ordered", True) or isinstance(hp, Boolean):
+        return hp.prob_to_value(anywhere) if draw < length else value
+    place = abs(hp.value_to_prob(value) + length * normal) % 2.0
     place = min(2.0 - place if place > 1.0 else place, 1.0 - 1e-9)  # at 1, keras-tuner's integers overflow
     stepped = hp.prob_to_value(place)
     if hasattr(hp, "min_value"):

@@ -1,24 +1,38 @@
-"""A search while it runs: trials done, best so far, time left."""
+"""The progress of a running search: trials done, the best so far, the time left."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ._results import SearchResult, TrialRow
+from ._trial_files import trial_files
 
 __all__ = ["SearchProgress"]
 
 
 class SearchProgress:
-    """A bar where there is a terminal to draw it on, and a line for every trial that ends."""
+    """Shows a line for every trial that ends from now on, and a bar on a terminal.
 
-    def __init__(self, console: Console, trials: int, done: int) -> None:
-        self.console, self.trials, self.before = console, trials, done
-        self.shown: set[int] | None = None
+    Args:
+        console: Where to show them.
+        trials: Number of trials of the search.
+        directory: Directory of the search.
+        read: Returns the table of the trials in it.
+    """
+
+    def __init__(
+        self, console: Console, trials: int, directory: Path, read: Callable[[], SearchResult]
+    ) -> None:
+        self.console, self.trials, self.directory, self.read = console, trials, directory, read
+        self.shown = {row.trial for row in read() if row.ended}
+        self.ended_before = len(self.shown)
+        self.times: list[int] = []
         self.start = time.monotonic()
         columns = (
             TextColumn("  trials"),
@@ -28,7 +42,7 @@ class SearchProgress:
             TextColumn("{task.fields[left]}"),
         )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task: TaskID = self.bar.add_task("", total=trials, completed=done, best="", left="")
+        self.task = self.bar.add_task("", total=trials, completed=self.ended_before, best="", left="")
 
     def __enter__(self) -> SearchProgress:
         self.bar.start()
@@ -39,32 +53,41 @@ class SearchProgress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, result: SearchResult) -> None:
-        """Shows what has ended since the last time."""
-        ended = [row for row in result if row.status in ("COMPLETED", "FAILED")]
-        if self.shown is None:  # what an earlier process has done is no news
-            self.shown = {row.trial for row in ended[: self.before]} if self.before else set()
+    def refresh(self) -> None:
+        """Shows the trials that have ended since the last call, if a trial's file has changed."""
+        if self.console.quiet:
+            return
+        times = [path.stat().st_mtime_ns for path in trial_files(self.directory)]
+        if times != self.times:
+            self.times = times
+            self._show(self.read())
+
+    def _show(self, result: SearchResult) -> None:
+        ended = [row for row in result if row.ended]
         best = result.best
         best_text = f"best {best.score:.4g} (trial {best.trial})" if best else "no score yet"
-        new = len(ended) - self.before
-        left = ""
-        if new > 0:
-            seconds = (time.monotonic() - self.start) / new * (self.trials - len(ended))
-            left = f"about {_duration(seconds)} left"
+        left = self._time_left(len(ended))
         for row in ended:
             if row.trial not in self.shown:
                 self.shown.add(row.trial)
-                line = f"{len(self.shown)}/{self.trials} done  trial {row.trial}: {_told(row)}"
+                line = f"{len(self.shown)}/{self.trials} done  trial {row.trial}: {_describe(row)}"
                 self.console.print(f"  {line};  {best_text};  {left}", highlight=False, soft_wrap=True)
         self.bar.update(self.task, completed=len(ended), best=best_text, left=left)
 
+    def _time_left(self, ended: int) -> str:
+        ended_here = ended - self.ended_before
+        if ended_here <= 0:
+            return ""
+        seconds = (time.monotonic() - self.start) / ended_here * (self.trials - ended)
+        return f"about {_format_duration(seconds)} left"
 
-def _told(row: TrialRow) -> str:
+
+def _describe(row: TrialRow) -> str:
     score = f"{row.score:.4g}" if row.score is not None else f"failed: {row.reason}"
     return f"gain ratio {row.gain_ratio:.4f}, width {row.width}, {score}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

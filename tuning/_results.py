@@ -1,4 +1,4 @@
-"""What a search found: a row a trial, the best against the analytic optimum, files and a picture."""
+"""The table of a search, its summary in words, its files and its picture."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import csv
 import dataclasses
 import io
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from scipy import stats
+from typing import TYPE_CHECKING
 
 from keras_rwinit._files import write_atomically, write_json
 from keras_rwinit.plots import new_figure
 
+from ._comparison import Comparison
+from ._space import HyperparameterValue
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "SearchResult", "TrialRow", "plot_landscape"]
-
-_CONFIDENCE = 0.95
+__all__ = ["SearchResult", "TrialRow", "plot_landscape"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +27,17 @@ class TrialRow:
     """One trial.
 
     Args:
-        trial: Its number, from 0, the analytic optimum.
+        trial: Number of the trial; 0 is the analytic optimum.
         gain_ratio: Gain over the analytic one.
-        gain: Of the hidden kernels; NaN where none exists.
+        gain: Gain of the hidden kernels; NaN where none exists.
         width: Units of a hidden layer.
         depth: Number of hidden layers.
-        parameters: Weights and biases.
+        parameters: Number of weights and biases.
         drift: Predicted mean step of the gradient's log-norm, in nats of `|delta|` a layer.
-        spread: Its predicted standard deviation over all layers, in nats of `|delta|`.
+        spread: Predicted standard deviation of the log-norm over all layers, in nats of `|delta|`.
         score: The objective, finite; None unless the trial was completed.
-        seconds: That the trial took; None unless it has ended.
-        status: keras-tuner's: `"COMPLETED"`, `"FAILED"`, `"RUNNING"`.
+        seconds: Time that the trial took; None unless it has ended.
+        status: keras-tuner's status: `"COMPLETED"`, `"FAILED"` or `"RUNNING"`.
         reason: Why it failed; None if it did not.
         others: The other hyperparameters that were tuned, by name.
     """
@@ -56,51 +54,18 @@ class TrialRow:
     seconds: float | None
     status: str
     reason: str | None
-    others: dict[str, Any]
+    others: dict[str, HyperparameterValue]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The row by column, other hyperparameters last."""
+    @property
+    def ended(self) -> bool:
+        """Whether the trial was completed or failed."""
+        return self.status in ("COMPLETED", "FAILED")
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns the row by column, the other hyperparameters last."""
         row = dict(vars(self))
         others = row.pop("others")
         return {**row, **others}
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The best point and the analytic optimum, trained again under the same fresh seeds.
-
-    Args:
-        best: Scores of the best point, one a seed; None where a run failed.
-        analytic: Scores of the analytic optimum under the same seeds.
-    """
-
-    best: tuple[float | None, ...]
-    analytic: tuple[float | None, ...]
-
-    @property
-    def pairs(self) -> list[tuple[float, float]]:
-        """Scores of the seeds under which both runs worked."""
-        both = zip(self.best, self.analytic, strict=True)
-        return [(a, b) for a, b in both if a is not None and b is not None]
-
-    @property
-    def difference(self) -> float:
-        """Mean of best minus analytic; NaN without a pair."""
-        return statistics.fmean(a - b for a, b in self.pairs) if self.pairs else math.nan
-
-    @property
-    def margin(self) -> float:
-        """Half the width of the difference's 95 % confidence interval (Student's, paired)."""
-        count = len(self.pairs)
-        if count < 2:
-            return math.nan
-        spread = statistics.stdev(a - b for a, b in self.pairs)
-        return float(stats.t.ppf((1.0 + _CONFIDENCE) / 2.0, count - 1) * spread / math.sqrt(count))
-
-    @property
-    def larger_than_noise(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return abs(self.difference) > self.margin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +74,10 @@ class SearchResult:
 
     Args:
         rows: The trials.
-        objective: What the scores are.
-        direction: `"min"` or `"max"`.
-        comparison: Of the best and the analytic point; None if it was not asked for, or they are one.
+        objective: Name of the score.
+        direction: Whether the best score is the smallest, `"min"`, or the largest, `"max"`.
+        comparison: The best point against the analytic one; None if it was not asked for, or they are the
+            same.
 
     Example:
         >>> from keras_rwinit import tuning
@@ -137,7 +103,7 @@ class SearchResult:
 
     @property
     def ranking(self) -> list[TrialRow]:
-        """The completed trials, the best first."""
+        """The completed trials, the best first; equal scores in the order of the trials."""
         sign = -1.0 if self.direction == "max" else 1.0
         scored = [(sign * row.score, row.trial, row) for row in self.rows if row.score is not None]
         return [row for _, _, row in sorted(scored, key=lambda item: item[:2])]
@@ -147,9 +113,8 @@ class SearchResult:
         """The best trial; None if none was completed."""
         return next(iter(self.ranking), None)
 
-    @property
     def summary(self) -> str:
-        """The best gain and width, how far they are from the analytic optimum, and whether that matters."""
+        """Returns the best point, its distance from the analytic one, and whether the difference matters."""
         best = self.best
         if best is None:
             reasons = {row.reason for row in self.rows if row.reason}
@@ -167,15 +132,15 @@ class SearchResult:
             f"{best.depth}). That is {best.gain_ratio - 1.0:+.2%}, or {nats:+.2f} nats over all layers, from "
             f"the analytic gain there; the search began at width {start.width} (gain {start.gain:.5g}). "
         )
-        return found + self._verdict(start)
+        return found + self._summarize_comparison(start)
 
-    def _verdict(self, start: TrialRow) -> str:
+    def _summarize_comparison(self, start: TrialRow) -> str:
         comparison = self.comparison
         if comparison is None:
             score = "failed" if start.score is None else f"scored {start.score:.4g}"
             return f"The analytic optimum {score}; the noise between seeds was not measured."
         if len(comparison.pairs) < 2:
-            return "Under fresh seeds too few of their runs worked to compare them."
+            return "Too few runs under fresh seeds succeeded to compare the two."
         better = (comparison.difference < 0.0) == (self.direction == "min")
         verdict = (
             f"{'better' if better else 'worse'}, and larger than the noise between seeds"
@@ -190,7 +155,7 @@ class SearchResult:
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes a line a trial, atomically."""
+        """Writes one line a trial, atomically."""
         text = io.StringIO()
         rows = [row.as_dict() for row in self.rows]
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -203,9 +168,10 @@ class SearchResult:
 
     def to_json(self, path: str | Path) -> None:
         """Writes table, comparison and summary, atomically."""
-        compared = None if self.comparison is None else dataclasses.asdict(self.comparison)
-        if compared is not None and self.comparison is not None:
-            compared |= {
+        compared: dict[str, object] | None = None
+        if self.comparison is not None:
+            compared = {
+                **dataclasses.asdict(self.comparison),
                 "difference": self.comparison.difference,
                 "margin": self.comparison.margin,
                 "larger_than_noise": self.comparison.larger_than_noise,
@@ -215,7 +181,7 @@ class SearchResult:
             "direction": self.direction,
             "trials": [row.as_dict() for row in self.rows],
             "comparison": compared,
-            "summary": self.summary,
+            "summary": self.summary(),
         }
         write_json(Path(path), content)
 
@@ -225,9 +191,9 @@ class SearchResult:
 
 
 def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes | None = None) -> Axes:
-    """Draws trials over gain ratio and width, colored by score, with the analytic line in.
+    """Draws trials over gain ratio and width, colored by score, with a line at the analytic gain.
 
-    With a single width the score itself is the vertical axis. Failed trials are crosses.
+    With a single width the vertical axis is the score. Failed trials are crosses.
 
     Args:
         rows: The trials.

@@ -1,65 +1,89 @@
-"""The table of a search, read from its folder."""
+"""The files of a search's trials, and the table that is read from them."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import keras_tuner
 
-from ._results import Comparison, SearchResult, TrialRow
+from keras_rwinit._files import read_json, write_json
+
+from ._results import SearchResult, TrialRow
 from ._settings import SearchSettings
-from ._tuner import TRIALS, outcome_of
 from .hypermodel import DeepMLPHyperModel
 
-__all__ = ["read_result", "values_of"]
+__all__ = ["TRIALS", "TrialOutcome", "read_hyperparameters", "read_result", "trial_files", "write_outcome"]
+
+TRIALS = "trials"
+"""Directory of the trials in a search's directory: keras-tuner's project."""
+
+# What `DeepMLPHyperModel.describe` gives for every trial.
+_COLUMNS = ("gain_ratio", "gain", "width", "depth", "parameters", "drift", "spread")
 
 
-def read_result(
-    settings: SearchSettings,
-    folder: Path,
-    hypermodel: DeepMLPHyperModel | None = None,
-    comparison: Comparison | None = None,
-) -> SearchResult:
-    """The table of the trials in a search's folder."""
-    hypermodel = hypermodel or settings.hypermodel()
-    rows = []
-    for path in sorted((folder / TRIALS).glob("trial_*/trial.json"), key=_number):
-        state = _state(path)
-        values = state["hyperparameters"]["values"]
-        known, outcome = hypermodel.describe(values), outcome_of(path.parent)
-        ended = state["status"] in ("COMPLETED", "FAILED")
-        names = ("gain_ratio", "gain", "width", "depth", "parameters", "drift", "spread")
-        rows.append(
-            TrialRow(
-                trial=_number(path),
-                **{name: known[name] for name in names},
-                score=state["score"] if state["status"] == "COMPLETED" else None,
-                seconds=outcome.get("seconds") if ended else None,
-                status=state["status"],
-                reason=outcome.get("reason") if ended else None,
-                others={name: known[name] for name in hypermodel.tuned if name not in names},
-            )
-        )
-    return SearchResult(tuple(rows), settings.objective, settings.direction, comparison)
+@dataclasses.dataclass(frozen=True)
+class TrialOutcome:
+    """What keras-tuner does not keep of a trial that has ended; saved as `outcome.json`.
+
+    Args:
+        seconds: Time that the trial took.
+        reason: Why it failed; None if it did not.
+        worker: Name of the process that ran it.
+    """
+
+    seconds: float
+    reason: str | None
+    worker: str
 
 
-def values_of(folder: Path, trial: int) -> keras_tuner.HyperParameters:
-    """The hyperparameters of a trial of the search in `folder`."""
-    (path,) = (item for item in (folder / TRIALS).glob("trial_*/trial.json") if _number(item) == trial)
+def trial_files(directory: Path) -> list[Path]:
+    """Returns the `trial.json` of every trial of a search, in the order of the trials."""
+    return sorted((directory / TRIALS).glob("trial_*/trial.json"), key=_number)
+
+
+def write_outcome(trial: Path, outcome: TrialOutcome) -> None:
+    """Writes the outcome of the trial in a directory."""
+    write_json(trial / "outcome.json", dataclasses.asdict(outcome))
+
+
+def read_result(settings: SearchSettings, directory: Path, hypermodel: DeepMLPHyperModel) -> SearchResult:
+    """Returns the table of the trials in a search's directory."""
+    rows = tuple(_read_row(path, hypermodel) for path in trial_files(directory))
+    return SearchResult(rows, settings.objective, settings.direction)
+
+
+def read_hyperparameters(directory: Path, trial: int) -> keras_tuner.HyperParameters:
+    """Returns the hyperparameters of a trial of the search in `directory`."""
+    (path,) = (path for path in trial_files(directory) if _number(path) == trial)
     hp = keras_tuner.HyperParameters()
-    hp.values = _state(path)["hyperparameters"]["values"]
+    hp.values = read_json(path)["hyperparameters"]["values"]
     return hp
 
 
-def _state(path: Path) -> dict[str, Any]:
+def _read_row(path: Path, hypermodel: DeepMLPHyperModel) -> TrialRow:
+    state, outcome = read_json(path), _read_outcome(path.parent)
+    described = hypermodel.describe(state["hyperparameters"]["values"])
+    row = TrialRow(
+        trial=_number(path),
+        **{name: described[name] for name in _COLUMNS},
+        score=state["score"] if state["status"] == "COMPLETED" else None,
+        seconds=None,
+        status=state["status"],
+        reason=None,
+        others={name: described[name] for name in hypermodel.tuned if name not in _COLUMNS},
+    )
+    if outcome is None or not row.ended:
+        return row
+    return dataclasses.replace(row, seconds=outcome.seconds, reason=outcome.reason)
+
+
+def _read_outcome(trial: Path) -> TrialOutcome | None:
+    """Returns the outcome of the trial in a directory; None if the file is missing or damaged."""
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        state["status"], state["score"], state["hyperparameters"]["values"]["gain_ratio"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"The trial in {path} is damaged. Delete its folder to run it again.") from error
-    return state
+        return TrialOutcome(**read_json(trial / "outcome.json"))
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def _number(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,13 +14,25 @@ from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
 from keras_tuner.errors import FailedTrialError
 
 from keras_rwinit._checks import check_count, check_positive, check_seed
-from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import resolve_distribution
 from keras_rwinit.training.loop import compile_classifier
+from keras_rwinit.training.settings import default_learning_rate
 
 from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
-from ._space import Axis, Point, axis, center, check_budget, check_learning_rate, deepest, widths_within
+from ._space import (
+    Axis,
+    Domain,
+    HyperparameterValue,
+    Point,
+    check_budget,
+    first_value,
+    geometric_mean,
+    largest_depth,
+    make_axis,
+    widths_within,
+)
 
 __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
 
@@ -32,13 +44,14 @@ class DivergedTrialError(FailedTrialError):
 class DeepMLPHyperModel(keras_tuner.HyperModel):
     r"""`deep_mlp` as a keras-tuner hypermodel whose default values are the analytic optimum.
 
-    Its hyperparameters are `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the
-    trial's own activation, width and depth, and `width`; others join them where a range or a choice is
-    given. Every argument below down to `optimizer` takes a number or name (fixed), a tuple `(low, high)` (a
-    range; spaced by logarithms but for `width` and `depth`) or a list (a choice).
+    The hyperparameters are `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the
+    trial's own activation, width and depth, and `width`. Others are added where a range or a choice is
+    given. Every argument from `gain_ratio` to `optimizer` takes a number or name (fixed), a tuple
+    `(low, high)` (a range, sampled on a log scale except for `width` and `depth`) or a list (a choice).
 
-    The defaults are gain ratios of 1 and, of the rest, what keeps the predicted walk narrowest: the widest
-    and shallowest network. keras-tuner's GridSearch starts there by itself, and so does `tuning.search`.
+    The default gain ratios are 1. The default width and depth are the widest and the shallowest, which keep
+    the predicted walk narrowest. keras-tuner's GridSearch starts there by itself, and so does
+    `tuning.search`.
 
     Args:
         input_shape: Shape of one input.
@@ -46,20 +59,21 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         gain_ratio: Gain of the hidden kernels over the analytic one, above 0; must contain 1.
         width: Units of every hidden layer.
         depth: Number of hidden layers.
-        activation: Of the hidden layers, a name.
-        distribution: Of the kernels.
+        activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes.
+        distribution: Distribution of the kernels.
         input_gain_ratio: Gain of the first kernel over that of the other hidden ones; must contain 1.
         output_gain_ratio: Gain of the classifier's kernel over that of a linear layer; must contain 1.
-        learning_rate: Of the optimizer. `None`: 0.03 / depth, at most 0.001.
+        learning_rate: Learning rate of the optimizer. `None`: 0.03 / depth, at most 0.001.
         optimizer: Keras optimizer id.
-        max_parameters: Budget of weights and biases. Given a fixed depth it limits `width`; given a
-            range of depths, `width` alone is a hyperparameter and the depth is the largest that fits, as in
+        max_parameters: Largest number of weights and biases. With a fixed depth it limits `width`. With a
+            range of depths, only `width` is a hyperparameter and the depth is the largest that fits, as in
             comparisons at a fixed number of parameters.
-        same_parameters_as: The budget as a pair (depth, width) or a built model, in place of a number.
+        same_parameters_as: A pair (depth, width) or a built model whose number of parameters is the
+            largest, in place of `max_parameters`.
         dtype: Dtype or dtype policy of the layers. `None`: Keras's global policy.
-        seed: Of every network built. `None` draws anew, so that `executions_per_trial` differ.
-        name: Of the hypermodel.
-        tunable: See `keras_tuner.HyperModel`; `tuning.search` takes no space that is not tunable.
+        seed: Random seed of every network built. `None` draws anew, so that `executions_per_trial` differ.
+        name: Name of the hypermodel.
+        tunable: See `keras_tuner.HyperModel`. `tuning.search` requires True.
 
     Raises:
         ValueError: An argument is wrong, a range is empty, or no width fits the budget.
@@ -85,39 +99,32 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         input_shape: Sequence[int] = (784,),
         classes: int = 10,
         *,
-        gain_ratio: Any = (0.8, 1.25),
-        width: Any = (16, 128),
-        depth: Any = 100,
-        activation: Any = "relu",
-        distribution: Any = "normal",
-        input_gain_ratio: Any = 1.0,
-        output_gain_ratio: Any = 1.0,
-        learning_rate: Any = None,
-        optimizer: Any = "adam",
+        gain_ratio: Domain[float] = (0.8, 1.25),
+        width: Domain[int] = (16, 128),
+        depth: Domain[int] = 100,
+        activation: Domain[str] = "relu",
+        distribution: Domain[str] = "normal",
+        input_gain_ratio: Domain[float] = 1.0,
+        output_gain_ratio: Domain[float] = 1.0,
+        learning_rate: Domain[float] | None = None,
+        optimizer: Domain[str] = "adam",
         max_parameters: int | None = None,
-        same_parameters_as: Any = None,
-        dtype: str | None = None,
+        same_parameters_as: tuple[int, int] | keras.Model | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
         seed: int | None = None,
         name: str | None = None,
         tunable: bool = True,
     ) -> None:
         super().__init__(name, tunable)
-        if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
-            raise ValueError(
-                f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}"
-            )
-        self.input_shape = tuple(check_count("input_shape", size) for size in input_shape)
+        self.input_shape = _check_input_shape(input_shape)
         self.classes, self.seed = check_count("classes", classes), check_seed(seed)
-        try:
-            self.dtype = None if dtype is None else str(keras.dtype_policies.get(dtype).name)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"`dtype` must be a dtype or a policy such as 'mixed_bfloat16'. Received: {dtype!r}"
-            ) from error
+        self.dtype = _check_dtype(dtype)
+
+        # Size: width and depth, which a budget may tie to each other
         inputs = math.prod(self.input_shape)
         self.budget = check_budget(max_parameters, same_parameters_as, inputs, self.classes)
-        self.depth = axis("depth", depth, check_count, min)
-        self.width = axis("width", width, check_count, max)
+        self.depth = make_axis("depth", depth, check_count, min)
+        self.width = make_axis("width", width, check_count, max)
         if self.budget is not None:
             if self.depth.kind == "choice":
                 raise ValueError(
@@ -125,65 +132,86 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
                     f"(low, high). Received: depth={depth!r}"
                 )
             self.width = widths_within(self.width, self.depth, inputs, self.classes, self.budget)
-        ratios = {
-            "gain_ratio": gain_ratio,
-            "input_gain_ratio": input_gain_ratio,
-            "output_gain_ratio": output_gain_ratio,
-        }
-        self.others: dict[str, Axis] = {
-            name: axis(name, given, check_positive, lambda values: 1.0) for name, given in ratios.items()
-        }
-        names = {
-            "activation": (activation, _check_activation),
-            "distribution": (distribution, _check_distribution),
-            "optimizer": (optimizer, _check_optimizer),
-        }
-        self.others |= {
-            name: axis(name, given, check, lambda values: values[0]) for name, (given, check) in names.items()
-        }
-        self.others["learning_rate"] = axis("learning_rate", learning_rate, check_learning_rate, center)
+
+        # Gains, names and the learning rate
+        self.gain_ratio = _ratio_axis("gain_ratio", gain_ratio)
+        self.input_gain_ratio = _ratio_axis("input_gain_ratio", input_gain_ratio)
+        self.output_gain_ratio = _ratio_axis("output_gain_ratio", output_gain_ratio)
+        self.activation = _name_axis("activation", activation, check_activation_name)
+        self.distribution = _name_axis("distribution", distribution, _check_distribution)
+        self.optimizer = _name_axis("optimizer", optimizer, check_optimizer_name)
+        self.learning_rate = _learning_rate_axis(learning_rate)
+
+    @property
+    def _axes(self) -> list[Axis[Any]]:
+        """The axes in the order in which `point` declares them."""
+        return [
+            self.gain_ratio,
+            self.width,
+            self.depth,
+            self.input_gain_ratio,
+            self.output_gain_ratio,
+            self.activation,
+            self.distribution,
+            self.optimizer,
+            self.learning_rate,
+        ]
 
     @property
     def tuned(self) -> list[str]:
         """Names of the hyperparameters that are not fixed."""
-        axes = [self.others["gain_ratio"], self.width]
-        axes += [] if self.budget is not None else [self.depth]
-        axes += [item for name, item in self.others.items() if name != "gain_ratio"]
-        return [item.name for item in axes if item.kind != "fixed"]
+        follows = "depth" if self.budget is not None else None
+        return [axis.name for axis in self._axes if axis.kind != "fixed" and axis.name != follows]
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Registers all hyperparameters, without building a network."""
         self.point(hp)
 
     def point(self, hp: keras_tuner.HyperParameters) -> Point:
-        """The point of the space that the values in `hp` describe."""
-        values = {"gain_ratio": self.others["gain_ratio"].value(hp, always=True)}
-        values["width"] = self.width.value(hp, always=True)
+        """Returns the point of the space at the values in `hp`; registers what `hp` does not have yet."""
+        # A search's random numbers go to the hyperparameters in this order: it is part of what a seed means.
+        gain_ratio = self.gain_ratio.declare(hp, always=True)
+        width = self.width.declare(hp, always=True)
         if self.budget is None or self.depth.kind == "fixed":
-            values["depth"] = self.depth.value(hp)
+            depth = self.depth.declare(hp)
         else:
-            values["depth"] = deepest(values["width"], math.prod(self.input_shape), self.classes, self.budget)
-        values |= {name: item.value(hp) for name, item in self.others.items() if name != "gain_ratio"}
-        if values["learning_rate"] is None:
-            values["learning_rate"] = min(0.03 / max(values["depth"], 1), 1e-3)
-        return Point(**values)
+            depth = largest_depth(width, math.prod(self.input_shape), self.classes, self.budget)
+        input_gain_ratio = self.input_gain_ratio.declare(hp)
+        output_gain_ratio = self.output_gain_ratio.declare(hp)
+        activation = self.activation.declare(hp)
+        distribution = self.distribution.declare(hp)
+        optimizer = self.optimizer.declare(hp)
+        learning_rate = self.learning_rate.declare(hp)
+        if learning_rate is None:
+            learning_rate = default_learning_rate(max(depth, 1))
+        return Point(
+            gain_ratio=gain_ratio,
+            width=width,
+            depth=depth,
+            activation=activation,
+            distribution=distribution,
+            input_gain_ratio=input_gain_ratio,
+            output_gain_ratio=output_gain_ratio,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+        )
 
     def parameters(self, point: Point) -> int:
-        """Weights and biases of the network at a point."""
+        """Returns the number of weights and biases of the network at a point."""
         return count_parameters(point.depth, point.width, math.prod(self.input_shape), self.classes)
 
     def forecast(self, point: Point) -> TrialForecast:
-        """What theory says of a point, its reason set if the point cannot work; builds nothing."""
+        """Returns what theory predicts at a point, and why the point cannot work if so; builds nothing."""
         if self.budget is not None and (point.depth < 1 or self.parameters(point) > self.budget):
             reason = f"width {point.width:,} exceeds the budget of {self.budget:,} parameters"
             return TrialForecast(math.nan, math.nan, math.nan, reason)
         try:
             return forecast_trial(point, self.dtype)
-        except ValueError as error:  # no gain exists there
+        except ValueError as error:  # the activation has no gain at this width and depth
             return TrialForecast(math.nan, math.nan, math.nan, str(error))
 
     def build(self, hp: keras_tuner.HyperParameters, seed: int | None = None) -> keras.Model:
-        """The network at the values of `hp`, compiled.
+        """Returns the network at the values of `hp`, compiled.
 
         Raises:
             UntrainableTrialError: (a FailedTrialError and ValueError) Theory rules the point out. Nothing
@@ -193,7 +221,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         forecast = self.forecast(point)
         if forecast.reason is not None:
             raise UntrainableTrialError(forecast.reason)
-        linear = computed_gain("linear", point.width, None, point.distribution)
+        linear = computed_gain("linear", point.width, None, distribution=point.distribution)
         model = deep_mlp(
             point.depth,
             point.width,
@@ -209,35 +237,36 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         )
         return compile_classifier(model, point.optimizer, point.learning_rate)
 
-    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        """`model.fit`, ended as soon as the loss is not finite.
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Calls `model.fit`, and ends it as soon as the loss is not finite.
 
         Raises:
-            DivergedTrialError: (a FailedTrialError) It was not: what it reached before does not count.
+            DivergedTrialError: (a FailedTrialError) The loss or a metric was not finite.
         """
         callbacks = [*(kwargs.pop("callbacks", None) or []), _StopWhenDiverged()]
         history = model.fit(*args, callbacks=callbacks, **kwargs)
         for name, values in history.history.items():
-            if not np.all(np.isfinite(values)):
-                epoch = history.epoch[int(np.argmin(np.isfinite(values)))] + 1
+            finite = np.isfinite(values)
+            if not finite.all():
+                epoch = history.epoch[int(np.argmin(finite))] + 1
                 raise DivergedTrialError(f"diverged: {name} is not finite in epoch {epoch}")
         return history
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that make an equal space, ready for JSON but for tuples."""
+        """Returns arguments that make an equal space: JSON values, but for tuples."""
         return {
             "input_shape": self.input_shape,
             "classes": self.classes,
-            "width": self.width.given,
-            "depth": self.depth.given,
-            **{name: item.given for name, item in self.others.items()},
+            **{axis.name: axis.domain for axis in self._axes},
             "max_parameters": self.budget,
             "dtype": self.dtype,
             "seed": self.seed,
         }
 
-    def describe(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Point, prognosis and number of parameters at keras-tuner's `values`."""
+    def describe(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Any]:
+        """Returns point, forecast and number of parameters at keras-tuner's `values`."""
         hp = keras_tuner.HyperParameters()
         hp.values = dict(values)
         point = self.point(hp)
@@ -249,36 +278,46 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
 
 
 class _StopWhenDiverged(keras.callbacks.Callback):
+    """Ends training at the first batch whose loss is not finite."""
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             self.model.stop_training = True
 
 
-def _check_activation(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"`{name}` must be a name, as in 'tanh'. Received: {value!r}")
-    theory_activation(value)
+def _check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
+        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
+    return tuple(check_count("input_shape", size) for size in input_shape)
+
+
+def _check_dtype(dtype: str | keras.DTypePolicy | None) -> str | None:
+    """Returns the name of a dtype policy, which settings can keep."""
     try:
-        keras.activations.get(value)
-    except ValueError as error:
+        return None if dtype is None else str(keras.dtype_policies.get(dtype).name)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`{name}` must be one of Keras's, such as relu, tanh, elu or selu. Received: {value!r}"
+            f"`dtype` must be a dtype or a policy such as 'mixed_bfloat16'. Received: {dtype!r}"
         ) from error
-    return value
 
 
-def _check_distribution(name: str, value: Any) -> str:
-    resolve_distribution(value)
-    return str(value)
+def _ratio_axis(name: str, domain: Domain[float]) -> Axis[float]:
+    return make_axis(name, domain, check_positive, lambda values: 1.0)
 
 
-def _check_optimizer(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"`{name}` must be a name, as in 'adam'. Received: {value!r}")
-    try:
-        keras.optimizers.get(value)
-    except ValueError as error:
-        raise ValueError(
-            f"`{name}` must be one of Keras's, such as adam, sgd, rmsprop or lion. Received: {value!r}"
-        ) from error
-    return str(value)
+def _name_axis(name: str, domain: Domain[str], check: Callable[[str, str], str]) -> Axis[str]:
+    return make_axis(name, domain, lambda argument, value: check(value, argument), first_value)
+
+
+def _learning_rate_axis(domain: Domain[float] | None) -> Axis[float | None]:
+    def check(name: str, value: float | None) -> float | None:
+        return None if value is None else check_positive(name, value)
+
+    return make_axis(
+        "learning_rate", domain, check, geometric_mean if isinstance(domain, tuple) else first_value
+    )
+
+
+def _check_distribution(name: str, argument: str) -> str:
+    resolve_distribution(name)
+    return str(name)

@@ -1,16 +1,12 @@
-"""One call from data to the table of a search around the analytic optimum."""
+"""`search`: one call from data to the table of a search around the analytic optimum."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
-
-from keras_rwinit._checks import check_count
 from keras_rwinit.data import Dataset
 
-from ._processes.role import process_role
 from ._results import SearchResult
 from .hypermodel import DeepMLPHyperModel
 from .search_job import SearchJob
@@ -22,7 +18,7 @@ def search(
     data: str | Dataset = "digits",
     hypermodel: DeepMLPHyperModel | None = None,
     *,
-    folder: str | Path | None = None,
+    directory: str | Path | None = None,
     data_dir: str | Path | None = None,
     objective: str = "val_loss",
     trials: int = 20,
@@ -33,44 +29,46 @@ def search(
     seed: int = 0,
     workers: int = 1,
     resume: bool = False,
-    console: Console | None = None,
+    verbose: int = 0,
 ) -> SearchResult:
-    """Searches gain and width, from the analytic optimum outwards.
+    """Searches gain and width, starting at the analytic optimum.
 
-    The first trial is the analytic optimum. Before a trial trains, `predict_walk` decides whether its
-    gradient and its activations can stay within the dtype in use; a hopeless one is closed at once as
-    failed, with the reason. So is one that diverges. At the end the best point and the analytic one are
-    trained again under the same fresh seeds, which tells whether they differ by more than noise.
+    The first trial is the analytic optimum. Before a trial trains, `predict_walk` tells whether its gradient
+    and its activations stay within the range of the dtype; a trial for which they do not is marked failed
+    without training, with the reason. A trial that diverges is marked failed too. At the end the best point
+    and the analytic one are trained again under the same fresh seeds, which tells whether they differ by
+    more than noise.
 
     With keras-tuner's environment variables set (`KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP`,
     `KERASTUNER_ORACLE_PORT`) the same call is the chief, or a worker, of a search over several machines that
-    share `folder`.
+    share `directory`.
 
     Args:
         data: Name for `keras_rwinit.data.load`, or a `Dataset`. A fifth of its training examples is held
-            out for validation; its test set is not touched.
+            out for validation; its test set is not used.
         hypermodel: The space. `None`: `DeepMLPHyperModel` with its defaults, for the data.
-        folder: New folder for the search: `settings.json`, a folder a trial, `trials.csv` and `trials.json`.
-            `None`: a temporary one, deleted at the end.
+        directory: New directory for the search: `settings.json`, a directory a trial, `trials.csv` and
+            `trials.json`. `None`: a temporary one, deleted at the end.
         data_dir: See `keras_rwinit.data.load`.
         objective: `"val_loss"`, `"loss"`, `"val_accuracy"` or `"accuracy"`, after the last epoch.
         trials: Number of trials, failed ones included.
-        epochs: Passes over the training examples a trial.
+        epochs: Passes over the training examples in a trial.
         batch_size: Examples a step.
-        executions_per_trial: Networks trained a trial; its score is their mean.
+        executions_per_trial: Networks trained in a trial; the score is their mean.
         seeds: Runs of the best and of the analytic point at the end; 0 for none.
-        seed: Of everything that is drawn. In one process the same seed gives the same table.
-        workers: More than 1: that many worker processes and a chief, on this machine.
-        resume: Go on with the search in `folder`, which must have the same settings.
-        console: Where to show the progress. `None`: nowhere.
+        seed: Random seed. In one process the same seed gives the same table.
+        workers: Number of worker processes on this machine; more than 1 need a chief process as well, which
+            is started too.
+        resume: Go on with the search in `directory`, which must have the same settings.
+        verbose: 0: silent. 1: prints a line for every trial, and a progress bar on a terminal.
 
     Returns:
         The table.
 
     Raises:
-        ValueError: An argument is wrong, the space is a single point, the folder holds another search, or
-            a port or chief of a search over several processes is not there.
-        ChildProcessError: (an OSError) The chief, or every worker, has died.
+        ValueError: An argument is wrong, the space is a single point, the directory holds another search,
+            or a port or chief of a search over several processes is not available.
+        ChildProcessError: (an OSError) The chief was killed or crashed, or all workers were.
 
     Example:
         >>> from keras_rwinit import tuning
@@ -79,14 +77,12 @@ def search(
         >>> [(row.gain_ratio == 1.0, row.width == 16) for row in result]
         [(True, True), (False, False)]
     """
-    workers = check_count("workers", workers)
-    if folder is None and (resume or process_role() is not None):
-        raise ValueError("Name the search's folder: a search that is resumed or shared has one.")
+    if directory is None and resume:
+        raise ValueError("Pass `directory`: it holds the search to resume.")
     job = SearchJob(
         data,
         hypermodel,
-        data_dir,
-        console,
+        data_dir=data_dir,
         objective=objective,
         trials=trials,
         epochs=epochs,
@@ -94,8 +90,12 @@ def search(
         executions_per_trial=executions_per_trial,
         seeds=seeds,
         seed=seed,
+        workers=workers,
+        verbose=verbose,
     )
-    if folder is not None:
-        return job.start(Path(folder), workers, resume)
+    if directory is not None:
+        return job.run(Path(directory), resume)
+    if job.role is not None:
+        raise ValueError("Pass `directory`: the machines of a search share it.")
     with tempfile.TemporaryDirectory() as temporary:
-        return job.start(Path(temporary), workers)
+        return job.run(Path(temporary))

@@ -1,4 +1,4 @@
-"""What the experiments share: their options, and a table that is filled run by run and can be resumed."""
+"""Options of the experiments, and a table of results that is filled run by run and can be resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,9 +20,13 @@ import numpy as np
 from keras_rwinit import data
 from keras_rwinit._files import locked, write_atomically
 
-__all__ = ["Experiment", "Row", "mean_and_deviation", "of", "parsed"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-Row = dict[str, Any]
+__all__ = ["Experiment", "Row", "mean_and_deviation", "parse_options", "select"]
+
+# One row of a table: numbers and text by column.
+Row: TypeAlias = dict[str, Any]
 
 _TABLE = "results.csv"
 
@@ -32,11 +36,11 @@ class Experiment:
     """The options of one experiment.
 
     Args:
-        name: Of its folder.
-        folder: Where its table and pictures are.
-        quick: Whether to show in under two minutes that it works, on small data, rather than to find out.
-        data_dir: Folder of prepared tensorflow-datasets sets. `None`: their own.
-        dataset: The data set, where there is a choice.
+        name: Name of the experiment and of its folder.
+        folder: Folder of its tables and pictures.
+        quick: Whether to run a small form on small data, which takes less than two minutes.
+        data_dir: Folder of prepared tensorflow-datasets sets. `None`: their default folder.
+        dataset: Name of the data set, if there is a choice.
     """
 
     name: str
@@ -45,19 +49,19 @@ class Experiment:
     data_dir: str | None
     dataset: str
 
-    def images(self) -> data.Dataset:
-        """MNIST, and where the experiment is to be quick the 8x8 digits, which need no download."""
+    def load_images(self) -> data.Dataset:
+        """Loads MNIST, or in the quick form the 8x8 digits, which need no download."""
         return data.load("digits") if self.quick else data.load("mnist", self.data_dir)
 
-    def rows(
+    def run(
         self, runs: Iterable[Row], work: Callable[[Row], Mapping[str, Any]], table: str = _TABLE
     ) -> list[Row]:
-        """Results of `runs`, in their order; those in the table already are not run again.
+        """Returns the results of `runs` in their order; runs already in the table are not repeated.
 
         Args:
-            runs: What determines each run, by column. Another value of any of them is another run.
-            work: Called with one of `runs`; returns its results, by column.
-            table: File in the folder. It is written anew, whole, after every run.
+            runs: Settings of each run, by column. Runs with different settings are different runs.
+            work: Function of one of `runs` that returns its results, by column.
+            table: File in the folder. The whole file is written again after every run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path, runs = self.folder / table, list(runs)
@@ -78,22 +82,37 @@ class Experiment:
                 results.append(row)
         return results
 
-    def save(self, figure: Any, picture: str = "picture.png") -> None:
+    def save_picture(self, figure: Figure, picture: str = "picture.png") -> None:
         """Writes a picture into the folder."""
         write_atomically(self.folder / picture, lambda path: figure.savefig(path, format="png"))
         print(f"{self.name}: {self.folder / picture}", flush=True)
 
 
-def parsed(
+def parse_options(
     name: str, description: str | None, arguments: Sequence[str] | None, datasets: Sequence[str] = ("mnist",)
 ) -> Experiment:
-    """Reads an experiment's command line. `datasets`: those to choose from, the default first."""
+    """Returns the experiment that a command line describes.
+
+    Args:
+        name: Name of the experiment.
+        description: Docstring of its script; the first line is the help text.
+        arguments: The command line, without the script. `None`: `sys.argv[1:]`.
+        datasets: Data sets to choose from, the default first.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under two minutes, to see that it works")
-    parser.add_argument("--output", type=Path, help="folder of folders; runs/paper, or runs/paper-quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="run a small form that takes less than two minutes"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the results (default: runs/paper; with --quick runs/paper-quick)",
+    )
     parser.add_argument("--data-dir", help="folder of prepared tensorflow-datasets sets")
     if len(datasets) > 1:
-        parser.add_argument("--dataset", choices=datasets, default=datasets[0])
+        parser.add_argument(
+            "--dataset", choices=datasets, default=datasets[0], help="data set (default: %(default)s)"
+        )
     options = parser.parse_args(arguments)
     output = options.output or Path("runs") / ("paper-quick" if options.quick else "paper")
     dataset = getattr(options, "dataset", datasets[0])
@@ -101,7 +120,7 @@ def parsed(
 
 
 def read(path: Path) -> list[Row]:
-    """Rows of a table, numbers as numbers; none if the file is not there."""
+    """Returns the rows of a table, with numbers converted; none if the file does not exist."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -109,7 +128,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Writes a table, atomically; what a row does not have is left empty."""
+    """Writes a table atomically; columns that a row does not have stay empty."""
 
     def fill(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -120,23 +139,27 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     write_atomically(path, fill)
 
 
-def of(rows: Iterable[Row], **values: Any) -> list[Row]:
-    """The rows that have these values."""
+def select(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """Returns the rows that have these values."""
     return [row for row in rows if all(row[name] == value for name, value in values.items())]
 
 
 def mean_and_deviation(rows: Sequence[Row], column: str) -> tuple[float, float]:
-    """Mean and standard deviation (over n - 1; NaN of one) of a column; NaN where a run diverged."""
+    """Returns mean and standard deviation of a column; NaN if a run diverged.
+
+    The deviation divides by n - 1; it is NaN for a single row.
+    """
     values = np.array([row[column] for row in rows], float)
     deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     return float(values.mean()), deviation
 
 
-def _key(row: Row, run: Row) -> tuple[Any, ...]:
+def _key(row: Row, run: Row) -> tuple[str, ...]:
+    """Returns what identifies a row as the result of a run with the columns of `run`."""
     return tuple(str(row[name]) for name in run)
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> int | float | str:
     for kind in (int, float):
         try:
             return kind(text)
@@ -145,13 +168,14 @@ def _value(text: str) -> Any:
     return text
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    plural = "" if cores == 1 else "s"
     return (
-        f"{cores} {platform.machine()} core{'s'[: cores != 1]}, Python {platform.python_version()}, "
+        f"{cores} {platform.machine()} core{plural}, Python {platform.python_version()}, "
         f"Keras {keras.__version__} on {keras.backend.backend()}"
     )

@@ -1,4 +1,4 @@
-"""The networks that the experiments compare, all of one size, and one way to train them."""
+"""The networks that the experiments compare, all of one size, and the function that trains them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import keras
 import numpy as np
 
 from keras_rwinit import data, model_zoo
-from keras_rwinit.training.loop import speed
+from keras_rwinit.training.loop import compile_options
 
 __all__ = [
     "BASELINES",
     "KERNELS",
     "RANDOM_WALKS",
     "SkipInitializer",
-    "initialized_by",
-    "network",
+    "build_network",
+    "initializer_arguments",
     "schedule",
     "train_classifier",
 ]
 
 BASELINES = ("he_normal", "glorot_uniform", "orthogonal", "residual")
-# Gain (None: the computed one) and distribution of each on square kernels, as `predict_walk` takes them.
+# Gain (None: the computed one) and distribution of each initializer on square kernels.
 KERNELS: dict[str, tuple[float | None, str]] = {
     "random_walk": (None, "normal"),
     "he_normal": (2.0**0.5, "truncated_normal"),
@@ -36,20 +36,20 @@ RANDOM_WALKS = {"random_walk": "normal", "random_walk_orthogonal": "orthogonal"}
 class SkipInitializer(keras.initializers.Initializer):
     """Makes a residual network of plain layers: the identity plus `he_normal / sqrt(blocks)`.
 
-    A residual layer whose skip connection runs past its kernel, `f(h + W h + b)` as in the first ResNets,
-    is the plain layer `f(V h + b)` with `V = I + W`: the same function of as many parameters, and the same
-    steps of training, since adding a constant to a weight changes no gradient. Kernels that are not square
-    cannot be skipped, and are drawn by `he_normal`.
+    A residual layer whose skip connection bypasses the kernel, `f(h + W h + b)`, is the plain layer
+    `f(V h + b)` with `V = I + W`. It has the same function, the same number of parameters and the same
+    training steps, since adding a constant to a weight does not change the gradient. A kernel that is not
+    square cannot be bypassed; it is drawn by `he_normal`.
 
     Args:
-        blocks: Residual layers in the network; each adds its share of the variance.
-        seed: Of the draw.
+        blocks: Number of residual layers in the network; each adds an equal share of the variance.
+        seed: Random seed.
     """
 
     def __init__(self, blocks: int, seed: int | None = None) -> None:
         self.blocks, self.seed = blocks, seed
 
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
         drawn = keras.initializers.HeNormal(self.seed)(shape, dtype)
         if shape[0] != shape[1]:
             return drawn
@@ -59,24 +59,24 @@ class SkipInitializer(keras.initializers.Initializer):
         return {"blocks": self.blocks, "seed": self.seed}
 
 
-def initialized_by(name: str, depth: int, **random_walk: Any) -> dict[str, Any]:
-    """Arguments of `model_zoo.deep_mlp` that make one of the networks.
+def initializer_arguments(name: str, depth: int, **random_walk: Any) -> dict[str, Any]:
+    """Returns the arguments of `model_zoo.deep_mlp` for one of the networks.
 
     Args:
         name: A random walk (`random_walk` has the paper's normal kernels), `residual`, or an initializer of
             Keras.
-        depth: Hidden layers.
-        **random_walk: Further arguments for the random walk alone.
+        depth: Number of hidden layers.
+        **random_walk: Further arguments, used only for a random walk.
     """
     if name in RANDOM_WALKS:
         return {"distribution": RANDOM_WALKS[name], **random_walk}
     return {"kernel_initializer": SkipInitializer(max(depth - 1, 1)) if name == "residual" else name}
 
 
-def network(
+def build_network(
     name: str, depth: int, width: int, activation: str, examples: data.Dataset, seed: int, **random_walk: Any
 ) -> keras.Model:
-    """One of the networks as a classifier of `examples`."""
+    """Returns one of the networks as a classifier of `examples`; `name` as in `initializer_arguments`."""
     return model_zoo.deep_mlp(
         depth,
         width,
@@ -84,18 +84,20 @@ def network(
         input_shape=(examples.features,),
         classes=examples.classes,
         seed=seed,
-        **initialized_by(name, depth, **random_walk),
+        **initializer_arguments(name, depth, **random_walk),
     )
 
 
-def schedule(rate: float, steps: int, kind: str = "cosine", warmup: float = 0.0) -> Any:
-    """A learning rate: `constant`, or `cosine`, down to zero along half of one.
+def schedule(
+    rate: float, steps: int, kind: str = "cosine", warmup: float = 0.0
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns a learning rate, constant or with cosine decay to zero.
 
     Args:
-        rate: The highest.
-        steps: Of the whole training.
-        kind: Its name.
-        warmup: Part of the steps over which a cosine's rate first rises from zero in a straight line.
+        rate: The highest learning rate.
+        steps: Number of training steps.
+        kind: "constant" or "cosine".
+        warmup: Fraction of the steps in which the rate of "cosine" first rises linearly from zero.
     """
     if kind == "constant":
         return rate
@@ -118,19 +120,21 @@ def train_classifier(
 ) -> dict[str, float]:
     """Trains a classifier by Adam and returns `loss` (nats), `training_error` and `test_error` (fractions).
 
-    All three are of the finished network, over all examples. One that diverged has a loss of NaN.
+    All three are measured over all examples after training. The loss is NaN if training diverged.
 
     Args:
-        model: Not compiled.
-        examples: What to learn.
+        model: A model that is not compiled.
+        examples: The data set.
         rate, kind, warmup: See `schedule`.
-        epochs, batch_size: Passes over the training set, examples a step.
-        seed: Of the order of the examples.
+        epochs: Number of passes over the training set.
+        batch_size: Number of examples in a step.
+        seed: Random seed of the order of the examples.
     """
     per_epoch = -(-len(examples.x_train) // batch_size)
     optimizer = keras.optimizers.Adam(schedule(rate, per_epoch * epochs, kind, warmup))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], **speed(model, batch_size, per_epoch * epochs))
+    options = compile_options(model, batch_size, per_epoch * epochs)
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(examples.x_train))
         x, y = examples.x_train[order], examples.y_train[order]

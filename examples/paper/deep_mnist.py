@@ -1,10 +1,10 @@
-"""A thousand layers and two hundred ReLU layers learn MNIST by their presets, beside other initializers.
+"""The MNIST presets of 1000 layers and of 200 ReLU layers, compared with other initializers.
 
 python examples/paper/deep_mnist.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-The networks and recipes are `model_zoo.presets`, the first row of each the same run as
-`keras-rwinit train --preset NAME --data-dir FOLDER`. A run that was stopped goes on from its last epoch; one
-that still guesses after three epochs ends there.
+Networks and recipes are those of `model_zoo.presets`; the first row of each preset is the same run as
+`keras-rwinit train --preset NAME --data-dir FOLDER`. A stopped run continues after its last epoch. A network
+that still guesses after three epochs is not trained further.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, of, parsed, read, write
-from _networks import BASELINES, initialized_by
+from _experiment import Experiment, Row, parse_options, read, select, write
+from _networks import BASELINES, initializer_arguments
 
 from keras_rwinit import model_zoo
 from keras_rwinit.plots import new_figure
@@ -23,17 +23,17 @@ from keras_rwinit.training.loop import compile_classifier, train_classifier
 from keras_rwinit.training.strategies.select import make_strategy
 
 PRESETS = ("mnist_leaky_relu_1000", "mnist_relu_200")
-# A network that guesses after so many epochs is not trained further.
+# A network whose accuracy is below CHANCE after PATIENCE epochs is not trained further.
 PATIENCE, CHANCE = 3, 0.15
 # The preset's random walk without its random biases.
 ZERO_BIASES = "random_walk_zero_biases"
-# Of the random walk's kernels alone.
+# Arguments of the preset that only its random walk uses.
 WALK = ("distribution", "input_gain", "output_gain")
 SETTINGS = ("activation", "depth", "width", *WALK, "bias_stddev")
 
 
 def runs(quick: bool) -> list[Row]:
-    """Every network to train, those of the presets first."""
+    """Returns the settings of every network to train, the preset itself first."""
     depths = {"depth": 30} if quick else {}
     return [
         {
@@ -56,7 +56,7 @@ def runs(quick: bool) -> list[Row]:
 
 
 def settings(preset: str, name: str) -> Row:
-    """What of the preset's arguments an initializer's network takes; empty where it has none."""
+    """Returns the preset's arguments for an initializer's network; empty for those that it does not use."""
     taken = {key: model_zoo.presets[preset].config.get(key, "") for key in SETTINGS}
     if name == ZERO_BIASES:
         return {**taken, "bias_stddev": ""}
@@ -64,9 +64,9 @@ def settings(preset: str, name: str) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains what has not been trained, draws, and returns a row a network."""
-    experiment = parsed("deep_mnist", __doc__, arguments)
-    examples = experiment.images()
+    """Trains the networks missing in the table, draws, and returns one row for each network."""
+    experiment = parse_options("deep_mnist", __doc__, arguments)
+    examples = experiment.load_images()
 
     def work(run: Row) -> dict[str, Any]:
         preset = model_zoo.presets[run["preset"]]
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         if run["distribution"]:
             own["distribution"] = run["distribution"]
         else:
-            own |= {**initialized_by(run["initializer"], run["depth"]), "distribution": "normal"}
+            own |= {**initializer_arguments(run["initializer"], run["depth"]), "distribution": "normal"}
         model = model_zoo.from_preset(
             run["preset"],
             **own,
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         )
         checkpoint = experiment.folder / f"checkpoint-{zlib.crc32(repr(run).encode()):08x}.npz"
 
-        def to(epochs: int) -> list[dict[str, float]]:
+        def train_to(epochs: int) -> list[dict[str, float]]:
             return train_classifier(
                 model,
                 examples,
@@ -106,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 on_epoch=lambda row: print(f"  {run['preset']} {run['initializer']} {row}", flush=True),
             )
 
-        epochs = to(min(PATIENCE, run["epochs"]))
+        epochs = train_to(min(PATIENCE, run["epochs"]))
         if epochs[-1]["accuracy"] > CHANCE:
-            epochs = to(run["epochs"])
+            epochs = train_to(run["epochs"])
         history = experiment.folder / "history.csv"
         own = {key: run[key] for key in ("preset", "initializer", "seed")}
         others = [row for row in read(history) if any(row[key] != value for key, value in own.items())]
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         result = {"loss": loss, "training_error": 1.0 - accuracy}
         return {**result, "test_error": 1.0 - epochs[-1]["test_accuracy"], "epochs_run": len(epochs)}
 
-    rows = experiment.rows(runs(experiment.quick), work)
+    rows = experiment.run(runs(experiment.quick), work)
     for checkpoint in experiment.folder.glob("checkpoint-*.npz"):
         checkpoint.unlink()
     draw(experiment, rows)
@@ -125,20 +125,20 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Test error against the epoch, a panel a preset, a line an initializer."""
+    """Draws test error against the epoch, one panel for each preset and one line for each initializer."""
     history = read(experiment.folder / "history.csv")
     presets = list(dict.fromkeys(row["preset"] for row in rows))
     names = list(dict.fromkeys(row["initializer"] for row in rows))
     figure, axes = new_figure(columns=len(presets), width=5.0 * len(presets))
     axes = np.atleast_1d(axes)
     for ax, preset in zip(axes, presets, strict=True):
-        for row in of(rows, preset=preset):
-            epochs = of(history, preset=preset, initializer=row["initializer"], seed=row["seed"])
+        for row in select(rows, preset=preset):
+            epochs = select(history, preset=preset, initializer=row["initializer"], seed=row["seed"])
             errors = 100.0 * (1.0 - np.array([epoch["test_accuracy"] for epoch in epochs], float))
             numbers = [epoch["epoch"] for epoch in epochs]
             color = f"C{names.index(row['initializer'])}"
             ax.plot(numbers, errors, color=color, marker="o", ms=3)
-        first = of(rows, preset=preset)[0]
+        first = select(rows, preset=preset)[0]
         ax.set_title(f"{first['depth']} {first['activation']} layers of width {first['width']}")
         ax.set_yscale("log")
         ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
@@ -151,7 +151,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     figure.legend(
         handles=marks, fontsize="small", frameon=False, loc="outside lower center", ncols=len(names)
     )
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 python examples/paper/fixed_parameters.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-Every network has half a million parameters or the most below that its depth allows, and two epochs of Adam at
-0.03 / depth, at most 0.001, along half a cosine.
+Every network has at most half a million parameters, as many as its depth allows. It is trained for two
+epochs by Adam with cosine decay from 0.03 / depth, at most 0.001.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, of, parsed
-from _networks import BASELINES, RANDOM_WALKS, network, trained
+from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data, model_zoo
 from keras_rwinit.plots import new_figure
@@ -23,8 +23,8 @@ PARAMETERS, BATCH = 500_000, 128
 DEPTHS = (2, 8, 32, 128, 512, 1000)
 
 
-def width_of(depth: int, parameters: int, examples: data.Dataset) -> int:
-    """The largest width of a network with at most this many parameters."""
+def largest_width(depth: int, parameters: int, examples: data.Dataset) -> int:
+    """Returns the largest width of a network with at most this many parameters."""
     width = 1
     while model_zoo.count_parameters(depth, width + 1, examples.features, examples.classes) <= parameters:
         width += 1
@@ -32,7 +32,7 @@ def width_of(depth: int, parameters: int, examples: data.Dataset) -> int:
 
 
 def runs(quick: bool, examples: data.Dataset) -> list[Row]:
-    """Every network to train; a seed of all of them before the next."""
+    """Returns the settings of every network to train, ordered by seed."""
     depths, seeds = ((2, 30), (0,)) if quick else (DEPTHS, (0, 1))
     parameters = 50_000 if quick else PARAMETERS
     names = ("random_walk_orthogonal", "he_normal") if quick else (*RANDOM_WALKS, *BASELINES)
@@ -42,7 +42,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "depth": depth,
             "initializer": name,
             "seed": seed,
-            "width": width_of(depth, parameters, examples),
+            "width": largest_width(depth, parameters, examples),
             "parameters": parameters,
             "epochs": 2,
             "batch_size": 32 if quick else BATCH,
@@ -53,35 +53,35 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains what has not been trained, draws, and returns all rows."""
-    experiment = parsed("fixed_parameters", __doc__, arguments)
-    examples = experiment.images()
+    """Trains the networks missing in the table, draws the picture and returns all rows."""
+    experiment = parse_options("fixed_parameters", __doc__, arguments)
+    examples = experiment.load_images()
 
     def work(run: Row) -> dict[str, Any]:
-        model = network(
+        model = build_network(
             run["initializer"], run["depth"], run["width"], run["activation"], examples, run["seed"]
         )
         settings = {key: run[key] for key in ("rate", "epochs", "batch_size", "seed")}
-        return trained(model, examples, **settings)
+        return train_classifier(model, examples, **settings)
 
-    rows = experiment.rows(runs(experiment.quick, examples), work)
+    rows = experiment.run(runs(experiment.quick, examples), work)
     draw(experiment, rows)
     return rows
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Training and test error against depth, a line an initializer."""
+    """Draws training and test error against depth, one line for each initializer."""
     activations = list(dict.fromkeys(row["activation"] for row in rows))
     figure, axes = new_figure(columns=2 * len(activations), width=5.0 * len(activations) + 3.0)
     panels = itertools.product(activations, ("training_error", "test_error"))
     for ax, (activation, error) in zip(axes, panels, strict=True):
-        drawn = of(rows, activation=activation)
+        drawn = select(rows, activation=activation)
         for color, name in enumerate(dict.fromkeys(row["initializer"] for row in drawn)):
-            of_name = of(drawn, initializer=name)
+            of_name = select(drawn, initializer=name)
             depths = list(dict.fromkeys(row["depth"] for row in of_name))
-            cells = [mean_and_deviation(of(of_name, depth=depth), error) for depth in depths]
+            cells = [mean_and_deviation(select(of_name, depth=depth), error) for depth in depths]
             means, deviations = 100.0 * np.array(cells).T
-            # The axis is logarithmic: what reaches below it is drawn down to its foot.
+            # The axis is logarithmic, so that an error bar must end above zero.
             deviations = np.minimum(np.nan_to_num(deviations), 0.95 * means)
             ax.errorbar(depths, means, deviations, color=f"C{color}", marker="o", ms=4, lw=1.3, label=name)
         ax.set_xscale("log")
@@ -92,7 +92,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_xlabel("hidden layers")
         ax.set_title(f"{activation}, {error.split('_')[0]} error (%)")
     axes[0].legend(fontsize="small", frameon=False)
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 python examples/paper/loss_against_gain.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-Orthogonal kernels and width 64 for tanh, normal ones and width 128 for ReLU, one epoch of Adam at
-0.03 / depth. The gain of all kernels but the classifier's is varied around the computed one.
+tanh networks have orthogonal kernels and width 64, ReLU networks normal kernels and width 128. They are
+trained for one epoch by Adam at 0.03 / depth. The gain of all kernels except the last is varied around the
+computed gain.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, of, parsed
-from _networks import BASELINES, RANDOM_WALKS, network, trained
+from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import gain
 from keras_rwinit.plots import new_figure
@@ -23,12 +24,12 @@ WIDTHS = {"tanh": 64, "relu": 128}
 WALKS = {"tanh": "random_walk_orthogonal", "relu": "random_walk"}
 BATCH = 128
 RATIOS = (0.8, 0.9, 0.97, 1.0, 1.03, 1.1, 1.25)
-GUESSING = np.log(10.0)
-TOP = 3.0  # of the picture's scale, in nats
+GUESSING = np.log(10.0)  # loss of a network that gives every class the same probability
+TOP = 3.0  # upper end of the picture's scale, in nats
 
 
 def runs(quick: bool) -> list[Row]:
-    """Every network to train; a seed of all of them before the next."""
+    """Returns the settings of every network to train, ordered by seed."""
     depths = {"tanh": (30,), "relu": (30,)} if quick else {"tanh": (100, 200, 500), "relu": (100, 200)}
     ratios, baselines = ((1.0, 1.25), BASELINES[:1]) if quick else (RATIOS, BASELINES)
     networks = {
@@ -53,72 +54,72 @@ def runs(quick: bool) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains what has not been trained, draws, and returns a row for each activation and depth."""
-    experiment = parsed("loss_against_gain", __doc__, arguments)
-    examples = experiment.images()
+    """Trains the networks missing in the table, draws, and returns the optimum of each network size."""
+    experiment = parse_options("loss_against_gain", __doc__, arguments)
+    examples = experiment.load_images()
 
     def work(run: Row) -> dict[str, Any]:
         kernels = RANDOM_WALKS[WALKS[run["activation"]]]
-        computed = gain(run["activation"], run["width"], run["depth"], kernels)
+        computed = gain(run["activation"], run["width"], run["depth"], distribution=kernels)
         factor = run["gain_ratio"]
         own = {"gain": factor * computed} if factor else {}
         sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
-        model = network(*sizes, examples, run["seed"], **own)
+        model = build_network(*sizes, examples, run["seed"], **own)
         settings = {key: run[key] for key in ("rate", "epochs", "batch_size", "seed")}
-        return {"gain": own.get("gain", ""), **trained(model, examples, **settings)}
+        return {"gain": own.get("gain", ""), **train_classifier(model, examples, **settings)}
 
-    rows = experiment.rows(runs(experiment.quick), work)
+    rows = experiment.run(runs(experiment.quick), work)
     draw(experiment, rows)
     return [optimum(group) for group in groups(rows)]
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each activation and depth."""
+    """Returns the rows of each activation and depth."""
     cells = dict.fromkeys((row["activation"], row["depth"]) for row in rows)
-    return [of(rows, activation=activation, depth=depth) for activation, depth in cells]
+    return [select(rows, activation=activation, depth=depth) for activation, depth in cells]
 
 
 def optimum(rows: Sequence[Row]) -> Row:
-    """The gain of the least median loss tried, and what the computed one costs beside it, in nats."""
-    walks = of(rows, initializer=WALKS[rows[0]["activation"]])
+    """Returns the gain with the least median loss, and the excess loss at the computed gain in nats."""
+    walks = select(rows, initializer=WALKS[rows[0]["activation"]])
     ratios = sorted({row["gain_ratio"] for row in walks})
-    losses = np.array([[row["loss"] for row in of(walks, gain_ratio=ratio)] for ratio in ratios])
+    losses = np.array([[row["loss"] for row in select(walks, gain_ratio=ratio)] for ratio in ratios])
     losses = np.where(np.isfinite(losses), losses, np.inf)
     best = int(np.median(losses, axis=1).argmin())
-    cost = losses[ratios.index(1.0)] - losses[best]
+    excess = losses[ratios.index(1.0)] - losses[best]
     return {
         "activation": rows[0]["activation"],
         "depth": rows[0]["depth"],
-        "computed_gain": of(walks, gain_ratio=1.0)[0]["gain"],
+        "computed_gain": select(walks, gain_ratio=1.0)[0]["gain"],
         "best_ratio": ratios[best],
-        "cost_of_computed": float(cost.mean()),
+        "excess_of_computed": float(excess.mean()),
     }
 
 
-def drawn_baselines(rows: Sequence[Row]) -> list[str]:
-    """The initializers beside the random walk."""
+def baselines_in(rows: Sequence[Row]) -> list[str]:
+    """Returns the initializers other than the random walk."""
     return [name for name in dict.fromkeys(row["initializer"] for row in rows) if name in BASELINES]
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Loss against gain over computed gain, a line a depth; beside it the baselines."""
+    """Draws loss against gain / computed gain, one line for each depth, and the baselines at the right."""
     activations = list(dict.fromkeys(row["activation"] for row in rows))
     figure, axes = new_figure(columns=len(activations), width=5.0 * len(activations), height=4.4)
     axes = np.atleast_1d(axes)
     for ax, activation in zip(axes, activations, strict=True):
         drawn = [group for group in groups(rows) if group[0]["activation"] == activation]
         for color, group in enumerate(drawn):
-            walks = of(group, initializer=WALKS[activation])
+            walks = select(group, initializer=WALKS[activation])
             ratios = sorted({row["gain_ratio"] for row in walks})
-            points = [mean_and_deviation(of(walks, gain_ratio=ratio), "loss") for ratio in ratios]
+            points = [mean_and_deviation(select(walks, gain_ratio=ratio), "loss") for ratio in ratios]
             means, deviations = np.array(points).T
             shown = np.where(np.isfinite(means), np.minimum(means, TOP), TOP)
             label = f"{group[0]['depth']} layers"
             ax.errorbar(
                 ratios, shown, np.nan_to_num(deviations), color=f"C{color}", marker="o", ms=4, label=label
             )
-            for name, marker in zip(drawn_baselines(rows), "v^sD", strict=False):
-                loss, _ = mean_and_deviation(of(group, initializer=name), "loss")
+            for name, marker in zip(baselines_in(rows), "v^sD", strict=False):
+                loss, _ = mean_and_deviation(select(group, initializer=name), "loss")
                 height = min(loss, TOP) if np.isfinite(loss) else TOP
                 ax.plot(1.34 + 0.03 * color, height, marker, color=f"C{color}", ms=5, clip_on=False)
         ax.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
@@ -128,11 +129,11 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_title(activation)
         ax.set_xlabel("gain / computed gain")
         ax.legend(fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.65, 0.0))
-    marks = zip(drawn_baselines(rows), "v^sD", strict=False)
+    marks = zip(baselines_in(rows), "v^sD", strict=False)
     shown_marks = [axes[0].plot([], [], mark, color="0.4", ms=5, label=name)[0] for name, mark in marks]
-    axes[0].set_ylabel(f"training loss (nats; above {TOP:g} drawn there)")
+    axes[0].set_ylabel(f"training loss (nats, clipped at {TOP:g})")
     figure.legend(handles=shown_marks, fontsize="small", frameon=False, loc="outside lower center", ncols=4)
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 if __name__ == "__main__":

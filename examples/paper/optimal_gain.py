@@ -2,10 +2,10 @@
 
 python examples/paper/optimal_gain.py [--quick] [--output FOLDER]
 
-Normal kernels. The computed gain is of first order in 1 / width. The simulated one is the root of the walk's
-mean in the gain, found by the exact simulation alone: from width 100 up the two agree, at width 30 and 100
-layers they differ by 0.3 %. The paper recommends 1.1 to 1.3 for tanh; TensorFlow's old random-walk
-initializer had the constant 1.13.
+Kernels are normal. The computed gain is of first order in 1 / width. The simulated gain is the one at which
+the mean of the exactly simulated walk is zero. From width 100 up the two agree; at width 30 and 100 layers
+they differ by 0.3 %. The paper recommends 1.1 to 1.3 for tanh; TensorFlow's old random-walk initializer had
+the constant 1.13.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, of, parsed
+from _experiment import Experiment, Row, parse_options, select
 from _networks import KERNELS
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
@@ -23,31 +23,32 @@ from scipy import optimize
 from keras_rwinit import NoGainError, gain, predict_walk, simulate_walk
 from keras_rwinit.plots import new_figure
 
-ROOT = 0  # of all seeds
+ROOT = 0  # root of all seeds
 PAPER, CONSTANT = (1.1, 1.3), 1.13
-LEVELS = (1.07, 1.2, 1.5, 1.7)  # of the map's thin contours
+LEVELS = (1.07, 1.2, 1.5, 1.7)  # thin contours of the map
 POINTS = (
     *((30, 10), (30, 100), (30, 1000), (100, 10), (100, 100), (100, 1000)),
     *((300, 30), (300, 200), (1000, 10), (1000, 100)),
 )
-BUDGET, MOST = 10**8, 4000  # unit activations a gain, samples a gain
-RATIOS = np.linspace(-0.04, 0.04, 5)  # ln of the simulated gains over the pilot's
+# Limits for each simulated gain: unit activations in all its networks, and number of networks.
+BUDGET, MOST = 10**8, 4000
+RATIOS = np.linspace(-0.04, 0.04, 5)  # ln(gain / pilot's gain) of the simulated gains
 BASELINES: dict[str, tuple[float | None, str]] = {**KERNELS, "constant 1.13": (CONSTANT, "normal")}
 
 
-def computed(run: Row) -> Row:
-    """The computed gain; empty where there is none."""
+def compute_gain(run: Row) -> Row:
+    """Returns the computed gain; empty where there is none."""
     try:
         return {"gain": gain("tanh", run["width"], run["depth"])}
     except NoGainError:
         return {"gain": ""}
 
 
-def simulated(run: Row) -> Row:
-    """The gain at which the walk's mean is zero, by simulation, beside the computed one.
+def simulate_gain(run: Row) -> Row:
+    """Returns the gain at which the mean of simulated walks is zero, and the computed gain.
 
-    A pilot on few networks, the same ones at every gain, finds the root roughly. Independent networks at five
-    gains about it then give five means, and a parabola through them the root.
+    A pilot with few networks, the same ones at every gain, finds the root roughly. Independent networks at
+    five gains around it give five means, and the root of a parabola through them is the result.
     """
     width, depth = run["width"], run["depth"]
     seeds = np.random.SeedSequence([run["root"], width, depth]).generate_state(1 + len(RATIOS)).tolist()
@@ -65,14 +66,14 @@ def simulated(run: Row) -> Row:
     errors = [total.std(ddof=1) / run["samples"] ** 0.5 for total in totals]
     root, error = root_of_means(RATIOS, [total.mean() for total in totals], errors)
     simulated_gain = float(np.exp(pilot + root))
-    result = {**computed(run), "gain_simulated": simulated_gain, "gain_error": simulated_gain * error}
+    result = {**compute_gain(run), "gain_simulated": simulated_gain, "gain_error": simulated_gain * error}
     if result["gain"]:
         result["deviation"] = (result["gain"] - simulated_gain) / result["gain_error"]
     return result
 
 
 def root_of_means(x: ArrayLike, means: ArrayLike, errors: ArrayLike) -> tuple[float, float]:
-    """Where the weighted parabola through independent means is zero, and its standard error.
+    """Returns where a weighted parabola through independent means is zero, and the standard error.
 
     The error is `sqrt(Var m(root)) / |m'(root)|`, the delta method.
 
@@ -82,7 +83,7 @@ def root_of_means(x: ArrayLike, means: ArrayLike, errors: ArrayLike) -> tuple[fl
         errors: Their standard errors.
 
     Raises:
-        ValueError: The parabola has no root between the first and the last of `x`, or two.
+        ValueError: If the parabola has no root or two between the first and the last of `x`.
     """
     x, errors = np.asarray(x, float), np.asarray(errors, float)
     design = np.stack([np.ones_like(x), x, x * x], axis=1) / errors[:, None]
@@ -98,34 +99,35 @@ def root_of_means(x: ArrayLike, means: ArrayLike, errors: ArrayLike) -> tuple[fl
     return root, float(np.sqrt(at_root @ covariance @ at_root) / abs(curve.deriv()(root)))
 
 
-def baseline(run: Row) -> Row:
-    """Mean and spread of the gradient's walk over all layers, in nats of `|delta|`, as predicted."""
-    predicted = predict_walk("tanh", run["width"], run["depth"], *BASELINES[run["initializer"]])
+def predict_baseline(run: Row) -> Row:
+    """Returns the predicted mean and spread of the gradient's walk over all layers, in nats of `|delta|`."""
+    used, law = BASELINES[run["initializer"]]
+    predicted = predict_walk("tanh", run["width"], run["depth"], gain=used, distribution=law)
     return {"gain": predicted.gain, "drift": float(predicted.mean[0]), "std": float(predicted.std[0])}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
-    """Computes and simulates what is not in the tables, draws, and returns map, points and baselines."""
-    experiment = parsed("optimal_gain", __doc__, arguments)
+    """Completes the tables, draws them, and returns map, points and baselines."""
+    experiment = parse_options("optimal_gain", __doc__, arguments)
     quick = experiment.quick
     widths, depths = (
         np.unique(np.geomspace(low, high, 5 if quick else 17).round().astype(int)).tolist()
         for low, high in ((20, 2000), (5, 200 if quick else 1000))
     )
-    cells = experiment.rows(
-        ({"width": width, "depth": depth} for width, depth in itertools.product(widths, depths)), computed
+    cells = experiment.run(
+        ({"width": width, "depth": depth} for width, depth in itertools.product(widths, depths)), compute_gain
     )
     runs = []
     for width, depth in ((100, 10), (100, 50)) if quick else POINTS:
         samples = min(BUDGET // (50 if quick else 1) // (width * depth), MOST)
         runs.append({"width": width, "depth": depth, "pilot": samples // 8, "samples": samples, "root": ROOT})
-    points = experiment.rows(runs, simulated, table="points.csv")
-    baselines = experiment.rows(
+    points = experiment.run(runs, simulate_gain, table="points.csv")
+    baselines = experiment.run(
         (
             {"initializer": name, "width": 100, "depth": depth}
             for name, depth in itertools.product(BASELINES, (10, 100, 1000))
         ),
-        baseline,
+        predict_baseline,
         table="baselines.csv",
     )
     draw(experiment, cells, points)
@@ -133,18 +135,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
 
 
 def draw(experiment: Experiment, cells: Sequence[Row], points: Sequence[Row]) -> None:
-    """The map with the simulated points on it, and its sections at a few widths."""
+    """Draws the map with the simulated points, and the gain against depth at a few widths."""
     figure, axes = new_figure(columns=2, width=13.0, height=5.2)
-    for ax in axes:  # before the contours are labeled, which measures them
+    for ax in axes:  # before the contours are labeled, since labels are placed by the scale
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
     draw_map(axes[0], cells, points)
     draw_sections(axes[1], cells)
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 def draw_map(ax: Any, cells: Sequence[Row], points: Sequence[Row]) -> None:
-    """Contours of the computed gain over width and depth; simulated points in the same colors."""
+    """Draws contours of the computed gain over width and depth, and the simulated points on them."""
     from matplotlib.colors import PowerNorm
     from matplotlib.patheffects import withStroke
 
@@ -188,12 +190,12 @@ def draw_map(ax: Any, cells: Sequence[Row], points: Sequence[Row]) -> None:
 
 
 def draw_sections(ax: Any, cells: Sequence[Row]) -> None:
-    """The computed gain against depth, a line a width; the paper's range and the constant."""
+    """Draws the computed gain against depth, one line for each width, with the paper's range."""
     widths = sorted({row["width"] for row in cells})
     ax.axhspan(*PAPER, color="0.9", label="the paper, 1.1 to 1.3")
     ax.axhline(CONSTANT, color="C3", ls="--", lw=1.2, label="TensorFlow's constant, 1.13")
     for color, width in zip(("C0", "C1", "C2", "C4", "C5"), widths[:: len(widths) // 4], strict=True):
-        of_width = [row for row in of(cells, width=width) if row["gain"]]
+        of_width = [row for row in select(cells, width=width) if row["gain"]]
         depths, gains = ([row[name] for row in of_width] for name in ("depth", "gain"))
         ax.plot(depths, gains, color=color, lw=1.6, label=f"width {width}")
     ax.set_xlabel("hidden layers")

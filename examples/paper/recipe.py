@@ -1,10 +1,10 @@
-"""What input gain, output gain and schedule of the learning rate are worth: one changed, or both gains.
+"""Effect of the input gain, the output gain and the learning-rate schedule, one changed at a time.
 
 python examples/paper/recipe.py [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-The recipe: the computed gain in every kernel but the classifier's, a linear layer's gain there, Adam at
-0.03 / depth, and half a cosine without warm-up. The paper calls the gains of the first and the last layer
-the two other knobs of its initialization.
+The recipe is the computed gain in every kernel except the last, the gain of a linear layer in the last, and
+Adam with cosine decay from 0.03 / depth without warm-up. The gains of the first and of the last layer are the
+two other knobs of the paper's initialization; one variant changes both.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, of, parsed
-from _networks import BASELINES, network, trained
+from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _networks import BASELINES, build_network, train_classifier
 
 from keras_rwinit import gain
 from keras_rwinit.plots import new_figure
@@ -36,7 +36,7 @@ TOGETHER: Row = {"input_gain": 0.1, "output_gain": 3.0}
 
 
 def runs(quick: bool) -> list[Row]:
-    """Every network to train; a seed of all of them before the next."""
+    """Returns the settings of every network to train, ordered by seed."""
     changes = [{}] + [{knob: value} for knob, values in CHANGES.items() for value in values] + [TOGETHER]
     if quick:
         changes = [{}, {"output_gain": 10.0}]
@@ -61,16 +61,16 @@ def runs(quick: bool) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains what has not been trained, draws, and returns all rows."""
-    experiment = parsed("recipe", __doc__, arguments)
-    examples = experiment.images()
+    """Trains the networks missing in the table, draws the picture and returns all rows."""
+    experiment = parse_options("recipe", __doc__, arguments)
+    examples = experiment.load_images()
 
     def work(run: Row) -> dict[str, Any]:
         distribution = {"random_walk": "normal", "random_walk_orthogonal": "orthogonal"}
         own = {}
         if run["initializer"] in distribution:
             kernels = distribution[run["initializer"]]
-            computed = gain(run["activation"], run["width"], run["depth"], kernels)
+            computed = gain(run["activation"], run["width"], run["depth"], distribution=kernels)
             linear = gain("linear", run["width"], distribution=kernels)
             own = {
                 "gain": computed,
@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 "output_gain": run["output_gain"] * linear,
             }
         sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
-        model = network(*sizes, examples, run["seed"], **own)
-        return trained(
+        model = build_network(*sizes, examples, run["seed"], **own)
+        return train_classifier(
             model,
             examples,
             rate=run["rate"] * 0.03 / run["depth"],
@@ -87,17 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             **{key: run[key] for key in ("warmup", "epochs", "batch_size", "seed")},
         )
 
-    rows = experiment.rows(runs(experiment.quick), work)
+    rows = experiment.run(runs(experiment.quick), work)
     draw(experiment, rows)
     return rows
 
 
 def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each variant of the recipe, and of each other initializer, by what differs."""
+    """Returns the rows of each variant of the recipe and of each other initializer, by name."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         differing = [
-            ("warm-up of a tenth" if knob == "warmup" else f"{knob.replace('_', ' ')} {shown(row[knob])}")
+            ("warm-up of a tenth" if knob == "warmup" else f"{knob.replace('_', ' ')} {multiple(row[knob])}")
             for knob in RECIPE
             if row[knob] != RECIPE[knob]
         ]
@@ -107,17 +107,17 @@ def variants(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def shown(value: Any) -> str:
-    """A multiple of the recipe's value, or a name."""
+def multiple(value: str | float) -> str:
+    """Returns a multiple of the recipe's value as text; a name stays as it is."""
     return value if isinstance(value, str) else f"x {value:.2g}"
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Training loss of each variant, its seeds as points, beside the recipe's."""
+    """Draws the training loss of each variant, with its seeds as points, and that of the recipe."""
     activations = list(dict.fromkeys(row["activation"] for row in rows))
     figure, axes = new_figure(columns=len(activations), width=5.5 * len(activations), height=5.2)
     for ax, activation in zip(np.atleast_1d(axes), activations, strict=True):
-        groups = variants(of(rows, activation=activation))
+        groups = variants(select(rows, activation=activation))
         for height, (name, group) in enumerate(groups.items()):
             losses = np.array([row["loss"] for row in group], float)
             color = "C0" if name == "the recipe" else "C1" if name not in BASELINES else "0.5"
@@ -130,9 +130,9 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
         ax.minorticks_off()
         ax.set_xlabel("training loss after training (nats)")
-        first = of(rows, activation=activation)[0]
+        first = select(rows, activation=activation)[0]
         ax.set_title(f"{first['depth']} {activation} layers of width {first['width']}")
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Sample walks of the log-norm at several widths, and the exponents of their spread in depth and width.
+"""Sample walks of the gradient's log-norm, and the exponents of their spread in depth and width.
 
 python examples/paper/sample_walks.py [--quick] [--output FOLDER]
 
-Linear and ReLU networks with normal kernels and the computed gain. A walk over `depth` hidden layers makes
-`depth - 1` independent steps, so its spread grows exactly with the square root of `depth - 1`. The variance
-of a step is 2 / width for linear and 5 / width for ReLU layers only asymptotically: from width 400 up the
-exponent of the exact law (column `exponent_predicted`) is within 0.0012 of -1/2, a fifteenth of the interval.
+Linear and ReLU networks have normal kernels and the computed gain. A walk over `depth` hidden layers makes
+`depth - 1` independent steps, so that its spread grows exactly with the square root of `depth - 1`. The
+variance of a step is 2 / width for linear and 5 / width for ReLU layers only asymptotically. From width 400
+up, the exponent of the exact law (column `exponent_predicted`) is within 0.0012 of -1/2, a fifteenth of the
+confidence interval.
 """
 
 from __future__ import annotations
@@ -14,32 +15,33 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from _experiment import Experiment, Row, of, parsed
-from _networks import BASELINES, KERNELS, initialized_by
+from _experiment import Experiment, Row, parse_options, select
+from _networks import BASELINES, KERNELS, initializer_arguments
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from keras_rwinit import gradient_walk, model_zoo, predict_walk, simulate_walk
 from keras_rwinit.plots import new_figure
 
-ROOT = 0  # of all seeds
+ROOT = 0  # root of all seeds
 ACTIVATIONS = ("linear", "relu")
-WIDTH, DEPTH = 100, 11  # at which the other of the two is varied
+# Width of the networks whose depth is varied, and depth of those whose width is varied.
+WIDTH, DEPTH = 100, 11
 LAWS = {"depth": 0.5, "width": -0.5}
-WALK_WIDTHS, WALKS = (50, 500), 40  # of the picture
+WALK_WIDTHS, WALKS = (50, 500), 40  # widths and number of walks in the picture
 CONFIDENCE = 0.95
-TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the spread, in nats
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # ticks of the spread, in nats
 
 
 def points(law: str, quick: bool) -> list[tuple[int, int]]:
-    """Width and depth of each point of a law."""
+    """Returns width and depth of each point of a law."""
     if law == "depth":
         return [(WIDTH, 1 + 2**k) for k in (range(3, 8) if quick else range(3, 11))]
     return [(400 * 2**k, DEPTH) for k in range(4 if quick else 6)]
 
 
-def measured(run: Row) -> Row:
-    """Mean and spread of the walk over all layers, in nats of `|delta|`, with their standard errors."""
+def simulate(run: Row) -> Row:
+    """Returns mean and spread of simulated walks over all layers, in nats, with standard errors."""
     predicted = predict_walk(run["activation"], run["width"], run["depth"])
     walks = simulate_walk(
         run["activation"], run["width"], run["depth"], samples=run["samples"], seed=run["seed"]
@@ -56,26 +58,27 @@ def measured(run: Row) -> Row:
 
 
 def spread(values: ArrayLike) -> tuple[float, float]:
-    """Standard deviation of a sample and its standard error, whatever the distribution.
+    """Returns the standard deviation of a sample and its standard error, for any distribution.
 
-    By the delta method from `Var(s^2) = (m4 - s^4 (n - 3) / (n - 1)) / n`, `m4` the fourth central moment.
+    The error follows by the delta method from `Var(s^2) = (m4 - s^4 (n - 3) / (n - 1)) / n`, where `m4`
+    is the fourth central moment.
     """
     values = np.asarray(values, float)
     if not np.isfinite(values).all():
-        raise ValueError("A gradient died on its way; use wider layers.")
+        raise ValueError("The gradient became zero in a network; use wider layers.")
     n, variance = len(values), float(values.var(ddof=1))
     fourth = float(((values - values.mean()) ** 4).mean())
     error = np.sqrt((fourth - variance**2 * (n - 3) / (n - 1)) / n) / (2.0 * np.sqrt(variance))
     return variance**0.5, float(error)
 
 
-def fitted_exponent(abscissa: ArrayLike, std: ArrayLike, error: ArrayLike) -> Row:
-    """Exponent of `std = c * abscissa ** exponent`, by least squares of the logarithms, weighted.
+def fit_exponent(abscissa: ArrayLike, std: ArrayLike, error: ArrayLike) -> Row:
+    """Fits `std = c * abscissa ** exponent` by weighted least squares of the logarithms.
 
     Args:
         abscissa: Numbers above 0, shape (points,).
-        std: Spreads, each of a sample of its own.
-        error: Their standard errors, of samples so large that they count as known: the interval is normal.
+        std: Spreads of independent samples.
+        error: Their standard errors. They count as known, so that the interval is a normal one.
 
     Returns:
         `exponent`, its `exponent_error`, the bounds `low` and `high` of the 95 % confidence interval, the
@@ -98,25 +101,25 @@ def fitted_exponent(abscissa: ArrayLike, std: ArrayLike, error: ArrayLike) -> Ro
     }
 
 
-def of_law(rows: Sequence[Row], activation: str, law: str) -> tuple[list[Row], NDArray[np.float64]]:
-    """The points of a law, and its abscissa at each: the steps of the walk, or the width."""
+def points_of_law(rows: Sequence[Row], activation: str, law: str) -> tuple[list[Row], NDArray[np.float64]]:
+    """Returns the points of a law, and the abscissa of each: the steps of the walk, or the width."""
     fixed = {"width": WIDTH} if law == "depth" else {"depth": DEPTH}
-    of_points = of(rows, activation=activation, **fixed)
+    of_points = select(rows, activation=activation, **fixed)
     return of_points, np.array([row["depth"] - 1.0 if law == "depth" else row["width"] for row in of_points])
 
 
-def exponents(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """A row for each activation and law; its columns are those of `fitted_exponent`."""
+def fit_exponents(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+    """Returns a row for each activation and law, with the columns of `fit_exponent` and more."""
 
     def work(run: Row) -> Row:
-        of_points, abscissa = of_law(rows, run["activation"], run["law"])
+        of_points, abscissa = points_of_law(rows, run["activation"], run["law"])
         std, error, predicted = np.array(
             [[row[name] for name in ("std", "std_error", "std_predicted")] for row in of_points]
         ).T
-        fit = fitted_exponent(abscissa, std, error)
+        fit = fit_exponent(abscissa, std, error)
         return {
             **fit,
-            "exponent_predicted": fitted_exponent(abscissa, predicted, error / std * predicted)["exponent"],
+            "exponent_predicted": fit_exponent(abscissa, predicted, error / std * predicted)["exponent"],
             "inside": "yes" if fit["low"] <= run["expected"] <= fit["high"] else "no",
         }
 
@@ -132,26 +135,27 @@ def exponents(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
         }
         for activation, (law, expected) in itertools.product(ACTIVATIONS, LAWS.items())
     ]
-    return experiment.rows(runs, work, table="exponents.csv")
+    return experiment.run(runs, work, table="exponents.csv")
 
 
-def measured_network(run: Row) -> Row:
-    """Drift of a Keras network's gradient over all hidden layers, in nats and its prediction."""
+def measure_network(run: Row) -> Row:
+    """Returns the drift of a Keras network's gradient over all hidden layers in nats, and its prediction."""
     name, depth, width = run["initializer"], run["depth"], run["width"]
     model = model_zoo.deep_mlp(
-        depth, width, "relu", input_shape=(width,), seed=run["seed"], **initialized_by(name, depth)
+        depth, width, "relu", input_shape=(width,), seed=run["seed"], **initializer_arguments(name, depth)
     )
     inputs = np.random.default_rng([ROOT, run["seed"]]).standard_normal((run["examples"], width))
     result: Row = {"drift": float(gradient_walk(model, inputs).relative[:, 0].mean())}
     if name in KERNELS:
-        predicted = predict_walk("relu", width, depth, *KERNELS[name])
+        used, law = KERNELS[name]
+        predicted = predict_walk("relu", width, depth, gain=used, distribution=law)
         result |= {"mean_predicted": float(predicted.mean[0]), "std_predicted": float(predicted.std[0])}
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
-    """Simulates and measures what is not in the tables, draws, and returns exponents and networks."""
-    experiment = parsed("sample_walks", __doc__, arguments)
+    """Completes the tables, draws them, and returns exponents and networks."""
+    experiment = parse_options("sample_walks", __doc__, arguments)
     quick = experiment.quick
     sizes = [
         (activation, *point)
@@ -164,21 +168,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
         {**dict(zip(names, size, strict=True)), "samples": 300 if quick else 3000, "seed": seed}
         for size, seed in zip(sizes, seeds, strict=True)
     ]
-    rows = experiment.rows(runs, measured)
-    fits = exponents(experiment, rows)
+    rows = experiment.run(runs, simulate)
+    fits = fit_exponents(experiment, rows)
     keys = {"depth": 30 if quick else 100, "width": 100, "examples": 16}
     networks = [
         {"initializer": name, "seed": seed, **keys}
         for name, seed in itertools.product(("random_walk", *BASELINES), range(2 if quick else 10))
     ]
-    measurements = experiment.rows(networks, measured_network, table="networks.csv")
+    measurements = experiment.run(networks, measure_network, table="networks.csv")
     draw_walks(experiment, 200 if quick else 1000)
     draw_exponents(experiment, rows, fits)
     return {"exponents": fits, "networks": measurements}
 
 
 def draw_walks(experiment: Experiment, depth: int) -> None:
-    """Sample walks, and the predicted bands of one and two standard deviations, a color a width."""
+    """Draws sample walks and the predicted bands of one and two deviations, one color for each width."""
     figure, axes = new_figure(columns=len(ACTIVATIONS), width=11.0, height=4.6)
     layers = np.arange(1, depth + 1)
     panels = list(itertools.product(zip(axes, ACTIVATIONS, strict=True), enumerate(WALK_WIDTHS)))
@@ -200,17 +204,17 @@ def draw_walks(experiment: Experiment, depth: int) -> None:
     axes[0].set_ylim(-top, top)
     axes[0].set_ylabel("ln |δ| relative to the last hidden layer (nats)")
     axes[0].legend(fontsize="small", frameon=False, loc="upper right")
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 def draw_exponents(experiment: Experiment, rows: Sequence[Row], fits: Sequence[Row]) -> None:
-    """Spread against the steps of the walk and against the width, with the fits."""
+    """Draws the spread against the steps of the walk and against the width, with the fits."""
     figure, axes = new_figure(columns=len(LAWS), width=11.0, height=4.6)
     labels = {"depth": "steps of the walk, depth - 1", "width": "width"}
     for ax, law in zip(axes, LAWS, strict=True):
         for number, activation in enumerate(ACTIVATIONS):
-            of_points, abscissa = of_law(rows, activation, law)
-            fit = of(fits, activation=activation, law=law)[0]
+            of_points, abscissa = points_of_law(rows, activation, law)
+            fit = select(fits, activation=activation, law=law)[0]
             std, error = ([row[name] for row in of_points] for name in ("std", "std_error"))
             ax.errorbar(abscissa, std, error, color=f"C{number}", ls="", marker="o", ms=4, capsize=2)
             label = f"{activation}: {fit['exponent']:.3f}, [{fit['low']:.3f}, {fit['high']:.3f}]"
@@ -228,7 +232,7 @@ def draw_exponents(experiment: Experiment, rows: Sequence[Row], fits: Sequence[R
             fontsize="small", title=f"exponent, {CONFIDENCE:.0%} interval", alignment="left", frameon=False
         )
     axes[0].set_ylabel("standard deviation of ln |δ| over all layers (nats)")
-    experiment.save(figure, "exponents.png")
+    experiment.save_picture(figure, "exponents.png")
 
 
 if __name__ == "__main__":

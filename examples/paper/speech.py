@@ -2,9 +2,9 @@
 
 python examples/paper/speech.py [--dataset timit] [--quick] [--output FOLDER] [--data-dir FOLDER]
 
-Spoken digits, which anyone can download: which digit is being said, from eleven frames of log-mel bands and
-their deltas, 1320 inputs. With `--dataset timit`, which phone, in the licensed corpus. `--quick` takes the
-few synthetic sentences in TIMIT's layout that come with the package.
+The networks recognize the spoken digit from eleven frames of log-mel bands and their deltas, 1320 inputs;
+the data set can be downloaded by anyone. With `--dataset timit` they recognize the phone in the licensed
+corpus. `--quick` uses the few synthetic sentences in TIMIT's layout that come with the package.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, of, parsed
-from _networks import BASELINES, RANDOM_WALKS, network, trained
+from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data
 from keras_rwinit.plots import new_figure
@@ -26,18 +26,20 @@ from keras_rwinit.plots import new_figure
 WIDTH, BATCH = 64, 256
 
 
-def examples_of(experiment: Experiment) -> data.Dataset:
-    """The frames."""
+def load_frames(experiment: Experiment) -> data.Dataset:
+    """Loads the frames."""
     if not experiment.quick:
         return data.load(experiment.dataset, experiment.data_dir)
     synthetic = Path(data.timit.__file__).parent / "dummy_data"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The TIMIT in")  # five sentences are not the whole corpus
+        warnings.filterwarnings(
+            "ignore", "The TIMIT in"
+        )  # it warns that the five sentences are not the whole corpus
         return data.load_timit(Path(folder), manual_dir=synthetic, every=1, skip_damaged=True)
 
 
 def runs(quick: bool, examples: data.Dataset) -> list[Row]:
-    """Every network to train; a seed of all of them before the next."""
+    """Returns the settings of every network to train, ordered by seed."""
     depths, seeds = ((10,), (0,)) if quick else ((20, 100), (0, 1))
     names = ("random_walk", "he_normal") if quick else (*RANDOM_WALKS, *BASELINES)
     return [
@@ -57,27 +59,31 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains what has not been trained, draws, and returns all rows."""
-    experiment = parsed("speech", __doc__, arguments, datasets=("spoken_digit_frames", "timit"))
-    examples = examples_of(experiment)
+    """Trains the networks missing in the table, draws the picture and returns all rows."""
+    experiment = parse_options("speech", __doc__, arguments, datasets=("spoken_digit_frames", "timit"))
+    examples = load_frames(experiment)
 
     def work(run: Row) -> dict[str, Any]:
         sizes = (run[key] for key in ("initializer", "depth", "width", "activation"))
-        model = network(*sizes, examples, run["seed"])
-        return trained(model, examples, **{key: run[key] for key in ("rate", "epochs", "batch_size", "seed")})
+        model = build_network(*sizes, examples, run["seed"])
+        return train_classifier(
+            model, examples, **{key: run[key] for key in ("rate", "epochs", "batch_size", "seed")}
+        )
 
-    rows = experiment.rows(runs(experiment.quick, examples), work)
+    rows = experiment.run(runs(experiment.quick, examples), work)
     draw(experiment, rows)
     return rows
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Error on the test frames, a bar an initializer and depth, with the deviation over seeds."""
+    """Draws the test error, one bar for each initializer and depth, with its deviation over seeds."""
     figure, ax = new_figure()
     names = list(dict.fromkeys(row["initializer"] for row in rows))
     depths = list(dict.fromkeys(row["depth"] for row in rows))
     for index, depth in enumerate(depths):
-        cells = [mean_and_deviation(of(rows, initializer=name, depth=depth), "test_error") for name in names]
+        cells = [
+            mean_and_deviation(select(rows, initializer=name, depth=depth), "test_error") for name in names
+        ]
         means, deviations = 100.0 * np.array(cells).T
         left = np.arange(len(names)) + (index - (len(depths) - 1) / 2) * 0.4
         ax.bar(left, means, 0.36, yerr=np.nan_to_num(deviations), capsize=3, label=f"{depth} layers")
@@ -85,7 +91,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     ax.set_ylabel("test frames wrongly classified (%)")
     ax.set_title(f"{rows[0]['dataset']}, tanh layers of width {WIDTH}")
     ax.legend(frameon=False)
-    experiment.save(figure)
+    experiment.save_picture(figure)
 
 
 if __name__ == "__main__":

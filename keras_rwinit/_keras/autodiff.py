@@ -1,18 +1,20 @@
-"""Gradients by the back end's own automatic differentiation, arrays in and arrays out."""
+"""Gradients by the back end's automatic differentiation, at arguments and at values inside a function."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import keras
+
+from .types import Tensor
 
 __all__ = ["double_precision", "gradients_at_taps"]
 
 
-def double_precision() -> contextlib.AbstractContextManager[Any]:
-    """A context in which float64 stays float64: JAX computes in float32 unless told otherwise."""
+def double_precision() -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which float64 stays float64: JAX computes in float32 by default."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -20,39 +22,40 @@ def double_precision() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-Tap = Callable[[Any], Any]
+Tap: TypeAlias = Callable[[Tensor], Tensor]
+TappedFunction: TypeAlias = Callable[[Sequence[Tensor], Tap, bool], Tensor]
 
 
 def gradients_at_taps(
-    function: Callable[[Sequence[Any], Tap, bool], Any], tensors: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
-    """Gradient of a scalar function with respect to its arguments and to values on its way.
+    function: TappedFunction, tensors: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the gradients of a scalar function with respect to its arguments and to values inside it.
 
-    The function runs operation by operation, uncompiled, so that nothing is traced for one use.
+    The function runs operation by operation, uncompiled: compiling for one use would cost more.
 
     Args:
-        function: Called as `function(tensors, tap, concrete)`, returns a scalar tensor. It passes the
-            values on its way through `tap` and goes on with what `tap` returns. `concrete` says whether
-            the tensors have values; on JAX it runs twice, the second time without.
-        tensors: Where to differentiate.
+        function: Called as `function(tensors, tap, concrete)`, returns a scalar tensor. It passes each value
+            of interest through `tap` and continues with what `tap` returns. `concrete` says whether the
+            tensors have values. On JAX the function runs twice, the second time with tensors without values.
+        tensors: Arguments at which to differentiate.
 
     Returns:
-        Gradients with respect to `tensors`, and to the values that were tapped, in the order of the taps.
+        Gradients with respect to `tensors`, and to the tapped values, in the order of the taps.
     """
     backend = keras.backend.backend()
-    if backend not in _TAPPED:
-        raise ValueError(f"Gradients need the {', '.join(_TAPPED)} back end of Keras. Received: {backend!r}")
-    return _TAPPED[backend](function, list(tensors))
+    if backend not in _TAP:
+        raise ValueError(f"Gradients need the {', '.join(_TAP)} back end of Keras. Received: {backend!r}")
+    return _TAP[backend](function, list(tensors))
 
 
-def _tapped_tensorflow(function: Any, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
+def _tap_tensorflow(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     import tensorflow as tf
 
-    values: list[Any] = []
+    values: list[Tensor] = []
     with tf.GradientTape() as tape:
         tape.watch(tensors)
 
-        def tap(value: Any) -> Any:
+        def tap(value: Tensor) -> Tensor:
             tape.watch(value)
             values.append(value)
             return value
@@ -62,31 +65,33 @@ def _tapped_tensorflow(function: Any, tensors: list[Any]) -> tuple[list[Any], li
     return both[: len(tensors)], both[len(tensors) :]
 
 
-def _tapped_jax(function: Any, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
+def _tap_jax(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     import jax
 
-    zeros: list[Any] = []
+    # JAX differentiates with respect to arguments alone. Each tapped value gets a zero added, which is an
+    # argument and has the gradient of the value.
+    zeros: list[Tensor] = []
 
-    def measure(value: Any) -> Any:
+    def measure(value: Tensor) -> Tensor:
         zeros.append(jax.numpy.zeros_like(value))
         return value
 
     function(tensors, measure, True)
 
-    def with_taps(tensors: list[Any], taps: list[Any]) -> Any:
+    def with_taps(tensors: list[Tensor], taps: list[Tensor]) -> Tensor:
         waiting = iter(taps)
         return function(tensors, lambda value: value + next(waiting), False)
 
-    gradients: tuple[list[Any], list[Any]] = jax.grad(with_taps, (0, 1))(tensors, zeros)
+    gradients: tuple[list[Tensor], list[Tensor]] = jax.grad(with_taps, (0, 1))(tensors, zeros)
     return gradients
 
 
-def _tapped_torch(function: Any, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
+def _tap_torch(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     import torch
 
-    values: list[Any] = []
+    values: list[Tensor] = []
 
-    def tap(value: Any) -> Any:
+    def tap(value: Tensor) -> Tensor:
         values.append(value if value.requires_grad else value.detach().requires_grad_())
         return values[-1]
 
@@ -104,4 +109,4 @@ def _tapped_torch(function: Any, tensors: list[Any]) -> tuple[list[Any], list[An
     return filled[: len(leaves)], filled[len(leaves) :]
 
 
-_TAPPED = {"tensorflow": _tapped_tensorflow, "jax": _tapped_jax, "torch": _tapped_torch}
+_TAP = {"tensorflow": _tap_tensorflow, "jax": _tap_jax, "torch": _tap_torch}

@@ -1,4 +1,4 @@
-"""Which axes of a kernel one output unit sums over: its fan-in, layer by layer."""
+"""The fan-in of a kernel: which of its axes an output unit sums over."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TRANSPOSED", "assemble_kernel", "fan_in_axes", "layer_being_built"]
+from .layer_kinds import contracted_axes
 
-
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
+__all__ = ["assemble_kernel", "fan_in_axes", "layer_being_built"]
 
 
 def layer_being_built() -> keras.layers.Layer | None:
-    """The layer whose `build` is running, if any.
+    """Returns the layer whose `build` is running, if any.
 
-    An initializer is told a shape, and a shape does not say whether `(3, 3, 64, 1)` is a depthwise
-    kernel (fan-in 9) or a convolution's (fan-in 576). Keras keeps the layer in its name scopes.
+    Keras passes an initializer the shape alone, and a shape does not say whether `(3, 3, 64, 1)` is a
+    depthwise kernel (fan-in 9) or a convolution's (fan-in 576). Keras keeps the layer in its name scopes.
     """
     try:  # not part of Keras's public interface; without it the shape alone decides
         from keras.src.backend.common import global_state
@@ -39,7 +34,7 @@ def layer_being_built() -> keras.layers.Layer | None:
 def fan_in_axes(
     shape: Sequence[int], fan_in: int | None = None, layer: keras.layers.Layer | None = None
 ) -> tuple[int, ...]:
-    """Axes of a kernel of `shape` that one output unit sums over.
+    """Returns the axes of a kernel of `shape` that one output unit sums over.
 
     Args:
         shape: Shape of the kernel, at least two axes.
@@ -62,26 +57,7 @@ def fan_in_axes(
             "`fan_in` must be the product of the kernel's leading axes, the ones an output unit sums "
             f"over. Received: fan_in={fan_in} for a kernel of shape {tuple(shape)}"
         )
-    if isinstance(layer, keras.layers.EinsumDense):
-        return _contracted_axes(layer.equation, axes)
-    if isinstance(layer, TRANSPOSED):
-        return (*axes[:-2], axes[-1])  # their kernels have the outputs before the inputs
-    if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
-        return axes[:-2]
-    if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
-        # Both of its kernels are convolutional; the depthwise one is made first.
-        return axes[:-2] if getattr(layer, "depthwise_kernel", None) is None else axes[:-1]
-    return axes[:-1]
-
-
-def _contracted_axes(equation: str, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Axes of the second operand of an einsum that the output sums over."""
-    operands, output = equation.replace(" ", "").split("->")
-    inputs, kernel = operands.split(",")
-    contracted = tuple(
-        axis for axis, label in zip(axes, kernel, strict=True) if label in inputs and label not in output
-    )
-    return contracted or axes[:-1]
+    return contracted_axes(layer, len(shape))
 
 
 def assemble_kernel(

@@ -1,26 +1,24 @@
-"""One seed a layer, all of them from one root seed."""
+"""Seeds of layers: a different seed for each, all from one root seed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rwinit._checks import check_seed
 
-__all__ = ["layer_initializers", "layer_seeds", "with_seed"]
+from .types import Initializer
 
-Initializer = Callable[..., Any]
+__all__ = ["layer_initializers", "layer_seeds", "with_seed"]
 
 _MODULUS = 2**31  # seeds that every Keras initializer takes on every back end
 _STRIDE = 0x9E3779B1  # odd, so that multiples of it are distinct modulo a power of two
 
 
 def layer_seeds(seed: int | None, count: int) -> list[int]:
-    """`count` different seeds; the first ones do not depend on `count`.
+    """Returns `count` different seeds; the first ones do not depend on `count`.
 
     `None` takes the root from Python's `random`, which `keras.utils.set_random_seed` seeds.
     """
@@ -31,7 +29,7 @@ def layer_seeds(seed: int | None, count: int) -> list[int]:
 
 
 def with_seed(initializer: Initializer, seed: int) -> Initializer:
-    """A copy of `initializer` with the given seed, or itself if it takes none."""
+    """Returns a copy of `initializer` with the given seed, or `initializer` itself if it takes no seed."""
     if hasattr(initializer, "reseeded"):
         return initializer.reseeded(seed)
     if not isinstance(initializer, keras.initializers.Initializer):
@@ -43,10 +41,10 @@ def with_seed(initializer: Initializer, seed: int) -> Initializer:
 
 
 def layer_initializers(initializer: Initializer, count: int) -> list[Initializer]:
-    """An initializer for each of `count` equal layers, no two of which draw the same values.
+    """Returns an initializer for each of `count` equal layers, no two of which draw the same values.
 
-    An int seed is the root of the layers' seeds. Without a seed every layer gets one of its own, and a
-    `keras.random.SeedGenerator`, which moves on by itself, is shared.
+    An int seed is the root of the layers' seeds. Without a seed, every layer gets a random one. A
+    `keras.random.SeedGenerator` changes at every draw, so that all layers share it.
     """
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
         return [initializer] * count

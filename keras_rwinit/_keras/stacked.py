@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 __all__ = ["is_stacked", "mark_stacked"]
 
 
 def mark_stacked(variable: keras.Variable) -> keras.Variable:
-    """Notes on a variable that its first axis counts layers."""
+    """Marks a variable as one whose first axis counts layers, and returns it."""
     variable._rwinit_stacked = True
     return variable
 
 
-def is_stacked(variable: Any) -> bool:
-    """Whether the first axis of a variable counts layers."""
+def is_stacked(variable: keras.Variable) -> bool:
+    """Returns whether the first axis of a variable counts layers."""
     return getattr(variable, "_rwinit_stacked", False)

@@ -1,1 +1,1 @@
-"""One run of a model, forward and back, observed at every kernel."""
+"""Runs a model forward and back once and measures the signals and gradients at every kernel."""

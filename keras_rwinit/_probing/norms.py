@@ -1,72 +1,78 @@
-"""What is read off a layer's signals: log-norms, summed in float64, and units without a slope."""
+"""Reads log-norms, summed in float64, and units without a slope off a layer's signals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import cast
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.types import Tensor
+from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.theory import Activation
 
 __all__ = ["flat_units", "kernel_log_norms", "log_norm", "to_numpy", "units_last"]
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 
 FLAT = 0.01
 """A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
 
-def log_norm(vectors: Any) -> Array:
+def log_norm(vectors: Floats) -> Array:
     """Natural logarithm of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
     flat = np.asarray(vectors).reshape(len(vectors), -1)
     with np.errstate(divide="ignore"):
         if flat.dtype != np.float64:
-            flat = flat.astype(np.float32, copy=False)  # whose squares float64 can hold, all of them
+            # float64 holds the square of every float32 number.
+            flat = flat.astype(np.float32, copy=False)
             return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)))
+        # Squares of float64 numbers leave its range where the numbers themselves do not.
         largest = np.abs(flat).max(axis=1, initial=0.0)
         scaled = flat / np.where(largest > 0.0, largest, 1.0)[:, None]
         return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", scaled, scaled)) + np.log(largest))
 
 
-def to_numpy(tensor: Any) -> Any:
-    """A tensor as NumPy array of float64 or float32."""
+def to_numpy(tensor: Tensor) -> Floats:
+    """Returns a tensor as NumPy array of float64 or float32."""
     array = np.asarray(keras.ops.convert_to_numpy(tensor))
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
-def kernel_log_norms(kernel: Any, gradient: Any) -> Array:
-    """ln of the norm of a kernel's gradient, of each of its layers for a stack; nan if there is none."""
-    if not keras.backend.is_float_dtype(kernel.variable.dtype):  # quantized, and not differentiable
+def kernel_log_norms(kernel: Kernel, gradient: Tensor) -> Array:
+    """ln of the norm of a kernel's gradient, one for each layer of a stack; nan for a quantized kernel."""
+    if not keras.backend.is_float_dtype(kernel.variable.dtype):
         return np.array([np.nan])
     values = to_numpy(gradient)
     return log_norm(values if kernel.stacked else values[None])
 
 
-def units_last(layer: Any, values: Any) -> Any:
-    """A row an example and place, a column a unit or channel."""
+def units_last(layer: keras.layers.Layer, values: Floats) -> Floats:
+    """Returns a row for each example and position, a column for each unit or channel."""
     if getattr(layer, "data_format", None) == "channels_first" and values.ndim > 2:
         values = np.moveaxis(values, 1, -1)
     return values.reshape(-1, values.shape[-1])
 
 
-def flat_units(activation: Callable[[Any], Any], a: Array) -> NDArray[np.bool_] | None:
-    """Which units have next to no slope for any example, at any place; None if nobody knows."""
+def flat_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask | None:
+    """Tells which units have next to no slope for any example, at any position; None where it is unknown."""
     if activation is keras.activations.linear:
         return None
     try:
         known = theory_activation(activation)
-        steepest = _steepest(known)
+        steepest = _steepest_slope(known)
     except Exception:  # softmax and others that do not act unit by unit
         return None
-    slopes = np.broadcast_to(np.abs(known.slope_at(a)), a.shape)
+    slopes = np.broadcast_to(np.abs(known.slope_at(cast(Array, a))), a.shape)  # float32 will do
     return np.asarray((slopes <= FLAT * steepest).all(axis=0))
 
 
 @lru_cache(maxsize=256)
-def _steepest(activation: Activation) -> float:
+def _steepest_slope(activation: Activation) -> float:
     return float(np.abs(activation.slope_at(np.linspace(-8.0, 8.0, 1601))).max())

@@ -1,15 +1,16 @@
-"""Checks of a model and of the inputs it is to run on."""
+"""Checks of a model and of its inputs, before it is traced."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+
+from keras_rwinit._keras.types import ArrayTree
 
 __all__ = ["check_model", "check_shapes"]
 
 
-def check_model(model: Any) -> None:
+def check_model(model: keras.Model) -> None:
+    """Raises ValueError unless `model` is a built Keras model."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if not model.built:
@@ -18,7 +19,8 @@ def check_model(model: Any) -> None:
         )
 
 
-def check_shapes(model: keras.Model, inputs: Any) -> None:
+def check_shapes(model: keras.Model, inputs: ArrayTree) -> None:
+    """Raises ValueError if the model has one input, and `inputs` are not arrays of its shape."""
     expected = getattr(model, "input_shape", None) if not isinstance(inputs, dict) else None
     given = [array.shape for array in keras.tree.flatten(inputs)]
     if not isinstance(expected, tuple) or (expected and isinstance(expected[0], tuple)):

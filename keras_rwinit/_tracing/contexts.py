@@ -1,59 +1,26 @@
-"""Where every kernel of a model stands: what feeds it, through what, and in which sums it ends."""
+"""The context of every kernel of a model: what feeds it, through what, and which sums it is a term of."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import keras
 
 from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.layer_kinds import Effect, layer_kind
+from keras_rwinit._keras.types import ActivationLike
 from keras_rwinit.theory import ACTIVATIONS, Activation
 
 from .kernels import Kernel, kernels_of
 from .trace import Graph, Step
 
-__all__ = ["KernelContext", "Signal", "trace_contexts"]
+__all__ = ["KernelContext", "Signal", "SumTerm", "trace_contexts"]
 
-L = keras.layers
 LINEAR = ACTIVATIONS["linear"]
-_MANY = 64  # sources of one signal that are told apart; more would cost time quadratic in the layers
-
-_SUMS = ("Add", "Average", "Subtract")
-_CONCATENATIONS = ("Concatenate", "Stack", "Hstack", "Vstack")
-_NORMALIZATIONS = (
-    L.BatchNormalization,
-    L.LayerNormalization,
-    L.GroupNormalization,
-    L.RMSNormalization,
-    L.UnitNormalization,
-)
-_ACTIVATION_OPERATIONS = frozenset(
-    [
-        "Relu",
-        "Relu6",
-        "Gelu",
-        "Silu",
-        "HardSilu",
-        "Tanh",
-        "Sigmoid",
-        "HardSigmoid",
-        "Softplus",
-        "Softsign",
-        "Elu",
-        "Selu",
-        "Celu",
-        "HardTanh",
-        "LogSigmoid",
-        "TanhShrink",
-        "SoftShrink",
-        "HardShrink",
-        "SparsePlus",
-        "Squareplus",
-    ]
-)
+_MANY = 64  # a signal lists no more sources: unions of long lists would cost time quadratic in the layers
 
 
 @dataclass(frozen=True)
@@ -61,14 +28,14 @@ class Signal:
     """What is known of a tensor.
 
     Args:
-        sources: The positions of the kernels it comes from, the nearest ones; None if there are too many.
-        activation: What acted on it since them.
-        normalized: Whether it was normalized since them.
-        summed: Whether it is a sum that they are terms of.
-        layers: Number of kernels on the longest way from the input.
-        sums: Number of sums of a shortcut and branches on the way with most of them.
-        embedded: Whether it comes from an embedding, with no kernel since.
-        guessed: Whether something acted on it since the kernels that nobody could look into.
+        sources: Indices of the contexts of the nearest kernels before it; None if there are too many.
+        activation: The activation between these kernels and the tensor.
+        normalized: Whether a normalization is between these kernels and the tensor.
+        summed: Whether the tensor is a sum with these kernels' outputs among its terms.
+        layers: Number of kernels on the longest path from the input.
+        sums: Number of sums of a shortcut and branches on the path that has most of them.
+        embedded: Whether it comes from an embedding, with no kernel in between.
+        guessed: Whether an operation between these kernels and the tensor could not be looked into.
     """
 
     sources: frozenset[int] | None = frozenset()
@@ -81,17 +48,29 @@ class Signal:
     guessed: bool = False
 
 
+class SumTerm(NamedTuple):
+    """One sum that the output of a kernel is a term of.
+
+    Args:
+        count: Number of terms of the sum.
+        beside_shortcut: Whether another term has fewer kernels, so that the kernel ends a branch beside a
+            shortcut. Otherwise all terms are equally deep.
+    """
+
+    count: int
+    beside_shortcut: bool
+
+
 @dataclass(eq=False)
 class KernelContext:
-    """One kernel in its place.
+    """One kernel with its surroundings in the model.
 
     Args:
         kernel: The kernel, stacked in a `DenseStack`.
         step: The operation it belongs to.
-        call: The how-manieth call of its layer this is.
-        signal: What feeds it.
-        terms: For each sum that it ends as a term of, without a kernel after it: the number of equally
-            deep terms, or 0 if it ends the branch beside a shortcut.
+        call: Number of this call of its layer, counted from 1.
+        signal: The tensor that feeds it.
+        terms: The sums that its output is a term of, with no other kernel in between.
         followed: Number of kernels that it feeds.
         normalized_after: Whether its output is normalized before any other kernel sees it.
     """
@@ -100,72 +79,75 @@ class KernelContext:
     step: Step
     call: int
     signal: Signal
-    terms: list[int] = field(default_factory=list)
+    terms: list[SumTerm] = field(default_factory=list)
     followed: int = 0
     normalized_after: bool = False
 
     @property
     def guessed(self) -> bool:
-        """Whether what is said of its place is not certain."""
+        """Whether an operation could not be looked into, so that the context is not certain."""
         return self.step.guessed or self.signal.guessed
 
 
 def trace_contexts(graph: Graph) -> tuple[list[KernelContext], Signal]:
-    """The position of every kernel of every step, and the deepest of the model's output signals.
+    """Returns the context of every kernel of every step, and the deepest of the model's output signals.
 
-    A `DenseStack`, one weight, is one position of as many layers as it has.
+    A `DenseStack`, which has one weight, has one context of as many layers as it has.
     """
     tracer = _ContextTracer()
     signals = {number: Signal() for number in graph.inputs}
     for step in graph.steps:
         incoming = [signals[number] for number in step.inputs]
-        signal = tracer.after(step, incoming)
+        signal = tracer.pass_through(step, incoming)
         signals.update((number, signal) for number in step.outputs)
     outputs = [signals[number] for number in graph.outputs if number in signals]
     return tracer.contexts, max(outputs, key=lambda signal: signal.layers, default=Signal())
 
 
 class _ContextTracer:
+    """Follows signals through the steps of a model and collects the contexts of the kernels on the way."""
+
     def __init__(self) -> None:
         self.contexts: list[KernelContext] = []
         self.calls: Counter[int] = Counter()
 
-    def after(self, step: Step, incoming: Sequence[Signal]) -> Signal:
-        """The signal that leaves a step."""
+    def pass_through(self, step: Step, incoming: Sequence[Signal]) -> Signal:
+        """Returns the signal that leaves a step."""
         if not incoming:
             return Signal()
-        operation, kind = step.operation, type(step.operation).__name__
-        kernels = kernels_of(operation)
+        kernels = kernels_of(step.operation)
         if kernels:
-            return self._through_kernels(step, kernels, _merged(incoming))
-        if isinstance(operation, L.Embedding):
-            return _replace(incoming[0], embedded=True)
+            return self._apply_kernels(step, kernels, _merge(incoming))
+        effect = layer_kind(step.operation).effect
+        if effect is Effect.EMBEDDING:
+            return replace(incoming[0], embedded=True)
         if step.guessed:
-            return _replace(_merged(incoming), guessed=True)
-        if isinstance(operation, _NORMALIZATIONS):
-            return self._normalized(incoming[0])
-        activation = _operation_activation(operation)
+            return replace(_merge(incoming), guessed=True)
+        if effect is Effect.NORMALIZATION:
+            return self._normalize(incoming[0])
+        activation = _operation_activation(step.operation)
         if activation is not None:
-            return _replace(incoming[0], activation=activation)
+            return replace(incoming[0], activation=activation)
+        # Reshaping, pooling, dropout and the like
         if len(incoming) == 1:
             return incoming[0]
-        if kind in _SUMS:
+        if effect is Effect.SUM:
             return self._sum(incoming)
-        if kind == "Multiply":
-            return _product(incoming)
-        if kind in _CONCATENATIONS:
-            return _merged(incoming)
-        return _replace(_merged(incoming), activation=LINEAR)
+        if effect is Effect.PRODUCT:
+            return _multiply(incoming)
+        if effect is Effect.CONCATENATION:
+            return _merge(incoming)
+        return replace(_merge(incoming), activation=LINEAR)
 
-    def _through_kernels(self, step: Step, kernels: Sequence[Kernel], signal: Signal) -> Signal:
+    def _apply_kernels(self, step: Step, kernels: Sequence[Kernel], signal: Signal) -> Signal:
         self.calls[id(step.operation)] += 1
         for kernel in kernels:
             for source in signal.sources or ():
                 self.contexts[source].followed += 1
-            number = len(self.contexts)
+            index = len(self.contexts)
             self.contexts.append(KernelContext(kernel, step, self.calls[id(step.operation)], signal))
             signal = Signal(
-                frozenset([number]),
+                frozenset([index]),
                 _elementwise(kernel.activation) or LINEAR,
                 layers=signal.layers + max(kernel.stacked, 1),
                 sums=signal.sums,
@@ -173,31 +155,29 @@ class _ContextTracer:
             )
         return signal
 
-    def _normalized(self, signal: Signal) -> Signal:
+    def _normalize(self, signal: Signal) -> Signal:
         for source in signal.sources or ():
             if not signal.summed:
                 self.contexts[source].normalized_after = True
-        return _replace(signal, activation=LINEAR, normalized=True)
+        return replace(signal, activation=LINEAR, normalized=True)
 
     def _sum(self, terms: Sequence[Signal]) -> Signal:
         depths = [term.layers for term in terms]
         shortest = min(depths)
-        equal = max(depths) == shortest
+        has_shortcut = max(depths) > shortest
         for term in terms:
-            branch = equal or term.layers > shortest
-            if branch and not term.normalized and not term.summed:
-                for source in term.sources or ():
-                    self.contexts[source].terms.append(len(terms) if equal else 0)
-        merged = _merged(terms)
-        return _replace(merged, activation=LINEAR, summed=True, sums=merged.sums + (not equal))
+            is_shortcut = has_shortcut and term.layers == shortest
+            # A normalized term has unit variance whatever its kernels are; a sum's terms were scaled before.
+            if is_shortcut or term.normalized or term.summed:
+                continue
+            for source in term.sources or ():
+                self.contexts[source].terms.append(SumTerm(len(terms), has_shortcut))
+        merged = _merge(terms)
+        return replace(merged, activation=LINEAR, summed=True, sums=merged.sums + has_shortcut)
 
 
-def _replace(signal: Signal, **changes: Any) -> Signal:
-    return Signal(**{**signal.__dict__, **changes})
-
-
-def _merged(signals: Sequence[Signal]) -> Signal:
-    """Several signals side by side: most of what is said of one of them must hold for all."""
+def _merge(signals: Sequence[Signal]) -> Signal:
+    """Returns several signals as one: most properties must hold for all of them, some for any."""
     if len(signals) == 1:
         return signals[0]
     sources: frozenset[int] | None = frozenset()
@@ -218,10 +198,11 @@ def _merged(signals: Sequence[Signal]) -> Signal:
     )
 
 
-def _product(factors: Sequence[Signal]) -> Signal:
-    """A gate leaves the signal it acts on, the one with fewer kernels, what it was.
+def _multiply(factors: Sequence[Signal]) -> Signal:
+    """Returns the product of signals.
 
-    Factors that come from the same kernels are one activation, such as a * sigmoid(a).
+    A gate does not change what is known of the signal it acts on, the one with fewer kernels. Factors that
+    come from the same kernels are one activation, such as a * sigmoid(a).
     """
     first, *others = sorted(factors, key=lambda signal: signal.layers)
     if len(others) != 1 or others[0].sources != first.sources or others[0].layers != first.layers:
@@ -231,54 +212,20 @@ def _product(factors: Sequence[Signal]) -> Signal:
     known = (
         {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}.get(gate.name) if LINEAR in (one, other) else None
     )
-    if known is None:  # an activation that nobody here has a name for
-        return _replace(first, guessed=True)
-    return _replace(first, activation=theory_activation(known))
+    if known is None:  # an activation without a name in the table
+        return replace(first, guessed=True)
+    return replace(first, activation=theory_activation(known))
 
 
-def _operation_activation(operation: Any) -> Activation | None:
-    """The activation that an operation is; None if it is none."""
-    if isinstance(operation, L.PReLU):
-        return (
-            theory_activation("relu")
-            if not _mean(operation.alpha)
-            else theory_activation(f"leaky_relu({_mean(operation.alpha)!r})")
-        )
-    if isinstance(operation, L.ReLU):
-        return _relu(
-            float(operation.negative_slope or 0.0), operation.max_value, operation.threshold, operation
-        )
-    if isinstance(operation, L.Activation | L.LeakyReLU | L.ELU):
-        return _elementwise(operation)
-    kind = type(operation).__name__
-    if kind == "LeakyRelu":
-        return theory_activation(f"leaky_relu({float(operation.negative_slope)!r})")
-    if kind in _ACTIVATION_OPERATIONS and not isinstance(operation, L.Layer):
-        return _elementwise(_named(kind) or operation)
-    return None
+def _operation_activation(operation: keras.Operation) -> Activation | None:
+    """Returns the activation that an operation is; None if it is none, or mixes the units."""
+    kind = layer_kind(operation)
+    return None if kind.activation is None else _elementwise(kind.activation(operation))
 
 
-def _relu(slope: float, highest: float | None, threshold: float, layer: Any) -> Activation | None:
-    if threshold or (highest is not None and (slope or highest != 6.0)):
-        return _elementwise(layer)
-    if highest is not None:
-        return theory_activation("relu6")
-    return theory_activation(f"leaky_relu({slope!r})" if slope else "relu")
-
-
-def _mean(weight: Any) -> float:
-    return float(keras.ops.convert_to_numpy(weight.value).mean())
-
-
-def _named(kind: str) -> Any:
-    """Keras's function of an operation's name: `keras.activations.hard_silu` of `HardSilu`."""
-    name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind).strip("_")
-    return getattr(keras.activations, name, None)
-
-
-def _elementwise(activation: Any) -> Activation | None:
-    """The theory's view of a Keras activation; None for softmax and others that mix the units."""
+def _elementwise(activation: ActivationLike) -> Activation | None:
+    """Returns the theory's view of a Keras activation; None for softmax and others that mix the units."""
     try:
         return theory_activation(activation)
-    except Exception:  # of somebody's own function
+    except Exception:  # a function of the user's may raise anything
         return None

@@ -1,22 +1,30 @@
-"""What a model does, as a flat list of operations on tensors: the ground `initialize` reasons on."""
+"""A model as a flat list of operations on tensors, which `initialize` and `gradient_walk` read."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
-from keras_rwinit.layers import DeepSequential, DenseStack
+from keras_rwinit._keras.types import ArrayTree, Tensor
+from keras_rwinit.layers import DeepSequential
 
 from .kernels import has_own_activation, hides_sublayers, holds_kernels, kernels_of, sublayers
 
 __all__ = ["Graph", "Step", "trace"]
 
-Shape = tuple[int | None, ...] | None
+Shape: TypeAlias = tuple[int | None, ...] | None
+Symbol: TypeAlias = keras.KerasTensor
+
+Function: TypeAlias = Any
+"""A graph of layers, `keras.src.ops.function.Function`, which is not public."""
+
+Node: TypeAlias = Any
+"""A call of an operation in such a graph, `keras.src.ops.node.Node`, which is not public."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +33,12 @@ class Step:
 
     Args:
         operation: The Keras layer or operation.
-        inputs, outputs: Numbers of the tensors it takes and gives.
-        input_shape: Shape of the first of its inputs, the batch included; None if unknown.
-        guessed: Whether its place is a guess: it is part of a layer that could not be looked into.
+        inputs, outputs: Numbers of its input and output tensors.
+        input_shape: Shape of its first input, the batch included; None if unknown.
+        guessed: Whether its inputs are a guess, because it is part of a layer that could not be looked into.
     """
 
-    operation: Any
+    operation: keras.Operation
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     input_shape: Shape = None
@@ -39,19 +47,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Graph:
-    """The steps of a model in an order in which they can be carried out; see `trace`."""
+    """The steps of a model, each after those whose outputs it takes; see `trace`."""
 
     steps: tuple[Step, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
-def trace(model: keras.Model, x: Any = None) -> Graph:
+def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
     """Follows a model's operations down to single layers, nested models and layers included.
 
-    Sequential and functional models say what they do. Others, and layers made of layers, are called
-    once with symbolic tensors, and leave no trace of it. Where that fails their sublayers are taken to
-    be applied one after another, in the order of their attributes, and marked as guessed.
+    Sequential and functional models hold the graph of their layers. Other models, and layers made of layers,
+    are called once with symbolic tensors, and are left as they were. Where such a call fails, the sublayers
+    are assumed to be applied one after another in the order of their attributes, and are marked as guessed.
 
     Args:
         model: A built model.
@@ -60,7 +68,7 @@ def trace(model: keras.Model, x: Any = None) -> Graph:
     tracer = _Tracer()
     if _function_of(model) is not None:
         tensors = list(_function_of(model).inputs)
-        arguments: Any = None
+        arguments: ArrayTree = None
     else:
         arguments = _symbols(model, x)
         tensors = keras.tree.flatten(arguments)
@@ -70,8 +78,8 @@ def trace(model: keras.Model, x: Any = None) -> Graph:
     return Graph(tuple(tracer.steps), inputs, outputs)
 
 
-def _symbols(model: keras.Model, x: Any) -> Any:
-    """Symbolic inputs of a model that is no graph of layers; an empty list if nothing tells their shape."""
+def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
+    """Returns symbolic inputs of a model that is no graph of layers; an empty list if no shape is known."""
     if isinstance(model, DeepSequential):
         return keras.KerasTensor(model.input_shape)
     if x is not None:
@@ -82,14 +90,14 @@ def _symbols(model: keras.Model, x: Any) -> Any:
     return keras.tree.map_shape_structure(keras.KerasTensor, shapes[0])
 
 
-def _function_of(operation: Any) -> Any:
-    """The graph of a functional or Sequential model; None for anything else."""
+def _function_of(operation: keras.Operation) -> Function | None:
+    """Returns the graph of a functional or Sequential model; None for anything else."""
     operation = getattr(operation, "_functional", None) or operation
     return operation if hasattr(operation, "_nodes_by_depth") else None
 
 
-def _may_be_composed(operation: Any) -> bool:
-    """Whether there may be more to see inside: kernels, or a sum or an activation of somebody's own."""
+def _may_be_composed(operation: keras.Operation) -> bool:
+    """Returns whether there may be kernels inside, or sums and activations of a layer of the user's."""
     own = not type(operation).__module__.startswith(("keras.src.layers.", "keras.src.ops."))
     own = own or isinstance(operation, keras.layers.Lambda)
     return holds_kernels(operation) or (own and isinstance(operation, keras.layers.Layer))
@@ -104,7 +112,12 @@ class _Tracer:
         return tuple(itertools.islice(self._count, count))
 
     def expand(
-        self, operation: Any, inputs: tuple[int, ...], shapes: Sequence[Shape], args: Any, kwargs: Any
+        self,
+        operation: keras.Operation,
+        inputs: tuple[int, ...],
+        shapes: Sequence[Shape],
+        args: ArrayTree,
+        kwargs: ArrayTree,
     ) -> tuple[int, ...]:
         """Adds the steps of one call of `operation`; returns the numbers of its outputs."""
         function = _function_of(operation)
@@ -122,12 +135,11 @@ class _Tracer:
             return self.expand(operation.layer, inputs[:1], [step], (keras.KerasTensor(step),), {})
         if kernels_of(operation):
             # What the rest of somebody's own `call` does, no one can tell.
-            known = isinstance(operation, DenseStack) or has_own_activation(operation)
-            return self._single(operation, inputs, shapes, 1, guessed=not known)
+            return self._single(operation, inputs, shapes, 1, guessed=not has_own_activation(operation))
         if hides_sublayers(operation) or not _may_be_composed(operation):
             return self._single(operation, inputs, shapes, 1)
         try:
-            with _no_trace_left(operation):
+            with _discard_new_nodes(operation):
                 called_with, outputs = _call_symbolically(operation, args, kwargs)
                 return self._follow(_nodes_before(outputs), called_with, outputs, inputs)
         except Exception:  # whatever a layer's own code may do with symbolic tensors
@@ -135,7 +147,7 @@ class _Tracer:
 
     def _single(
         self,
-        operation: Any,
+        operation: keras.Operation,
         inputs: tuple[int, ...],
         shapes: Sequence[Shape],
         outputs: int,
@@ -146,9 +158,13 @@ class _Tracer:
         return numbers
 
     def _follow(
-        self, nodes: Any, called_with: Sequence[Any], outputs: Sequence[Any], inputs: tuple[int, ...]
+        self,
+        nodes: Iterable[Node],
+        called_with: Sequence[Symbol],
+        outputs: Sequence[Symbol],
+        inputs: tuple[int, ...],
     ) -> tuple[int, ...]:
-        """The steps of Keras's own nodes, in an order that can be carried out."""
+        """Adds the steps of Keras's nodes; returns the numbers of `outputs`."""
         start = len(self.steps)
         known = {id(tensor): number for tensor, number in zip(called_with, inputs, strict=True)}
         for node in nodes:
@@ -167,15 +183,20 @@ class _Tracer:
             raise ValueError(f"{len(missing)} outputs do not depend on the inputs")
         return tuple(known[id(tensor)] for tensor in outputs)
 
-    def _chain(self, layers: Sequence[Any], inputs: tuple[int, ...], shape: Shape) -> tuple[int, ...]:
+    def _chain(
+        self, layers: Sequence[keras.layers.Layer], inputs: tuple[int, ...], shape: Shape
+    ) -> tuple[int, ...]:
         for layer in layers:
             symbol = keras.KerasTensor(shape)
             inputs = self.expand(layer, inputs, [shape], (symbol,), {})[:1]
             shape = tuple(layer.compute_output_shape(shape))
         return inputs
 
-    def _guess(self, operation: Any, inputs: tuple[int, ...], shapes: Sequence[Shape]) -> tuple[int, ...]:
-        """Sublayers one after another; a depth-first walk without recursion."""
+    def _guess(
+        self, operation: keras.Operation, inputs: tuple[int, ...], shapes: Sequence[Shape]
+    ) -> tuple[int, ...]:
+        """Adds the sublayers as steps one after another, depth first."""
+        # Without recursion: layers nest to any depth.
         pending = [operation]
         while pending:
             layer = pending.pop()
@@ -189,11 +210,13 @@ class _Tracer:
         return inputs
 
 
-def _call_symbolically(operation: Any, args: Any, kwargs: Any) -> tuple[list[Any], list[Any]]:
-    """Calls `operation.call` on fresh symbolic tensors; returns those and what came of them."""
-    fresh: list[Any] = []
+def _call_symbolically(
+    operation: keras.Operation, args: ArrayTree, kwargs: ArrayTree
+) -> tuple[list[Symbol], list[Symbol]]:
+    """Calls `operation.call` on fresh symbolic tensors; returns these tensors and the outputs."""
+    fresh: list[Symbol] = []
 
-    def renew(value: Any) -> Any:
+    def renew(value: Tensor) -> Tensor:
         if not isinstance(value, keras.KerasTensor):
             return value
         fresh.append(keras.KerasTensor(value.shape, value.dtype))
@@ -207,9 +230,10 @@ def _call_symbolically(operation: Any, args: Any, kwargs: Any) -> tuple[list[Any
     return fresh, [tensor for tensor in keras.tree.flatten(outputs) if tensor is not None]
 
 
-def _nodes_before(outputs: Sequence[Any]) -> list[Any]:
-    """Keras's nodes that lead to `outputs`, each after the ones it needs; without recursion."""
-    order: list[Any] = []
+def _nodes_before(outputs: Sequence[Symbol]) -> list[Node]:
+    """Returns Keras's nodes that lead to `outputs`, each after the nodes whose outputs it takes."""
+    # Without recursion, which a thousand layers would exceed.
+    order: list[Node] = []
     done: set[int] = set()
     pending = [(_node_of(tensor), False) for tensor in outputs]
     while pending:
@@ -225,7 +249,7 @@ def _nodes_before(outputs: Sequence[Any]) -> list[Any]:
     return order
 
 
-def _node_of(tensor: Any) -> Any:
+def _node_of(tensor: Symbol) -> Node | None:
     history = getattr(tensor, "_keras_history", None)
     if history is None or history.operation is None:
         return None
@@ -233,8 +257,8 @@ def _node_of(tensor: Any) -> Any:
 
 
 @contextmanager
-def _no_trace_left(operation: Any) -> Iterator[None]:
-    """Takes back what calls with symbolic tensors leave in a layer and its sublayers."""
+def _discard_new_nodes(operation: keras.layers.Layer) -> Iterator[None]:
+    """Removes the nodes that calls with symbolic tensors add to a layer and its sublayers."""
     layers = operation._flatten_layers()
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     try:

@@ -1,41 +1,57 @@
-"""What the commands share: options, and errors in one line."""
+"""What the commands share: options, plain output, and errors in one line."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypedDict, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from keras_rwinit._checks import check_count
+from keras_rwinit._files import check_new
 from keras_rwinit.theory import DISTRIBUTIONS
 
 __all__ = [
     "INTEGER",
     "NUMBER",
     "Activation",
+    "DataDir",
     "Depth",
     "Distribution",
     "JsonOutput",
+    "NumberOption",
     "Samples",
     "Seed",
     "Width",
+    "check_output_and_seed",
     "console",
+    "given_options",
     "plain_errors",
+    "print_text",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# One console for all commands, so that progress bars and lines do not disturb each other.
 console = Console()
 
 
-def _number(kind: type[Any], name: str) -> dict[str, Any]:
-    """Arguments of `typer.Option` for a number, whose message names what was received."""
+class NumberOption(TypedDict):
+    """Arguments of `typer.Option` for a number."""
 
-    def parse(text: Any) -> Any:
+    parser: Callable[[str], float]
+    metavar: str
+
+
+def _number_option(kind: type[int] | type[float], name: str) -> NumberOption:
+    """Returns an option whose message names what was received, as the other errors do."""
+
+    def parse(text: str) -> float:
         try:
             return kind(text)
         except ValueError as error:
@@ -44,25 +60,30 @@ def _number(kind: type[Any], name: str) -> dict[str, Any]:
     return {"parser": parse, "metavar": name.split()[-1].upper()}
 
 
-INTEGER, NUMBER = _number(int, "an integer"), _number(float, "a number")
+# Typer's own number options do not say what they received.
+INTEGER, NUMBER = _number_option(int, "an integer"), _number_option(float, "a number")
 
-Activation = Annotated[str, typer.Option(help="Of the hidden layers, as in leaky_relu(0.1).")]
+Activation = Annotated[
+    str, typer.Option(help="Activation of the hidden layers, e.g. tanh or leaky_relu(0.1).")
+]
 Width = Annotated[int, typer.Option(**INTEGER, help="Units of a hidden layer.")]
 Depth = Annotated[int, typer.Option(**INTEGER, help="Number of hidden layers.")]
-Distribution = Annotated[str, typer.Option(help=f"Of the kernels: {', '.join(DISTRIBUTIONS)}.")]
-Seed = Annotated[int, typer.Option(**INTEGER, help="Of everything that is drawn.")]
-JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file to write the result to.")]
+Distribution = Annotated[str, typer.Option(help=f"Distribution of the kernels: {', '.join(DISTRIBUTIONS)}.")]
+Seed = Annotated[int, typer.Option(**INTEGER, help="Random seed.")]
+JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file for the result.")]
 Samples = Annotated[int, typer.Option(**INTEGER, help="Networks to simulate as a check; 0 for none.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")]
 
 
 def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """One line and exit code 2 for what a user can put right; 130 for Ctrl-C."""
+    """Ends a command with one line and exit code 2 for what a user can put right, 130 for Ctrl-C."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except (ValueError, ImportError, OSError, MemoryError) as error:
+            # Messages of libraries can have many lines, or none (MemoryError).
             message = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"keras-rwinit: {message}", err=True)
             raise typer.Exit(2) from error
@@ -71,3 +92,25 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from interrupt
 
     return wrapped
+
+
+def print_text(text: str) -> None:
+    """Prints text as it is: brackets in a user's path or name are not Rich's markup, and no line is cut."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def given_options(context: typer.Context, but: Collection[str] = ()) -> list[str]:
+    """Returns the options on the command line, as in `--data-dir`, those of the parameters `but` left out."""
+    # Typer and Click export no common name for the enumeration of sources.
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in but and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+
+
+def check_output_and_seed(output: Path | None, seed: int) -> None:
+    """Raises ValueError if the output exists or the seed is negative, before anything is computed."""
+    if output is not None:
+        check_new(output, "--output")
+    check_count("seed", seed, minimum=0)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple, TypeAlias
 
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from keras_rwinit._checks import check_count
-from keras_rwinit._files import check_new, write_json
+from keras_rwinit._files import write_json
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory import plan_width, predict_walk, simulate_walk
 
@@ -25,41 +26,22 @@ from .options import (
     Samples,
     Seed,
     Width,
+    check_output_and_seed,
     console,
     plain_errors,
 )
 
 __all__ = ["gain", "plan"]
 
-
-def _show(title: str, rows: dict[str, str], result: dict[str, Any], output: Path | None) -> None:
-    if output is not None:
-        try:
-            write_json(output, result)
-        except OSError as error:
-            raise ValueError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from error
-    table = Table(show_header=False, box=None)
-    for key, value in rows.items():
-        table.add_row(f"[bold]{key}", value)
-    console.print(f"[italic]{title}", highlight=False)
-    console.print(table, highlight=False)
+_Result: TypeAlias = dict[str, str | float | None]
 
 
-def _simulated(
-    activation: str,
-    width: int,
-    depth: int,
-    gain: float,
-    distribution: str,
-    samples: int,
-    seed: int,
-) -> tuple[float, float, float]:
-    """Mean, its standard error and spread of the walk over `samples` simulated networks."""
-    total = simulate_walk(activation, width, depth, gain, samples, distribution, seed)[:, 0]
-    total = total[np.isfinite(total)]
-    if not total.size:
-        raise ValueError("The gradient died in every simulated network. Use a larger width.")
-    return float(total.mean()), float(total.std() / math.sqrt(total.size)), float(total.std())
+class _SimulatedWalk(NamedTuple):
+    """The walk of simulated networks, in nats over all layers."""
+
+    mean: float
+    standard_error: float
+    spread: float
 
 
 @plain_errors
@@ -70,18 +52,16 @@ def gain(
         int | None, typer.Option(**INTEGER, help="Number of hidden layers; very many if left out.")
     ] = None,
     distribution: Distribution = "normal",
-    refine: Annotated[bool, typer.Option(help="Polish with the exact simulation.")] = False,
+    refine: Annotated[bool, typer.Option(help="Refine the gain by exact simulation.")] = False,
     samples: Samples = 0,
     seed: Seed = 0,
     output: JsonOutput = None,
 ) -> None:
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
-    if output is not None:
-        check_new(output, "--output")
-    check_count("seed", seed, minimum=0)
-    value = computed_gain(activation, width, depth, distribution, refine=refine)
+    check_output_and_seed(output, seed)
+    value = computed_gain(activation, width, depth, distribution=distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
-    result: dict[str, Any] = {
+    result: _Result = {
         "activation": activation,
         "width": width,
         "depth": depth,
@@ -89,19 +69,23 @@ def gain(
         "refined": refine,
         "gain": value,
     }
+
+    # A check by simulation
     if samples:
         if depth is None:
             raise ValueError("Simulation needs a network's --depth. Received: none")
-        mean, error, _ = _simulated(activation, width, depth, value, distribution, samples, seed)
-        rows["simulated drift"] = f"{mean:+.4f} ± {error:.4f} nats over all layers"
+        walk = _simulate(activation, width, depth, value, distribution, samples, seed)
+        rows["simulated drift"] = f"{walk.mean:+.4f} ± {walk.standard_error:.4f} nats over all layers"
         result |= {
-            "simulated_mean": mean,
-            "standard_error": error,
+            "simulated_mean": walk.mean,
+            "standard_error": walk.standard_error,
             "samples": samples,
             "seed": seed,
         }
-    title = f"{activation}, width {width:,}, " + (f"depth {depth:,}" if depth else "any depth")
-    _show(f"{title}, {distribution} kernels", rows, result, output)
+
+    depth_text = f"depth {depth:,}" if depth else "any depth"
+    _write(output, result)
+    _show(f"{activation}, width {width:,}, {depth_text}, {distribution} kernels", rows)
 
 
 @plain_errors
@@ -109,10 +93,13 @@ def plan(
     depth: Depth = 1000,
     spread: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Nats: print the smallest width whose log-norm spreads by no more."),
+        typer.Option(
+            **NUMBER,
+            help="Spread of the log-norm in nats: print the smallest width that does not exceed it.",
+        ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(**INTEGER, help="Units of a hidden layer: print what to expect of it.")
+        int | None, typer.Option(**INTEGER, help="Units of a hidden layer: print the spread.")
     ] = None,
     activation: Activation = "relu",
     distribution: Distribution = "normal",
@@ -120,17 +107,11 @@ def plan(
     seed: Seed = 0,
     output: JsonOutput = None,
 ) -> None:
-    """Print the width a spread asks for, or the spread a width gives, before training."""
-    if output is not None:
-        check_new(output, "--output")
-    check_count("seed", seed, minimum=0)
-    if (spread is None) == (width is None):
-        raise ValueError(
-            f"Give one of --spread and --width. Received: {'both' if width is not None else 'neither'}"
-        )
-    if width is None:
-        assert spread is not None
-        width = plan_width(depth, spread, activation, distribution)
+    """Print the width for a given spread, or the spread at a given width, before training."""
+    check_output_and_seed(output, seed)
+    width = _width_for(depth, spread, width, activation, distribution)
+
+    # What to expect at this width
     walk = predict_walk(activation, width, depth, distribution=distribution)
     parameters = depth * width * (width + 1)
     rows = {
@@ -140,7 +121,7 @@ def plan(
         "dead networks": f"{walk.dead_probability:.3g}",
         "hidden parameters": f"{parameters:,}",
     }
-    result: dict[str, Any] = {
+    result: _Result = {
         "activation": activation,
         "depth": depth,
         "distribution": distribution,
@@ -150,14 +131,64 @@ def plan(
         "dead_probability": walk.dead_probability,
         "hidden_parameters": parameters,
     }
+
+    # A check by simulation
     if samples:
-        mean, error, std = _simulated(activation, width, depth, walk.gain, distribution, samples, seed)
-        rows["simulated"] = f"drift {mean:+.4f} ± {error:.4f}, spread {std:.4f} nats"
+        simulated = _simulate(activation, width, depth, walk.gain, distribution, samples, seed)
+        rows["simulated"] = (
+            f"drift {simulated.mean:+.4f} ± {simulated.standard_error:.4f}, "
+            f"spread {simulated.spread:.4f} nats"
+        )
         result |= {
-            "simulated_mean": mean,
-            "standard_error": error,
-            "simulated_spread": std,
+            "simulated_mean": simulated.mean,
+            "standard_error": simulated.standard_error,
+            "simulated_spread": simulated.spread,
             "samples": samples,
             "seed": seed,
         }
-    _show(f"{depth:,} {activation} layers, {distribution} kernels", rows, result, output)
+
+    _write(output, result)
+    _show(f"{depth:,} {activation} layers, {distribution} kernels", rows)
+
+
+def _width_for(
+    depth: int, spread: float | None, width: int | None, activation: str, distribution: str
+) -> int:
+    """Returns the given width, or the one for the given spread; ValueError unless one of them is given."""
+    if spread is not None and width is None:
+        return plan_width(depth, spread, activation=activation, distribution=distribution)
+    if width is None or spread is not None:
+        raise ValueError(
+            f"Give one of --spread and --width. Received: {'neither' if width is None else 'both'}"
+        )
+    return width
+
+
+def _simulate(
+    activation: str, width: int, depth: int, gain: float, distribution: str, samples: int, seed: int
+) -> _SimulatedWalk:
+    walks = simulate_walk(
+        activation, width, depth, gain=gain, samples=samples, distribution=distribution, seed=seed
+    )
+    total = walks[:, 0]
+    total = total[np.isfinite(total)]  # networks whose gradient died have -inf
+    if not total.size:
+        raise ValueError("The gradient died in every simulated network. Use a larger width.")
+    return _SimulatedWalk(float(total.mean()), float(total.std() / math.sqrt(total.size)), float(total.std()))
+
+
+def _write(output: Path | None, result: _Result) -> None:
+    if output is None:
+        return
+    try:
+        write_json(output, result)
+    except OSError as error:
+        raise ValueError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from error
+
+
+def _show(title: str, rows: Mapping[str, str]) -> None:
+    table = Table(show_header=False, box=None)
+    for key, value in rows.items():
+        table.add_row(Text(key, "bold"), value)
+    console.print(Text(title, "italic"))
+    console.print(table, highlight=False)

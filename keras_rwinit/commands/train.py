@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import keras
 import typer
@@ -11,17 +11,48 @@ import typer
 from keras_rwinit import data
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import new_folder
-from keras_rwinit.models.model_zoo import deep_mlp, presets
+from keras_rwinit.models.model_zoo import presets
 from keras_rwinit.training.run import TrainingRun
-from keras_rwinit.training.settings import Settings
+from keras_rwinit.training.settings import RANDOM_WALK, Settings, default_learning_rate
 from keras_rwinit.training.strategies.select import STRATEGIES
 
-from .options import INTEGER, NUMBER, Depth, Distribution, Seed, Width, console, plain_errors
+from .options import (
+    INTEGER,
+    NUMBER,
+    Activation,
+    DataDir,
+    Depth,
+    Distribution,
+    Seed,
+    Width,
+    console,
+    given_options,
+    plain_errors,
+)
 
 __all__ = ["train"]
 
+_main_job = presets["digits_tanh_1000"]
 
-main_job = presets["digits_tanh_1000"]
+
+def _use_preset(context: typer.Context, name: str | None) -> str | None:
+    """Makes a preset's network and recipe the defaults of the other options."""
+    if name is None:
+        return None
+    if name not in presets:
+        raise typer.BadParameter(f"it must be one of {', '.join(presets)}. Received: {name!r}")
+    network, recipe = dict(presets[name].config), presets[name].recipe
+    del network["input_shape"]  # the data set has one
+    context.default_map = {
+        **network,
+        "dataset": recipe.dataset,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "cosine_decay": recipe.cosine_decay,
+        "batch": recipe.batch_size,
+        "epochs": recipe.epochs,
+    }
+    return name
 
 
 @plain_errors
@@ -29,46 +60,53 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"Network and recipe, where no other option says otherwise: {', '.join(presets)}."),
+        typer.Option(
+            callback=_use_preset,
+            is_eager=True,  # before the options whose defaults it sets
+            help=f"Network and recipe; other options override them: {', '.join(presets)}.",
+        ),
     ] = None,
-    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = main_job.recipe.dataset,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
-    ] = None,
-    depth: Depth = main_job.config["depth"],
-    width: Width = main_job.config["width"],
-    activation: Annotated[str, typer.Option(help="Keras activation of the hidden layers.")] = main_job.config[
-        "activation"
-    ],
-    distribution: Distribution = main_job.config["distribution"],
+    dataset: Annotated[
+        str, typer.Option(help=f"Data set: {', '.join(data.available())}.")
+    ] = _main_job.recipe.dataset,
+    data_dir: DataDir = None,
+    depth: Depth = _main_job.config["depth"],
+    width: Width = _main_job.config["width"],
+    activation: Activation = _main_job.config["activation"],
+    distribution: Distribution = _main_job.config["distribution"],
     input_gain: Annotated[
-        float | None, typer.Option(**NUMBER, help="Of the random walk's first kernel; computed if left out.")
+        float | None,
+        typer.Option(**NUMBER, help="Gain of the random walk's first kernel; computed if left out."),
     ] = None,
     output_gain: Annotated[
-        float | None, typer.Option(**NUMBER, help="Of the random walk's classifier; computed if left out.")
+        float | None,
+        typer.Option(**NUMBER, help="Gain of the random walk's classifier; computed if left out."),
     ] = None,
     bias_stddev: Annotated[
         float | None,
         typer.Option(**NUMBER, help="Standard deviation of the hidden biases; zeros if left out."),
     ] = None,
-    initializer: Annotated[str, typer.Option(help="random_walk, or any Keras initializer.")] = "random_walk",
+    initializer: Annotated[
+        str, typer.Option(help="Initializer of the kernels: random_walk, or one of Keras's.")
+    ] = RANDOM_WALK,
     compare: Annotated[
-        str, typer.Option(help="Initializer of a second network, trained alike.")
+        str, typer.Option(help="Initializer of a second network, which is trained in the same way.")
     ] = "glorot_uniform",
-    no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network.")] = False,
-    optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = main_job.recipe.optimizer,
+    no_compare: Annotated[bool, typer.Option("--no-compare", help="Train one network only.")] = False,
+    optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = _main_job.recipe.optimizer,
     learning_rate: Annotated[
-        float | None, typer.Option(**NUMBER, help="0.03 / depth, at most 0.001, if left out.")
+        float | None,
+        typer.Option(**NUMBER, help="Learning rate; 0.03 / depth, at most 0.001, if left out."),
     ] = None,
     cosine_decay: Annotated[
-        bool, typer.Option(help="Bring the learning rate to zero along half a cosine.")
-    ] = main_job.recipe.cosine_decay,
+        bool, typer.Option(help="Let the learning rate fall to zero along half a cosine.")
+    ] = _main_job.recipe.cosine_decay,
     batch: Annotated[
         int, typer.Option(**INTEGER, help="Examples a step, on all devices together.")
-    ] = main_job.recipe.batch_size,
+    ] = _main_job.recipe.batch_size,
     epochs: Annotated[
         int, typer.Option(**INTEGER, help="Passes over the training set.")
-    ] = main_job.recipe.epochs,
+    ] = _main_job.recipe.epochs,
     strategy: Annotated[str, typer.Option(help=f"Devices to train on: {', '.join(STRATEGIES)}.")] = "none",
     seed: Seed = 0,
     output: Annotated[
@@ -87,26 +125,10 @@ def train(
     command on every worker, and only the chief writes) and tpu with TensorFlow; data-parallel and
     model-parallel with JAX.
     """
-    given = [
-        name
-        for name in context.params
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
     if resume:
-        others = [f"--{name.replace('_', '-')}" for name in given if name not in ("output", "resume")]
-        if others:
-            raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(others)}.")
-        folder = output or _latest_run()
-        run = TrainingRun(Settings.load(folder), deep_mlp, console)
-        if run.strategy.chief:
-            run.execute(folder)
-        else:
-            run.run_worker(folder)
+        _resume(context, output)
         return
-    if preset is not None:
-        recorded = {name: value for name, value in _options_of(preset).items() if name not in given}
-        train(context, **{**context.params, **recorded, "preset": None})
-        return
+    # Checked here under the names of the options; Settings has names of its own.
     depth = check_count("depth", depth)
     settings = Settings(
         dataset=dataset,
@@ -119,7 +141,7 @@ def train(
         compare=None if no_compare else compare,
         optimizer=optimizer,
         learning_rate=check_positive(
-            "learning_rate", min(0.03 / depth, 1e-3) if learning_rate is None else learning_rate
+            "learning_rate", default_learning_rate(depth) if learning_rate is None else learning_rate
         ),
         cosine_decay=cosine_decay,
         batch_size=check_count("batch", batch),
@@ -131,33 +153,25 @@ def train(
         output_gain=output_gain,
         bias_stddev=bias_stddev,
     )
-    run = TrainingRun(settings, deep_mlp, console)
-    if not run.strategy.chief:
-        run.run_worker(None)
-        return
-    folder = new_folder(output, Path("runs"), "train")
+    run = TrainingRun(settings, console)
+    # Made last: a command that is refused leaves nothing behind.
+    folder = None
+    if run.strategy.chief:
+        folder = new_folder(output, Path("runs"), "train", name="--output", resume="--resume")
     run.execute(folder, new=True)
 
 
-def _options_of(name: str) -> dict[str, Any]:
-    """What `train` is told by a preset, by parameter."""
-    if name not in presets:
-        raise ValueError(f"A preset is one of {', '.join(presets)}. Received: {name!r}")
-    config, recipe = dict(presets[name].config), presets[name].recipe
-    del config["input_shape"]  # that of the data set
-    return {
-        **config,
-        "dataset": recipe.dataset,
-        "optimizer": recipe.optimizer,
-        "learning_rate": recipe.learning_rate,
-        "cosine_decay": recipe.cosine_decay,
-        "batch": recipe.batch_size,
-        "epochs": recipe.epochs,
-    }
+def _resume(context: typer.Context, output: Path | None) -> None:
+    others = given_options(context, but=("output", "resume"))
+    if others:
+        raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(others)}.")
+    folder = output or _latest_run()
+    TrainingRun(Settings.load(folder), console).execute(folder)
 
 
 def _latest_run() -> Path:
-    runs = [path.parent for path in Path("runs").glob("train-*/settings.json")]
-    if not runs:
+    """Returns the folder of the unnamed run that began last."""
+    settings = [path for path in Path("runs").glob("train-*/settings.json")]
+    if not settings:
         raise ValueError("There is no run to go on with in runs/: name its folder with --output.")
-    return max(runs, key=lambda folder: (folder / "settings.json").stat().st_mtime)
+    return max(settings, key=lambda path: path.stat().st_mtime).parent

@@ -1,10 +1,10 @@
-"""`keras-rwinit tune`: gain and width searched around the analytic optimum, by one process or many."""
+"""`keras-rwinit tune`: a search for gain and width around the analytic optimum, by one process or many."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 from rich.table import Table
@@ -15,7 +15,7 @@ from keras_rwinit._files import new_folder, write_atomically
 from keras_rwinit.models.model_zoo import presets
 from keras_rwinit.plots import check_matplotlib, new_figure
 
-from .options import INTEGER, Seed, console, plain_errors
+from .options import INTEGER, DataDir, Seed, console, given_options, plain_errors, print_text
 
 if TYPE_CHECKING:
     from keras_rwinit.tuning import SearchResult
@@ -24,15 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["tune"]
 
 _preset = presets["digits_tanh_100"]
-_FREE = ("output", "resume", "workers")  # may differ from what a search began with
+_WITH_RESUME = ("output", "resume", "workers")  # options that a resumed search takes
+
+Parsed: TypeAlias = Any
+"""What a parser below returns; Typer takes no unions, such as `float | tuple[float, float] | list[float]`."""
 
 
-def _space(kind: type[Any], names: str) -> dict[str, Any]:
-    """Arguments of `typer.Option` for `VALUE`, `LOW:HIGH` or `A,B,C`."""
+class SpaceOption(TypedDict):
+    """Arguments of `typer.Option` for a hyperparameter."""
 
-    def parse(text: Any) -> Any:
-        if not isinstance(text, str):
-            return text  # the default
+    parser: Callable[[str], Parsed]
+    metavar: str
+
+
+def _space_option(kind: type[int] | type[float] | type[str], name: str, metavar: str) -> SpaceOption:
+    """Returns an option that takes `VALUE`, `LOW:HIGH` or `A,B,C`."""
+
+    def parse(text: str) -> Parsed:
         try:
             if ":" in text and kind is not str:
                 low, high = text.split(":")
@@ -40,20 +48,19 @@ def _space(kind: type[Any], names: str) -> dict[str, Any]:
             values = [kind(part) for part in text.split(",")]
         except ValueError as error:
             raise typer.BadParameter(
-                f"it must be {names}, a range LOW:HIGH or choices A,B. Received: {text}"
+                f"it must be {name}, a range LOW:HIGH or choices A,B. Received: {text}"
             ) from error
         return values[0] if len(values) == 1 else values
 
-    return {"parser": parse, "metavar": "SPACE"}
+    return {"parser": parse, "metavar": metavar}
 
 
-_INTEGERS, _NUMBERS = _space(int, "an integer"), _space(float, "a number")
-_NAMES = {**_space(str, "a name"), "metavar": "NAME[,NAME...]"}
+_INTEGERS = _space_option(int, "an integer", "SPACE")
+_NUMBERS = _space_option(float, "a number", "SPACE")
+_NAMES = _space_option(str, "a name", "NAME[,NAME...]")
 
 
-def _pair(text: Any) -> Any:
-    if not isinstance(text, str):
-        return text
+def _parse_network(text: str) -> tuple[int, int]:
     try:
         depth, width = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
@@ -65,42 +72,48 @@ def _pair(text: Any) -> Any:
 def tune(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = _preset.recipe.dataset,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
-    ] = None,
-    gain_ratio: Annotated[Any, typer.Option(**_NUMBERS, help="Gain over the analytic one.")] = "0.8:1.25",
-    width: Annotated[Any, typer.Option(**_INTEGERS, help="Units of a hidden layer.")] = "16:64",
-    depth: Annotated[Any, typer.Option(**_INTEGERS, help="Number of hidden layers.")] = "100",
-    activation: Annotated[Any, typer.Option(**_NAMES, help="Of the hidden layers.")] = "tanh",
-    distribution: Annotated[Any, typer.Option(**_NAMES, help="Of the kernels.")] = "orthogonal",
+    data_dir: DataDir = None,
+    gain_ratio: Annotated[Parsed, typer.Option(**_NUMBERS, help="Gain over the analytic gain.")] = "0.8:1.25",
+    width: Annotated[Parsed, typer.Option(**_INTEGERS, help="Units of a hidden layer.")] = "16:64",
+    depth: Annotated[Parsed, typer.Option(**_INTEGERS, help="Number of hidden layers.")] = "100",
+    activation: Annotated[Parsed, typer.Option(**_NAMES, help="Activation of the hidden layers.")] = "tanh",
+    distribution: Annotated[
+        Parsed, typer.Option(**_NAMES, help="Distribution of the kernels.")
+    ] = "orthogonal",
     input_gain_ratio: Annotated[
-        Any, typer.Option(**_NUMBERS, help="Gain of the first kernel over the other hidden ones'.")
+        Parsed, typer.Option(**_NUMBERS, help="Gain of the first kernel over that of the other hidden ones.")
     ] = "1",
     output_gain_ratio: Annotated[
-        Any, typer.Option(**_NUMBERS, help="Gain of the classifier over a linear layer's.")
+        Parsed, typer.Option(**_NUMBERS, help="Gain of the classifier over that of a linear layer.")
     ] = "1",
     learning_rate: Annotated[
-        Any, typer.Option(**_NUMBERS, help="0.03 / depth, at most 0.001, if left out.")
+        Parsed, typer.Option(**_NUMBERS, help="0.03 / depth, at most 0.001, if left out.")
     ] = None,
-    optimizer: Annotated[Any, typer.Option(**_NAMES, help="Keras optimizer.")] = _preset.recipe.optimizer,
+    optimizer: Annotated[Parsed, typer.Option(**_NAMES, help="Keras optimizer.")] = _preset.recipe.optimizer,
     max_parameters: Annotated[
-        int | None, typer.Option(**INTEGER, help="Budget under which width and a range of depths trade.")
+        int | None, typer.Option(**INTEGER, help="Largest number of parameters; ties depth to width.")
     ] = None,
     same_parameters_as: Annotated[
-        Any, typer.Option(parser=_pair, metavar="DEPTHxWIDTH", help="The budget: that of this network.")
+        Parsed,
+        typer.Option(
+            parser=_parse_network,
+            metavar="DEPTHxWIDTH",
+            help="Network whose number of parameters is the largest.",
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option(help="val_loss, loss, val_accuracy or accuracy, after the last epoch.")
     ] = "val_loss",
     trials: Annotated[int, typer.Option(**INTEGER, help="Networks to try.")] = 20,
-    epochs: Annotated[int, typer.Option(**INTEGER, help="Passes over the training set a trial.")] = 2,
+    epochs: Annotated[int, typer.Option(**INTEGER, help="Passes over the training set in a trial.")] = 2,
     batch: Annotated[int, typer.Option(**INTEGER, help="Examples a step.")] = _preset.recipe.batch_size,
-    executions: Annotated[int, typer.Option(**INTEGER, help="Networks trained a trial.")] = 1,
+    executions: Annotated[int, typer.Option(**INTEGER, help="Networks trained in a trial.")] = 1,
     seeds: Annotated[
         int, typer.Option(**INTEGER, help="Fresh runs of the best and the analytic point; 0 for none.")
     ] = 3,
     workers: Annotated[
-        int, typer.Option(**INTEGER, help="Processes on this machine; with more than 1, a chief besides.")
+        int,
+        typer.Option(**INTEGER, help="Worker processes on this machine; more than 1 need a chief as well."),
     ] = 1,
     seed: Seed = 0,
     output: Annotated[
@@ -108,7 +121,7 @@ def tune(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the search in --output.")] = False,
 ) -> None:
-    """Search gain and width, from the analytic optimum outwards.
+    """Search gain and width, starting at the analytic optimum.
 
     SPACE is a value (fixed), a range LOW:HIGH or choices A,B,C.
 
@@ -116,17 +129,12 @@ def tune(
     (an ID with "chief" in it) or a worker of a search over several machines that share the folder --output.
     """
     from keras_rwinit.tuning import DeepMLPHyperModel
-    from keras_rwinit.tuning._processes.role import process_role
     from keras_rwinit.tuning.search_job import SearchJob
 
     check_matplotlib()
     check_count("workers", workers)
-    shared = process_role() is not None
-    if output is None and (resume or shared):
-        raise ValueError("Name the folder of the search to go on with, or to take part in: --output FOLDER.")
     if resume:
-        assert output is not None
-        job = _begun(context, output)
+        job = _resume_job(context, output, workers)
     else:
         found = data.load(dataset, data_dir)
         space = DeepMLPHyperModel(
@@ -147,8 +155,7 @@ def tune(
         job = SearchJob(
             dataset,
             space,
-            data_dir,
-            console,
+            data_dir=data_dir,
             objective=objective,
             trials=trials,
             epochs=epochs,
@@ -156,57 +163,53 @@ def tune(
             executions_per_trial=executions,
             seeds=seeds,
             seed=seed,
+            workers=workers,
+            verbose=1,
         )
-    job.role(workers)
-    folder = output or new_folder(None, Path("runs"), "tune")
-    result = job.start(folder, workers, resume)
-    if shared and "chief" not in os.environ["KERASTUNER_TUNER_ID"]:
-        console.print("The search is over; its chief writes the table.", highlight=False)
-        return
-    figure, ax = new_figure()
-    result.plot_landscape(ax)
-    write_atomically(folder / "landscape.png", figure.savefig)
-    console.print(_table(result), highlight=False)
-    for row in result:
-        if row.reason is not None:
-            console.print(f"Trial {row.trial} failed: {row.reason}", highlight=False, soft_wrap=True)
-    console.print(result.summary, highlight=False, soft_wrap=True)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if output is None and job.role is not None:
+        raise ValueError("Name the folder that the machines of the search share: --output FOLDER.")
+    directory = output or new_folder(None, Path("runs"), "tune")
+    result = job.run(directory, resume)
+    if job.role is not None and job.role.kind == "worker":
+        print_text("The search is over; its chief writes the table.")
+    else:
+        _report(result, directory)
 
 
-def _begun(context: typer.Context, folder: Path) -> SearchJob:
-    """The search that began in `folder`, which no other option may contradict."""
-    from keras_rwinit.tuning._settings import SearchSettings
+def _resume_job(context: typer.Context, output: Path | None, workers: int) -> SearchJob:
+    """Returns the search that began in the folder `output`; other options may not contradict its settings."""
     from keras_rwinit.tuning.search_job import SearchJob
 
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in context.params
-        if name not in _FREE and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
+    if output is None:
+        raise ValueError("Name the folder of the search to go on with: --output FOLDER.")
+    given = given_options(context, but=_WITH_RESUME)
     if given:
         raise ValueError(f"A search goes on with the settings it began with; leave out {', '.join(given)}.")
-    settings = SearchSettings.load(folder)
-    if not settings.data["load"]:
-        raise ValueError(
-            f"The search in {folder} is on data of its own: go on with keras_rwinit.tuning.search."
-        )
-    own = ("data", "space", "backend", "dtype_policy")
-    options = {name: value for name, value in vars(settings).items() if name not in own}
-    name, data_dir = settings.data["dataset"], settings.data["data_dir"]
-    return SearchJob(name, settings.hypermodel(), data_dir, console, **options)
+    return SearchJob.from_directory(output, workers=workers, verbose=1)
 
 
-def _table(result: SearchResult) -> Table:
-    """The trials, the best first, then the failed ones."""
+def _report(result: SearchResult, directory: Path) -> None:
+    """Draws the landscape, prints the table, the reasons of failed trials and the summary."""
+    figure, ax = new_figure()
+    result.plot_landscape(ax)
+    write_atomically(directory / "landscape.png", figure.savefig)
+    console.print(_result_table(result), highlight=False)
+    for row in result:
+        if row.reason is not None:
+            print_text(f"Trial {row.trial} failed: {row.reason}")
+    print_text(result.summary())
+    print_text(f"Written to {directory}")
+
+
+def _result_table(result: SearchResult) -> Table:
+    """Returns the trials, the best first and the failed ones last."""
     tuned = list(result[0].others) if len(result) else []
     title = f"Trials by {result.objective}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     columns = ("trial", "ratio", "gain", "width", "depth", "parameters", *tuned)
     for column in (*columns, "drift", "spread", result.objective, "seconds"):
         table.add_column(column, justify="right")
-    ranking = result.ranking
-    for row in (*ranking, *(row for row in result if row.score is None)):
+    for row in (*result.ranking, *(row for row in result if row.score is None)):
         table.add_row(
             str(row.trial),
             f"{row.gain_ratio:.4f}",

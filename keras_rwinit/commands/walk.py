@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import keras
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from keras_rwinit import data
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import new_folder, write_atomically
 from keras_rwinit.data import Dataset
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
-from keras_rwinit.models.model_zoo import deep_mlp, presets
+from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk
 
-from .options import INTEGER, Seed, console, plain_errors
+from .options import INTEGER, DataDir, Seed, plain_errors, print_text
 
 __all__ = ["walk"]
-
-_preset = presets["digits_tanh_1000"]
 
 
 @plain_errors
@@ -30,23 +29,27 @@ def walk(
     model: Annotated[
         Path | None, typer.Argument(help="A model saved by Keras; a fresh network if left out.")
     ] = None,
-    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = _preset.recipe.dataset,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")
-    ] = None,
-    examples: Annotated[int, typer.Option(**INTEGER, help="Of the test set, to measure with.")] = 50,
+    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(data.available())}.")] = "digits",
+    data_dir: DataDir = None,
+    examples: Annotated[int, typer.Option(**INTEGER, help="Number of test examples to measure with.")] = 50,
     depth: Annotated[
         int | None, typer.Option(**INTEGER, help="Hidden layers of a fresh network; 100 if left out.")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(**INTEGER, help="Units of its hidden layers; 100 if left out.")
+        int | None,
+        typer.Option(**INTEGER, help="Units of a fresh network's hidden layers; 100 if left out."),
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="Of its hidden layers; relu if left out.")] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="Activation of a fresh network's hidden layers; relu if left out."),
+    ] = None,
     initializer: Annotated[
-        str | None, typer.Option(help="Of its kernels: random_walk (if left out) or any of Keras's.")
+        str | None,
+        typer.Option(help="Initializer of a fresh network: random_walk (if left out), or one of Keras's."),
     ] = None,
     distribution: Annotated[
-        str | None, typer.Option(help="Of its kernels under random_walk; normal if left out.")
+        str | None,
+        typer.Option(help="Distribution of the kernels under random_walk; normal if left out."),
     ] = None,
     seed: Seed = 0,
     output: Annotated[
@@ -55,87 +58,84 @@ def walk(
 ) -> None:
     """Measure the gradient's walk through a model: a picture, a table and a JSON file."""
     check_matplotlib()
-    examples, seed = check_count("examples", examples), check_count("seed", seed, minimum=0)
-    of_network: dict[str, Any] = {
+    check_count("examples", examples)
+    check_count("seed", seed, minimum=0)
+    network: dict[str, str | int | None] = {
         "depth": depth,
         "width": width,
         "activation": activation,
         "initializer": initializer,
         "distribution": distribution,
     }
-    given = [f"--{name}" for name, value in of_network.items() if value is not None]
-    if model is not None and given:
-        raise ValueError(f"A saved model has its own layers: leave out {', '.join(given)}, or {model}.")
-    network = _loaded(model) if model is not None else None
-    examples_of = data.load(dataset, data_dir)
-    if network is None:
-        network = _fresh(examples_of, seed, **of_network)
-    measured = _measured(network, examples_of, examples)
-    folder = new_folder(output, Path("runs"), "walk")
-    measured.save(folder / "gradient_walk.json")
-    table = measured.summary()
-    write_atomically(folder / "gradient_walk.txt", lambda path: path.write_text(table, encoding="utf-8"))
-    figure, ax = new_figure()
-    plot_walk(measured, measured.prediction, ax, label=f"mean of {len(measured.backward)} examples")
-    ax.set_title(f"{network.name}: {measured.verdict}")
-    write_atomically(folder / "gradient_walk.png", figure.savefig)
-    console.print(table, highlight=False, soft_wrap=True)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    chosen = {name: value for name, value in network.items() if value is not None}
+    if model is not None and chosen:
+        given = ", ".join(f"--{name}" for name in chosen)
+        raise ValueError(f"A saved model has its own layers: leave out {given}, or {model}.")
+    # Everything that can fail comes before the folder: a command that is refused leaves nothing behind.
+    loaded = None if model is None else _load_model(model)
+    test_data = data.load(dataset, data_dir)
+    measured = _fresh_network(test_data, seed, chosen) if loaded is None else loaded
+    result = _measure(measured, test_data, examples)
+    folder = new_folder(output, Path("runs"), "walk", name="--output")
+    _write(folder, result, measured.name)
+    print_text(result.summary())
+    print_text(f"Written to {folder}")
 
 
-def _loaded(path: Path) -> keras.Model:
+def _load_model(path: Path) -> keras.Model:
     if not path.exists():
         raise ValueError(f"There is no file {path}.")
     try:
-        model = keras.saving.load_model(path)
-    except Exception as error:  # of zip, HDF5, JSON or of somebody's own layer
+        return keras.saving.load_model(path)
+    except Exception as error:  # from zip, HDF5, JSON or a user's own layer
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise ValueError(f"Cannot load {path} as a Keras model: {reason}") from error
-    return model
 
 
-def _fresh(
-    examples: Dataset,
-    seed: int,
-    depth: int | None,
-    width: int | None,
-    activation: str | None,
-    initializer: str | None,
-    distribution: str | None,
-) -> keras.Model:
-    chosen: dict[str, Any] = {}
-    if initializer not in (None, "random_walk"):
-        chosen["kernel_initializer"] = initializer
-        if distribution is not None:
-            raise ValueError("--distribution is of random_walk's kernels: leave out it or --initializer.")
-    elif distribution is not None:
-        chosen["distribution"] = distribution
-    return deep_mlp(
-        100 if depth is None else depth,
-        100 if width is None else width,
-        activation or "relu",
-        input_shape=(examples.features,),
-        classes=examples.classes,
-        seed=seed,
-        **chosen,
-    )
-
-
-def _measured(model: keras.Model, examples: Dataset, count: int) -> GradientWalk:
-    """With the cross-entropy of a classifier of the dataset's classes; of other models a random direction."""
-    x, y = examples.x_test[:count], examples.y_test[:count]
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape[1:]):
-        if math.prod(shape[1:]) != examples.features:
+def _fresh_network(dataset: Dataset, seed: int, chosen: dict[str, str | int]) -> keras.Model:
+    """Returns an untrained network for a data set, with the `chosen` arguments of `deep_mlp`."""
+    initializer = chosen.pop("initializer", "random_walk")
+    if initializer != "random_walk":
+        if "distribution" in chosen:
             raise ValueError(
-                f"The model takes inputs of shape {shape[1:]}, and {examples.name} has {examples.features} "
-                "features: choose another --dataset."
+                "--distribution belongs to the random_walk initializer: leave out it or --initializer."
             )
-        x = x.reshape(-1, *shape[1:])
+        chosen["kernel_initializer"] = initializer
+    return deep_mlp(**chosen, input_shape=(dataset.features,), classes=dataset.classes, seed=seed)
+
+
+def _measure(model: keras.Model, dataset: Dataset, count: int) -> GradientWalk:
+    """Returns the walk under the cross-entropy, or in a random direction if the model is no classifier."""
+    x, y = _inputs_for(model, dataset, count), dataset.y_test[:count]
     outputs = getattr(model, "output_shape", None)
-    if not isinstance(outputs, tuple) or outputs != (None, examples.classes):
+    if not isinstance(outputs, tuple) or outputs != (None, dataset.classes):
         return gradient_walk(model, x)
+    # Values that are positive and sum to one are probabilities, whatever layer made them.
     values = keras.ops.convert_to_numpy(model(x, training=False)).astype(np.float64)
     probabilities = (values >= 0.0).all() and np.abs(values.sum(axis=1) - 1.0).max() < 1e-2
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
     return gradient_walk(model, x, y, loss)
+
+
+def _inputs_for(model: keras.Model, dataset: Dataset, count: int) -> NDArray[np.float32]:
+    """Returns the first test examples in the shape that a model takes."""
+    x = dataset.x_test[:count]
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape[1:]):
+        return x
+    if math.prod(shape[1:]) != dataset.features:
+        raise ValueError(
+            f"The model takes inputs of shape {shape[1:]}, and {dataset.name} has {dataset.features} "
+            "features: choose another --dataset."
+        )
+    return x.reshape(-1, *shape[1:])
+
+
+def _write(folder: Path, result: GradientWalk, name: str) -> None:
+    result.save(folder / "gradient_walk.json")
+    table = result.summary()
+    write_atomically(folder / "gradient_walk.txt", lambda path: path.write_text(table, encoding="utf-8"))
+    figure, ax = new_figure()
+    plot_walk(result, result.prediction, ax, label=f"mean of {len(result.backward)} examples")
+    ax.set_title(f"{name}: {result.verdict}")
+    write_atomically(folder / "gradient_walk.png", figure.savefig)

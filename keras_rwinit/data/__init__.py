@@ -1,6 +1,6 @@
-"""Labeled data as flat, standardized NumPy arrays: loaders, standardization, checks.
+"""Labeled data as flat, standardized NumPy arrays: loaders, standardization and checks.
 
-scikit-learn, tensorflow-datasets and TensorFlow are imported by the first call that needs them;
+scikit-learn, tensorflow-datasets and TensorFlow are imported by the first call that needs them.
 `pip install "keras-rwinit[data]"` brings tensorflow-datasets.
 """
 

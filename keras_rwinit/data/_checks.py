@@ -1,4 +1,4 @@
-"""Checks of the arrays a user brings: the rule, the value received, the way out."""
+"""`validate`, which checks the arrays of a user before training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def validate(x: ArrayLike, y: ArrayLike, classes: int) -> None:
     labels = np.asarray(y)
     if labels.ndim != 1:
         raise ValueError(
-            f"`y` must be a vector of labels, one an example. Received: shape {labels.shape}; "
+            f"`y` must be a vector of labels, one per example. Received: shape {labels.shape}; "
             "for one-hot labels pass `np.argmax(y, axis=1)`."
         )
     if labels.size and labels.dtype.kind not in "iu":

@@ -1,11 +1,11 @@
-"""The 8 x 8 handwritten digits that scikit-learn carries: real data without a network."""
+"""The 8 x 8 handwritten digits that come with scikit-learn: real data without a download."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._source import Arrays
+from ._source import Arrays, StrPath
 
 __all__ = ["load_digits"]
 
@@ -13,12 +13,15 @@ _SPLIT_SEED = 1797
 _TEST_FRACTION = 0.2
 
 
-def load_digits() -> Arrays:
+def load_digits(data_dir: StrPath | None = None, download: bool = True) -> Arrays:
     """Returns the 1797 digits, pixels in [0, 1], split 80/20 within every class.
 
-    The split is fixed: within each class, `numpy.random.RandomState(1797)` (a stream that NumPy
-    keeps unchanged between versions) permutes the examples, classes in order from 0 to 9, and the
-    first fifth, rounded, is the test set. Both sets keep the corpus's own order.
+    The split is fixed. `numpy.random.RandomState(1797)`, a stream that NumPy keeps unchanged
+    between versions, permutes the examples of each class, in order from 0 to 9; the first fifth,
+    rounded, is the test set. Both sets keep the order of the corpus.
+
+    Args:
+        data_dir, download: Not used; every loader takes them.
 
     References:
         E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
@@ -38,6 +41,7 @@ def load_digits() -> Arrays:
 
 
 def _stratified_test_mask(labels: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """Returns True for the examples of the test set."""
     random = np.random.RandomState(_SPLIT_SEED)
     test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""Frames of speech as inputs of a classifier: log-mel, deltas, a window of context."""
+"""Frames of speech as inputs of a classifier: log-mel bands, deltas and a window of context."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CONTEXT", "FEATURES", "LabeledFrames", "deltas", "frame_features", "
 
 BANDS = 40
 FEATURES = 3 * BANDS
-# Frames on either side of the one that is classified.
+# Number of frames on either side of the classified one.
 CONTEXT = 5
 
 _DELTA_REACH = 2
@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 
 class LabeledFrames(NamedTuple):
-    """One recording: features, shape (frames, features), and a class a frame, -1 where it has none."""
+    """One recording: features, shape (frames, features), and the class of each frame, -1 for none."""
 
     features: Floats
     labels: NDArray[np.int32]
@@ -31,12 +31,12 @@ class LabeledFrames(NamedTuple):
 def frame_features(audio: NDArray[np.integer], sample_rate: int) -> Floats:
     """Returns 40 log-mel bands, their deltas and the deltas of those, for every frame.
 
-    Frames and bands are those of `log_mel_frames`: 25 ms long, one every 10 ms, the end padded with
-    zeros, in nats.
+    Frames and bands are those of `log_mel_frames`, in nats: a frame is 25 ms long and starts every
+    10 ms, and the end is padded with zeros.
 
     Args:
         audio: 16-bit samples, shape (samples,), at least one.
-        sample_rate: Samples a second: 8000 or 16,000.
+        sample_rate: Samples per second: 8000 or 16,000.
 
     Returns:
         float32, shape (frames, 120).
@@ -63,7 +63,7 @@ def deltas(sequence: NDArray[np.float64]) -> NDArray[np.float64]:
         sequence: Shape (frames, features), at least one frame.
 
     Returns:
-        float64, same shape; in the unit of `sequence` a frame.
+        float64, same shape; unit of `sequence` per frame.
 
     Example:
         >>> import numpy as np
@@ -92,7 +92,7 @@ def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEX
     Args:
         features: All frames of one recording, shape (frames, features).
         chosen: Which frames to return, shape (chosen,).
-        context: Frames on either side, at least 0.
+        context: Number of frames on either side, at least 0.
 
     Returns:
         Shape (chosen, (2 context + 1) features).
@@ -111,15 +111,15 @@ def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEX
 def windows(
     recordings: list[LabeledFrames], every: int = 1, context: int = CONTEXT
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Returns every `every`-th labeled frame of all recordings in its context, and the labels.
+    """Returns one of every `every` labeled frames of all recordings in its context, and the labels.
 
-    Frames without a label (-1) are no examples, and stay in the context of their neighbors. The
-    result is filled in place: beyond it no more than one recording is copied.
+    Frames without a label (-1) are not examples but stay in the context of their neighbors. The
+    result is filled in place, so that at most one recording is held twice.
 
     Args:
-        recordings: Frames of equally many features; labeled frames are counted through all of them.
+        recordings: All with the same number of features; labeled frames are counted through all.
         every: 1: all labeled frames; 4: the first of every four.
-        context: Frames on either side of each.
+        context: Number of frames on either side of each.
 
     Returns:
         Inputs, float32, shape (examples, (2 context + 1) features), and labels, int32.
@@ -128,7 +128,8 @@ def windows(
     seen = 0
     for recording in recordings:
         labeled = np.flatnonzero(recording.labels >= 0)
-        chosen.append(labeled[-seen % every :: every])
+        number = seen + np.arange(len(labeled))
+        chosen.append(labeled[number % every == 0])
         seen += len(labeled)
     width = recordings[0].features.shape[1] if recordings else 0
     count = sum(map(len, chosen))
@@ -144,4 +145,5 @@ def windows(
 
 
 def _repeat_ends(sequence: NDArray[np.floating], count: int) -> NDArray[np.floating]:
+    """Returns the frames with `count` copies of the first one before and of the last one after them."""
     return np.pad(sequence, ((count, count), (0, 0)), mode="edge")

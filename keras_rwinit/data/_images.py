@@ -1,20 +1,18 @@
-"""MNIST and the sets made in its likeness: 28 x 28 gray images, ten classes."""
+"""MNIST and the sets of the same form: 28 x 28 gray images, ten classes."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._source import Arrays
+from ._source import Arrays, StrPath
 from ._tfds import open_builder, read_batch
 
 __all__ = ["load_images"]
 
 
-def load_images(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Arrays:
-    """Returns 60,000 training and 10,000 test images, pixels in [0, 1], flattened by rows.
+def load_images(name: str, data_dir: StrPath | None, download: bool) -> Arrays:
+    """Returns 60,000 training and 10,000 test images, pixels in [0, 1], flattened row by row.
 
     References:
         mnist: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to

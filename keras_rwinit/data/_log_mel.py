@@ -1,4 +1,4 @@
-"""Log-mel spectrograms in NumPy: frame by frame, or resampled to a fixed size."""
+"""Log-mel spectrograms in NumPy, frame by frame or resampled to a fixed size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BANDS = 32
 FRAMES = 32
 
 _FFT = 512
-# About the power that rounding to 16 bits puts into one band: log(0) in digital silence is cut
-# where the recording's own resolution ends.
+# About the power that rounding to 16 bits adds to one band. It is the floor of the logarithm, which
+# would be infinite for digital silence.
 _FLOOR = 1e-8
 
 Array = NDArray[np.float64]
@@ -25,7 +25,7 @@ def log_mel(audio: NDArray[np.integer]) -> NDArray[np.float32]:
     """Returns the log-mel spectrogram of a recording, resampled in time to `FRAMES` frames.
 
     Samples are divided by 2^15. Frames of 25 ms (200 samples at 8 kHz) every 10 ms (80 samples),
-    the end padded with zeros so that every sample is in a frame and nothing is trimmed, are
+    with zeros after the end so that every sample is in a frame and nothing is trimmed, are
     multiplied by a periodic Hann window; the power of their 512-point DFT is summed in `BANDS`
     triangular filters of height 1, evenly spaced from 0 to 4 kHz on the mel scale
 
@@ -55,7 +55,7 @@ def log_mel_frames(audio: NDArray[np.integer], sample_rate: int, bands: int) -> 
 
     Args:
         audio: 16-bit samples, shape (samples,), at least one.
-        sample_rate: Samples a second: 8000 or 16,000. The filters reach to half of it.
+        sample_rate: Samples per second: 8000 or 16,000. The filters reach to half of it.
         bands: Number of filters.
 
     Returns:
@@ -68,16 +68,17 @@ def log_mel_frames(audio: NDArray[np.integer], sample_rate: int, bands: int) -> 
 
 
 def window_samples(sample_rate: int) -> int:
-    """Returns the samples of a frame, 25 ms."""
+    """Returns the number of samples in a frame, 25 ms."""
     return sample_rate // 40
 
 
 def hop_samples(sample_rate: int) -> int:
-    """Returns the samples from the start of one frame to that of the next, 10 ms."""
+    """Returns the number of samples between the starts of two frames, 10 ms."""
     return sample_rate // 100
 
 
 def _frames(signal: Array, window: int, hop: int) -> Array:
+    """Returns all frames, shape (frames, window), with zeros after the end of the signal."""
     hops = -(-max(len(signal) - window, 0) // hop)
     padded = np.pad(signal, (0, window + hops * hop - len(signal)))
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
@@ -85,6 +86,7 @@ def _frames(signal: Array, window: int, hop: int) -> Array:
 
 @functools.cache
 def _hann(window: int) -> Array:
+    """Returns the periodic Hann window."""
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(window) / window)
 
 
@@ -101,6 +103,7 @@ def _mel_filters(sample_rate: int = SAMPLE_RATE, bands: int = BANDS) -> Array:
 
 
 def _resample(spectrogram: Array) -> Array:
+    """Interpolates linearly in time at `FRAMES` evenly spaced positions, the ends included."""
     position = np.linspace(0.0, len(spectrogram) - 1.0, FRAMES)
     before = np.floor(position).astype(int)
     after = np.minimum(before + 1, len(spectrogram) - 1)

@@ -1,13 +1,16 @@
-"""What a loader hands to `load`, before standardization."""
+"""What a loader takes and what it returns to `load`, before standardization."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays"]
+__all__ = ["Arrays", "StrPath"]
+
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
 class Arrays(NamedTuple):

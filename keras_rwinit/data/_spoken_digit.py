@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from typing import Any
 
 import numpy as np
 
 from ._frames import LabeledFrames, frame_features, windows
 from ._log_mel import SAMPLE_RATE, log_mel
-from ._source import Arrays
-from ._tfds import open_builder, read_examples
+from ._source import Arrays, StrPath
+from ._tfds import Example, open_builder, read_examples
 
 __all__ = ["load_spoken_digit", "load_spoken_digit_frames"]
 
@@ -19,12 +17,12 @@ _TEST_INDICES = range(5)
 _FILENAME = re.compile(r"\d_[a-z]+_(?P<index>\d+)\.wav")
 
 
-def load_spoken_digit(data_dir: str | os.PathLike[str] | None, download: bool) -> Arrays:
+def load_spoken_digit(data_dir: StrPath | None, download: bool) -> Arrays:
     """Returns log-mel features (see `log_mel`) of 2250 training and 250 test recordings.
 
-    TFDS has one split; the corpus's own rule makes two of it. A file is named
-    `{digit}_{speaker}_{index}.wav`, and indices 0 to 4 are the test set: every speaker and every
-    digit is in both sets, five recordings of each in the test set and 45 in the training set.
+    TFDS has one split, which is divided by the rule of the corpus: a file is named
+    `{digit}_{speaker}_{index}.wav`, and indices 0 to 4 are the test set. Both sets have every
+    speaker and every digit, five recordings of each in the test set and 45 in the training set.
 
     References:
         Z. Jackson et al., "Free Spoken Digit Dataset", version 1.0.9.
@@ -37,14 +35,14 @@ def load_spoken_digit(data_dir: str | os.PathLike[str] | None, download: bool) -
     return Arrays(x[~test], y[~test], x[test], y[test])
 
 
-def load_spoken_digit_frames(data_dir: str | os.PathLike[str] | None, download: bool) -> Arrays:
-    """Returns every 10 ms frame of the recordings in its context, with the digit spoken as label.
+def load_spoken_digit_frames(data_dir: StrPath | None, download: bool) -> Arrays:
+    """Returns every 10 ms frame of the recordings in its context, labeled with the spoken digit.
 
-    The inputs have the form of TIMIT's: 40 log-mel bands (0 to 4 kHz here), deltas and the deltas
-    of those, of the frame and five on either side, 1320 features; see `frame_features`. Training
-    and test set are split by recording, as `load_spoken_digit` does: no recording has frames in
-    both. A digit is the label of all of its frames, the silent ones and sounds that digits share
-    among them, so no classifier of single windows is right on all of them.
+    The inputs have the form of TIMIT's: 40 log-mel bands (here 0 to 4 kHz), their deltas and the
+    deltas of those, of the frame and of five frames on either side, 1320 features; see
+    `frame_features`. The sets are split by recording, as in `load_spoken_digit`: no recording has
+    frames in both. All frames of a recording have the same label, also silent ones and sounds that
+    several digits share, so that no classifier of single windows can be right on all of them.
     """
     parts: tuple[list[LabeledFrames], list[LabeledFrames]] = ([], [])
     for example in _read(data_dir, download):
@@ -54,7 +52,7 @@ def load_spoken_digit_frames(data_dir: str | os.PathLike[str] | None, download: 
     return Arrays(*windows(parts[0]), *windows(parts[1]))
 
 
-def _read(data_dir: str | os.PathLike[str] | None, download: bool) -> list[dict[str, Any]]:
+def _read(data_dir: StrPath | None, download: bool) -> list[Example]:
     builder = open_builder("spoken_digit", data_dir, download, preparation_needs="pydub")
     return read_examples(builder, "train")
 

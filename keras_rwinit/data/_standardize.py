@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +12,12 @@ from keras_rwinit._checks import check_real
 
 __all__ = ["standardize"]
 
-# A range of at most this many roundings of the largest magnitude is rounding, not signal.
+# A range of at most this many roundings of the largest magnitude counts as rounding, not as signal.
 _ROUNDINGS = 4
 _ROWS_AT_ONCE = 4096
+
+# An array of any real dtype.
+RealArray: TypeAlias = NDArray[Any]
 
 
 def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.float32], ...]:
@@ -22,25 +25,26 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
 
         z = (x - mean(x_train)) / std(x_train),    each dimension by itself,
 
-    with mean and standard deviation (over all examples, `ddof=0`) computed in float64. The other
-    arrays are transformed by the *training* set's statistics: nothing of a test set enters.
+    with mean and standard deviation (over all examples, `ddof=0`) computed in float64 by
+    scikit-learn's `StandardScaler`. The other arrays are transformed by the *training* set's
+    statistics: no statistic of a test set is used.
 
-    A dimension that is constant over the training set becomes exactly zero in every array, also
-    where a test example differs: such a pixel carries nothing a network could have learned from,
-    and its scale is unknown. Constant means that its range over the training set is at most
-    4 eps max|x|, with eps the spacing of the array's own float type (0 for integers): a constant
-    that went through a few roundings counts as constant.
+    A dimension that is constant over the training set becomes exactly zero in every array, even
+    where a test example differs: a network cannot learn from such a pixel, and its scale is
+    unknown. A dimension counts as constant if its range over the training set is at most
+    4 eps max|x|, where eps is the spacing of the array's own float type (0 for integers), so that
+    a few roundings do not count as variation.
 
     Args:
         x_train: Training inputs, shape (examples, features), any real dtype.
-        *others: Further arrays of as many features, a test set for instance.
+        *others: Further arrays with the same number of features, e.g. a test set.
 
     Returns:
-        A tuple of float32 arrays, one for each argument, shapes unchanged.
+        One float32 array for each argument, of the same shape.
 
     Raises:
-        ValueError: If an array is empty, not of rank 2, not real, holds NaN or infinite values,
-            or has another number of features than `x_train`.
+        ValueError: If an array is empty, not of rank 2 or not real, if it holds NaN or infinite
+            values, or if its number of features differs from that of `x_train`.
 
     Example:
         >>> import numpy as np
@@ -53,23 +57,34 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
         LeCun, Bottou, Orr and Mueller, "Efficient BackProp", in Neural Networks: Tricks of the
         Trade, Springer, 1998, section 4.3.
     """
-    arrays = [_check_inputs("x_train", x_train)]
-    for position, other in enumerate(others):
+    from sklearn.preprocessing import StandardScaler
+
+    train = _check_inputs("x_train", x_train)
+    arrays = [train]
+    for position, values in enumerate(others):
         name = f"others[{position}]"
-        arrays.append(_check_inputs(name, other))
-        if arrays[-1].shape[1] != arrays[0].shape[1]:
+        other = _check_inputs(name, values)
+        if other.shape[1] != train.shape[1]:
             raise ValueError(
-                f"Every array must have as many features as `x_train`, {arrays[0].shape[1]}. "
-                f"Received: {arrays[-1].shape[1]} in `{name}`; select the same columns in both."
+                f"Every array must have as many features as `x_train`, {train.shape[1]}. "
+                f"Received: {other.shape[1]} in `{name}`; select the same columns in both."
             )
-    train = arrays[0]
+        arrays.append(other)
     constant, exponent = _constant_dimensions(train)
-    mean, std = _moments(train, exponent)
-    std[constant] = 1.0
-    return tuple(_transform(array, mean, std, exponent, constant) for array in arrays)
+    scaler = StandardScaler()
+    for _, rows in _blocks(train, exponent):
+        scaler.partial_fit(rows)
+    # The scaler's own test for constants does not know how far `x_train` was rounded before.
+    scaler.scale_ = np.where(constant, 1.0, np.sqrt(scaler.var_))
+    results = tuple(np.empty(array.shape, np.float32) for array in arrays)
+    for array, result in zip(arrays, results, strict=True):
+        for where, rows in _blocks(array, exponent):
+            result[where] = scaler.transform(rows, copy=False)
+        result[:, constant] = 0.0
+    return results
 
 
-def _check_inputs(name: str, values: ArrayLike) -> NDArray[Any]:
+def _check_inputs(name: str, values: ArrayLike) -> RealArray:
     array = check_real(name, values)
     if array.ndim != 2:
         raise ValueError(
@@ -79,50 +94,21 @@ def _check_inputs(name: str, values: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _constant_dimensions(train: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intc]]:
+def _constant_dimensions(train: RealArray) -> tuple[NDArray[np.bool_], NDArray[np.intc]]:
     """Returns which dimensions are constant, and the binary exponent of each one's magnitude."""
     low = train.min(axis=0).astype(np.float64)
     high = train.max(axis=0).astype(np.float64)
     magnitude = np.maximum(np.abs(low), np.abs(high))
     exponent = np.frexp(magnitude)[1]
     eps = float(np.finfo(train.dtype).eps) if train.dtype.kind == "f" else 0.0
-    # Scaling by a power of two is exact and keeps the range of values near 1e308 finite.
+    # Scaling by a power of two is exact. It keeps `high - low` finite for values near 1e308.
     spread = np.ldexp(high, -exponent) - np.ldexp(low, -exponent)
     constant = spread <= _ROUNDINGS * eps * np.ldexp(magnitude, -exponent)
     return constant, exponent
 
 
-def _moments(
-    train: NDArray[Any], exponent: NDArray[np.intc]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns mean and standard deviation of `train * 2**-exponent`, in two passes."""
-    count, features = train.shape
-    total = np.zeros(features)
-    for _, rows in _blocks(train, exponent):
-        total += rows.sum(axis=0)
-    mean = total / count
-    squares = np.zeros(features)
-    for _, rows in _blocks(train, exponent):
-        squares += np.square(rows - mean).sum(axis=0)
-    return mean, np.sqrt(squares / count)
-
-
-def _transform(
-    array: NDArray[Any],
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    exponent: NDArray[np.intc],
-    constant: NDArray[np.bool_],
-) -> NDArray[np.float32]:
-    result = np.empty(array.shape, dtype=np.float32)
-    for where, rows in _blocks(array, exponent):
-        result[where] = (rows - mean) / std
-    result[:, constant] = 0.0
-    return result
-
-
-def _blocks(array: NDArray[Any], exponent: NDArray[np.intc]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yields blocks of rows as float64, scaled by `2**-exponent`: no whole float64 copy."""
+def _blocks(array: RealArray, exponent: NDArray[np.intc]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yields blocks of rows times `2**-exponent` in float64, since a whole float64 copy may not fit."""
     for start in range(0, len(array), _ROWS_AT_ONCE):
         where = slice(start, start + _ROWS_AT_ONCE)
         yield where, np.ldexp(array[where].astype(np.float64), -exponent)

@@ -1,4 +1,4 @@
-"""tensorflow-datasets: find a prepared set, or prepare it, or say plainly why not."""
+"""Access to tensorflow-datasets: finds a set or prepares it, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._source import StrPath
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 __all__ = [
     "DatasetNotFoundError",
+    "Example",
     "find_builder",
     "import_tfds",
     "iterate_examples",
@@ -23,32 +30,35 @@ __all__ = [
     "read_examples",
 ]
 
+# Arrays of one example, or of a batch, by feature. Their dtypes differ; text is `bytes`.
+Example: TypeAlias = dict[str, Any]
+
 # TFDS itself retries an unreachable host for more than three minutes.
 _CONNECT_SECONDS = 10.0
 
 
 class DatasetNotFoundError(ValueError):
-    """A data set is neither prepared in the folder searched nor could be downloaded there."""
+    """A data set is not prepared in the folder searched and could not be downloaded there."""
 
 
 def open_builder(
     name: str,
-    data_dir: str | os.PathLike[str] | None,
+    data_dir: StrPath | None,
     download: bool,
     *,
     preparation_needs: str | None = None,
-) -> Any:
-    """Returns the `tfds.core.DatasetBuilder` of a set that is prepared on disk.
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a set that is prepared on disk, after preparing it if need be.
 
     Args:
         name: TFDS name.
         data_dir: Folder of prepared sets. `None`: the environment variable TFDS_DATA_DIR, or
-            where that is unset TFDS's default, `~/tensorflow_datasets`.
+            TFDS's default, `~/tensorflow_datasets`, if that is unset.
         download: Whether to download and prepare a set that is not there.
-        preparation_needs: A module that preparing (not reading) this set imports.
+        preparation_needs: A module that TFDS imports to prepare this set, but not to read it.
 
     Raises:
-        ImportError: If tensorflow-datasets, or `preparation_needs` where it is needed, is missing.
+        ImportError: If tensorflow-datasets is missing, or `preparation_needs` when it is needed.
         DatasetNotFoundError: If the set is not there and is not, or cannot be, downloaded.
     """
     tfds = import_tfds()
@@ -66,17 +76,17 @@ def open_builder(
 
 
 def find_builder(
-    name: str, data_dir: str | os.PathLike[str] | None, make: Callable[[str | os.PathLike[str] | None], Any]
-) -> Any:
-    """Returns the builder of a set, prepared or not there at all, but never one that is half there.
+    name: str, data_dir: StrPath | None, make: Callable[[StrPath | None], tfds.core.DatasetBuilder]
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a set that is either prepared or not there at all, never in between.
 
     Args:
         name: TFDS name, for messages.
         data_dir: As for `open_builder`.
-        make: Gives the builder for a folder, `None` being TFDS's default.
+        make: Returns the builder for a folder; `None` is TFDS's default.
 
     Raises:
-        DatasetNotFoundError: If the set is there and cannot be read, as a whole or at all.
+        DatasetNotFoundError: If the set is there but is incomplete or cannot be read.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     with quiet():
@@ -90,8 +100,8 @@ def find_builder(
     return builder
 
 
-def read_batch(builder: Any, split: str) -> dict[str, Any]:
-    """Returns a whole split of equally shaped examples as one array for each feature."""
+def read_batch(builder: tfds.core.DatasetBuilder, split: str) -> Example:
+    """Returns a whole split, whose examples have one shape, as one array for each feature."""
     import tensorflow_datasets as tfds
 
     once = tfds.ReadConfig(try_autocache=False)
@@ -100,13 +110,13 @@ def read_batch(builder: Any, split: str) -> dict[str, Any]:
         return dict(tfds.as_numpy(whole))
 
 
-def read_examples(builder: Any, split: str) -> list[dict[str, Any]]:
+def read_examples(builder: tfds.core.DatasetBuilder, split: str) -> list[Example]:
     """Returns the examples of a split, whose shapes may differ, in the order on disk."""
     return list(iterate_examples(builder, split))
 
 
-def iterate_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """Yields what `read_examples` returns, holding one example at a time."""
+def iterate_examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Example]:
+    """Yields the examples that `read_examples` returns, and holds one at a time."""
     import tensorflow_datasets as tfds
 
     once = tfds.ReadConfig(try_autocache=False)
@@ -114,8 +124,8 @@ def iterate_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
         yield from tfds.as_numpy(builder.as_dataset(split=split, read_config=once))
 
 
-def import_tfds() -> Any:
-    """Returns the module, or says which extra brings it."""
+def import_tfds() -> ModuleType:
+    """Returns the module tensorflow_datasets, or raises an ImportError that names the extra."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow  # noqa: F401
@@ -129,8 +139,8 @@ def import_tfds() -> Any:
     return tfds
 
 
-def _download(builder: Any, preparation_needs: str | None) -> None:
-    """Downloads and prepares, after one quick request that shows whether the host answers."""
+def _download(builder: tfds.core.DatasetBuilder, preparation_needs: str | None) -> None:
+    """Downloads and prepares, after one short request that shows whether the host answers."""
     if not _has_downloads(builder):
         _request_once(builder)
     if preparation_needs and importlib.util.find_spec(preparation_needs) is None:
@@ -145,13 +155,14 @@ def _download(builder: Any, preparation_needs: str | None) -> None:
         raise _not_downloaded(builder, error) from error
 
 
-def _has_downloads(builder: Any) -> bool:
-    """Tells whether finished downloads lie there from earlier, so that no host need answer."""
+def _has_downloads(builder: tfds.core.DatasetBuilder) -> bool:
+    """Returns whether downloads finished earlier are there, in which case no host is needed."""
     files = pathlib.Path(builder.data_dir_root, "downloads", builder.name).rglob("*")
     return any(file.is_file() and ".tmp." not in str(file) for file in files)
 
 
-def _request_once(builder: Any) -> None:
+def _request_once(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises DatasetNotFoundError if the host of the downloads does not answer."""
     import requests
 
     for url in list(builder.url_infos or {})[:1]:
@@ -162,8 +173,8 @@ def _request_once(builder: Any) -> None:
 
 
 @contextlib.contextmanager
-def _readable(builder: Any) -> Iterator[None]:
-    """Turns TFDS's and TensorFlow's complaints about files on disk into one of ours."""
+def _readable(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Replaces the errors of TFDS and TensorFlow about files on disk by a DatasetNotFoundError."""
     import tensorflow as tf
 
     try:
@@ -174,13 +185,13 @@ def _readable(builder: Any) -> Iterator[None]:
 
 def _incomplete(name: str, folder: str) -> DatasetNotFoundError:
     return DatasetNotFoundError(
-        f'Data set "{name}" in {folder} is incomplete or damaged, as a preparation that was cut '
-        "off leaves it. Delete that folder and load the set again, or pass the `data_dir` of a "
-        "complete copy."
+        f'Data set "{name}" in {folder} is incomplete or damaged, for example because its '
+        "preparation was interrupted. Delete that folder and load the set again, or pass the "
+        "`data_dir` of a complete copy."
     )
 
 
-def _not_downloaded(builder: Any, error: Exception) -> DatasetNotFoundError:
+def _not_downloaded(builder: tfds.core.DatasetBuilder, error: Exception) -> DatasetNotFoundError:
     return DatasetNotFoundError(
         f'Data set "{builder.name}" is not prepared in {builder.data_dir_root} (looked for '
         f"{builder.data_dir}), and downloading it failed with {type(error).__name__}. Check the "
@@ -190,22 +201,22 @@ def _not_downloaded(builder: Any, error: Exception) -> DatasetNotFoundError:
 
 def _way_out(name: str) -> str:
     return (
-        f'On a machine with network run `keras_rwinit.data.load("{name}", data_dir=FOLDER)` (or '
+        f'On a machine with a network connection run `keras_rwinit.data.load("{name}", data_dir=FOLDER)` (or '
         f"`tfds build {name} --data_dir FOLDER`), copy FOLDER here, and pass it as `data_dir` or "
-        'set TFDS_DATA_DIR to it. The set "digits" needs no network.'
+        'set TFDS_DATA_DIR to it. The set "digits" needs no download.'
     )
 
 
 @contextlib.contextmanager
 def no_progress() -> Iterator[None]:
-    """Holds back that TFDS announces a download on stdout and draws progress bars on stderr."""
+    """Discards TFDS's announcements on stdout and its progress bars on stderr."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back log messages below ERROR of the libraries at work."""
+    """Discards log messages below ERROR of TFDS, TensorFlow and urllib3."""
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,11 +1,10 @@
-"""TIMIT as frames to classify: the phone at the center of a window of speech."""
+"""`load_timit`, which reads TIMIT as frames of speech, each labeled with the phone at its center."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from keras_rwinit._checks import check_count
 from ._dataset import Dataset
 from ._frames import LabeledFrames, frame_features, windows
 from ._log_mel import hop_samples, window_samples
-from ._source import Arrays
+from ._source import Arrays, StrPath
 from ._standardize import standardize as _standardize
 from ._tfds import DatasetNotFoundError, find_builder, import_tfds, iterate_examples, no_progress, quiet
 from .timit.audio import SAMPLE_RATE
@@ -24,9 +23,10 @@ from .timit.labels import phones_of_frames
 from .timit.phones import FOLDED_PHONES, PHONES, fold
 from .timit.speakers import SENTENCES
 
-__all__ = ["load_timit", "timit_arrays"]
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
-Path = str | os.PathLike[str]
+__all__ = ["load_timit", "timit_arrays"]
 
 _TEST_SPLITS = {
     "core_test": ("core_test",),
@@ -37,9 +37,9 @@ _EVERY = 4
 
 
 def load_timit(
-    data_dir: Path | None = None,
+    data_dir: StrPath | None = None,
     *,
-    manual_dir: Path | None = None,
+    manual_dir: StrPath | None = None,
     phones: int = len(FOLDED_PHONES),
     every: int = _EVERY,
     test: str = "core_test",
@@ -48,51 +48,53 @@ def load_timit(
     download: bool = True,
     standardize: bool = True,
 ) -> Dataset:
-    """Loads the frames of TIMIT, each with its phone; `load("timit")` is this with its defaults.
+    """Loads the frames of TIMIT, each with its phone; `load("timit")` uses the defaults.
 
-    An input is 40 log-mel bands from 0 to 8 kHz, their deltas and the deltas of those (25 ms
-    frames, one every 10 ms) of the frame and of five on either side, 11 x 120 = 1320 features; its
-    label is the phone at the frame's center. The training set is the corpus's 3696 sentences of 462
-    speakers, the test set the core test set's 192 sentences of 24 others, both without SA.
+    An input consists of 40 log-mel bands from 0 to 8 kHz, their deltas and the deltas of those, of
+    the frame and of five frames on either side, 11 x 120 = 1320 features. Frames are 25 ms long,
+    one every 10 ms; the label is the phone at the frame's center. The training set has the
+    corpus's 3696 sentences of 462 speakers, the test set the 192 sentences of 24 other speakers
+    of the core test set, both without the SA sentences.
 
-    With 39 classes, frames of the glottal stop (q), which the folding removes, are no examples; nor
-    are frames at which nothing is labeled. Both stay in the context of their neighbors.
+    Frames without a label are not examples. With 39 classes, the same holds for frames of the
+    glottal stop (q), which the folding removes. Both stay in the context of their neighbors.
 
-    TIMIT has about 1.1 million training frames; each in its context is 5.3 kB, all of them 5.9 GB.
-    By default every fourth training frame is an example, 1.5 GB: loading it, which holds it twice
-    while it is standardized, peaks at 5.2 GB of memory, `keras-rwinit train` at 7.5 GB (measured on
-    a synthetic corpus of TIMIT's size). Neighboring windows share ten frames of eleven. `every=1`
-    takes all of them: 15 GB to load, more to train. The test set always has all its frames, 0.3 GB
-    of the core test set.
+    TIMIT has about 1.1 million training frames. With its context a frame takes 5.3 kB, all of them
+    5.9 GB. By default every fourth training frame is an example, 1.5 GB; neighboring windows share
+    ten frames of eleven. Loading these peaks at 5.2 GB of memory, since standardization holds them
+    twice; `keras-rwinit train` peaks at 7.5 GB (measured on a synthetic corpus of TIMIT's size).
+    `every=1` takes all frames: 15 GB to load, more to train. The test set always has all of its
+    frames, 0.3 GB for the core test set.
 
-    The corpus is licensed: who has it puts it into `manual_dir`, where it is read once and prepared
-    in `data_dir` (0.5 GB), and read from there ever after.
+    The corpus is licensed. Put your copy into `manual_dir`; it is read once, prepared in
+    `data_dir` (0.5 GB), and read from there afterwards.
 
     Args:
         data_dir: Folder of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
-            where that is unset `~/tensorflow_datasets`.
-        manual_dir: Folder of the corpus, TRAIN and TEST in it or at most three levels below.
-            `None`: `downloads/manual` in `data_dir`, as everywhere in TFDS.
+            `~/tensorflow_datasets` if that is unset.
+        manual_dir: Folder of the corpus, with TRAIN and TEST in it or at most three levels below.
+            `None`: `downloads/manual` in `data_dir`, TFDS's own default.
         phones: 39, the classes of Lee and Hon's folding (`timit.FOLDED_PHONES`), or 61, all phones
             (`timit.PHONES`).
         every: Which training frames are examples: 1, all; 4, the first of every four.
-        test: What the test set is: "core_test"; "validation", Halberstadt's 400 sentences of 50
-            other speakers, to choose settings on; "complete_test", all 1344 sentences.
-        by_speaker: Whether to give the features zero mean and unit variance over each speaker's
-            frames first, by themselves: no label is used.
-        skip_damaged: Whether to leave damaged sentences out, and do with what there is of an
-            incomplete corpus. A warning counts what is missing and names what is damaged.
+        test: The test set: "core_test"; "validation", Halberstadt's 400 sentences of 50 other
+            speakers, for choosing settings; or "complete_test", all 1344 sentences.
+        by_speaker: Whether to first give the features zero mean and unit variance over the frames
+            of each speaker. No label is used for it.
+        skip_damaged: Whether to leave out damaged sentences and to accept an incomplete corpus. A
+            warning counts the missing sentences and names the damaged files.
         download: Whether to prepare the set from `manual_dir` if it is not prepared.
-        standardize: See `load`. `False`: nats, and nats a frame.
+        standardize: See `load`. `False`: nats, and nats per frame.
 
     Returns:
         A `Dataset` named "timit".
 
     Raises:
-        DatasetNotFoundError: (a ValueError) If the set is not in `data_dir` and the corpus not in
-            `manual_dir`; it says how to obtain it and where to put it. If sentences are missing.
+        DatasetNotFoundError: (a ValueError) If the set is not in `data_dir` and the corpus is not
+            in `manual_dir`, or if sentences are missing. The message says how to obtain the corpus
+            and where to put it.
         DamagedFileError: (a ValueError) If files of the corpus are damaged; it names them.
-        ValueError: If another argument is wrong.
+        ValueError: If another argument is invalid.
         ImportError: If tensorflow-datasets is missing.
 
     Example:
@@ -125,31 +127,34 @@ def load_timit(
 
 
 def timit_arrays(
-    data_dir: Path | None,
+    data_dir: StrPath | None,
     download: bool,
     *,
-    manual_dir: Path | None = None,
+    manual_dir: StrPath | None = None,
     phones: int = len(FOLDED_PHONES),
     every: int = _EVERY,
     test: str = "core_test",
     by_speaker: bool = False,
     skip_damaged: bool = False,
 ) -> Arrays:
-    """Returns what `load_timit` standardizes; the arguments are those."""
+    """Returns the arrays of `load_timit` before standardization; its arguments are explained there."""
     if not isinstance(phones, int) or phones not in (len(FOLDED_PHONES), len(PHONES)):
         raise ValueError(f"`phones` must be 39, the folded ones, or 61, all. Received: phones={phones!r}.")
     if not isinstance(test, str) or test not in _TEST_SPLITS:
         raise ValueError(f"`test` must be one of {', '.join(_TEST_SPLITS)}. Received: test={test!r}.")
     every = check_count("every", every)
-    builder = _prepared(data_dir, manual_dir, download, skip_damaged)
-    _check_whole(builder, ("train", *_TEST_SPLITS[test]), skip_damaged)
+    builder = _prepare(data_dir, manual_dir, download, skip_damaged)
+    _check_complete(builder, ("train", *_TEST_SPLITS[test]), skip_damaged)
     folded = phones == len(FOLDED_PHONES)
     x_train, y_train = windows(_recordings(builder, ("train",), folded, by_speaker), every)
     x_test, y_test = windows(_recordings(builder, _TEST_SPLITS[test], folded, by_speaker))
     return Arrays(x_train, y_train, x_test, y_test)
 
 
-def _prepared(data_dir: Path | None, manual_dir: Path | None, download: bool, skip_damaged: bool) -> Any:
+def _prepare(
+    data_dir: StrPath | None, manual_dir: StrPath | None, download: bool, skip_damaged: bool
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of TIMIT, after preparing it from the corpus if need be."""
     tfds = import_tfds()
     from .timit.builder import Timit
 
@@ -165,8 +170,8 @@ def _prepared(data_dir: Path | None, manual_dir: Path | None, download: bool, sk
     try:
         if find_corpus(manual) is None:
             raise DatasetNotFoundError(
-                f"{where}, and its corpus is not in manual_dir, {manual}. {HOW_TO_OBTAIN} Another manual_dir "
-                "is passed as `keras_rwinit.data.load_timit(manual_dir=FOLDER)`."
+                f"{where}, and its corpus is not in manual_dir, {manual}. {HOW_TO_OBTAIN} For another "
+                "manual_dir call `keras_rwinit.data.load_timit(manual_dir=FOLDER)`."
             )
         with quiet(), no_progress():
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
@@ -178,8 +183,8 @@ def _prepared(data_dir: Path | None, manual_dir: Path | None, download: bool, sk
     return builder
 
 
-def _check_whole(builder: Any, splits: tuple[str, ...], skip_damaged: bool) -> None:
-    """Refuses a corpus of which a part is missing, or tells what is left out where that is wanted."""
+def _check_complete(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], skip_damaged: bool) -> None:
+    """Raises an error if sentences are missing, or only warns if `skip_damaged` is set."""
     infos = builder.info.splits
     found = {name: infos[name].num_examples if name in infos else 0 for name in splits}
     short = [name for name in splits if found[name] != SENTENCES[name]]
@@ -190,7 +195,7 @@ def _check_whole(builder: Any, splits: tuple[str, ...], skip_damaged: bool) -> N
     if not skip_damaged:
         raise DatasetNotFoundError(
             f"The TIMIT in {folder} was prepared from an incomplete corpus. Received: {counts}. Complete the "
-            "corpus, delete that folder and load it again, or take what there is: "
+            "corpus, delete that folder and load it again, or use the sentences that are there: "
             "`keras_rwinit.data.load_timit(skip_damaged=True)`."
         )
     empty = [name for name in short if not found[name]]
@@ -199,33 +204,36 @@ def _check_whole(builder: Any, splits: tuple[str, ...], skip_damaged: bool) -> N
     damaged = builder.info.metadata["skipped"]
     named = "\n".join([f" {len(damaged)} damaged:", *damaged]) if damaged else ""
     warnings.warn(
-        f"The TIMIT in {folder} has {counts}. To have the others, mend or complete the corpus and delete "
+        f"The TIMIT in {folder} has {counts}. To load the others, repair or complete the corpus and delete "
         f"that folder.{named}",
         stacklevel=4,
     )
 
 
-def _recordings(builder: Any, splits: tuple[str, ...], folded: bool, by_speaker: bool) -> list[LabeledFrames]:
+def _recordings(
+    builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], folded: bool, by_speaker: bool
+) -> list[LabeledFrames]:
+    """Returns features and labels of all sentences of the splits."""
     recordings: list[LabeledFrames] = []
     of_speaker: dict[bytes, list[NDArray[np.float32]]] = {}
     for split in splits:
         for example in iterate_examples(builder, split):
             features = frame_features(example["audio"], SAMPLE_RATE)
-            said = example["phones"]
+            segments = example["phones"]
             centers = np.arange(len(features)) * hop_samples(SAMPLE_RATE) + window_samples(SAMPLE_RATE) // 2
-            labels = phones_of_frames(said["start"], said["stop"], said["label"], centers)
+            labels = phones_of_frames(segments["start"], segments["stop"], segments["label"], centers)
             recordings.append(LabeledFrames(features, fold(labels) if folded else labels))
             of_speaker.setdefault(example["speaker"], []).append(features)
     if by_speaker:
-        for own in of_speaker.values():
-            _normalize(own)
+        for features_of_one in of_speaker.values():
+            _normalize_in_place(features_of_one)
     return recordings
 
 
-def _normalize(recordings: list[NDArray[np.float32]]) -> None:
-    """Gives every feature zero mean and unit variance over all frames of a speaker, in place."""
-    (standard,) = _standardize(np.concatenate(recordings))
+def _normalize_in_place(recordings: list[NDArray[np.float32]]) -> None:
+    """Gives every feature zero mean and unit variance over all recordings of one speaker."""
+    (normalized,) = _standardize(np.concatenate(recordings))
     start = 0
     for features in recordings:
-        features[:] = standard[start : start + len(features)]
+        features[:] = normalized[start : start + len(features)]
         start += len(features)

@@ -1,40 +1,43 @@
-r"""The gradient's walk, measured: `ln|delta|` at every layer of a model, example by example."""
+r"""`gradient_walk`: measures `ln|delta|` at every layer of a model, example by example."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_rwinit._probing.objective import check_examples, make_objective
-from keras_rwinit._probing.probe import LayerCall, observe
+from keras_rwinit._keras.types import ArrayTree
+from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.measurements import CallKey, LayerCall, LayerMeasurement
+from keras_rwinit._probing.objective import LossLike, make_objective
+from keras_rwinit._probing.probe import measure_layers
 from keras_rwinit._tracing.checks import check_model, check_shapes
-from keras_rwinit._tracing.contexts import trace_contexts
+from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.trace import trace
 
 from ._prediction import predict_model_walk
 from ._record import GradientWalk
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["gradient_walk"]
 
 
 def gradient_walk(
-    model: keras.Model, x: Any, y: Any = None, loss: Any = None, *, training: bool = False
+    model: keras.Model, x: ArrayTree, y: ArrayTree = None, loss: LossLike = None, *, training: bool = False
 ) -> GradientWalk:
     r"""Measures the log-norm of the back-propagated gradient at every layer of a model that has a kernel.
 
-    For every example, `delta_d` is the gradient of that example's loss with respect to the
-    pre-activations of layer d, by the back end's automatic differentiation in float64 (or, where a layer
-    cannot compute in float64, in the model's own dtype). `Dense`, convolutions of every kind, `EinsumDense`
-    and attention are seen at their pre-activations, a `DenseStack` layer by layer; layers of other kinds
-    (recurrent, `TimeDistributed`, your own) at their output. The layers whose outputs no other kernel uses
-    are output layers and not measured, unless there are no others.
+    For an example with loss L, `delta_d` is the gradient at the pre-activations `a_d` of layer d,
+
+        delta_d = dL / da_d,    delta_d = f'(a_d) * (W_{d+1}^T delta_{d+1}) in a chain of Dense layers,
+
+    and `ln|delta_d|` does a random walk from the last hidden layer to the first (Sussillo & Abbott,
+    section 2). It is found by the back end's automatic differentiation, in float32, or in float64 where
+    the model computes in float64 or a norm comes near the ends of float32. `Dense`, convolutions of
+    every kind, `EinsumDense` and attention are measured at their pre-activations, a `DenseStack` layer by
+    layer; layers of other kinds (recurrent, `TimeDistributed`, your own) at their output. Layers whose
+    outputs no other kernel uses are output layers and are not measured, unless there are no others.
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
     model runs once, forward and back, operation by operation.
@@ -62,16 +65,18 @@ def gradient_walk(
         >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 784)))
         >>> walk.backward.shape, walk.verdict
         ((4, 50), 'fine')
+
+    References:
+        Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
+        arXiv:1412.6558.
     """
     check_model(model)
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
     objective = make_objective(model, y, loss, examples)
-    observations, dtype = observe(model, inputs, objective, training)
+    measurements, dtype = measure_layers(model, inputs, objective, training=training)
     contexts, _ = trace_contexts(trace(model, inputs))
-    last = {(id(p.step.operation), p.call) for p in contexts if not p.followed}
-    hidden = [seen for seen in observations if seen.layer_call.step_key not in last]
-    hidden = hidden or observations
+    hidden = _leave_out_outputs(measurements, contexts)
     if not hidden:
         raise ValueError(
             "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
@@ -79,19 +84,29 @@ def gradient_walk(
         )
     prediction = predict_model_walk(contexts)
     return GradientWalk(
-        _names([seen.layer_call for seen in hidden]),
-        np.stack([seen.backward for seen in hidden], axis=1),
-        np.stack([seen.forward for seen in hidden], axis=1),
-        np.array([seen.weight_gradient for seen in hidden]),
-        np.array([seen.dead for seen in hidden]),
+        _unique_names([measurement.layer_call for measurement in hidden]),
+        np.stack([measurement.backward for measurement in hidden], axis=1),
+        np.stack([measurement.forward for measurement in hidden], axis=1),
+        np.array([measurement.weight_gradient for measurement in hidden]),
+        np.array([measurement.dead for measurement in hidden]),
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
         dtype,
     )
 
 
-def _names(layer_calls: Sequence[LayerCall]) -> tuple[str, ...]:
-    """A name a site, by the layer's path where layers of different models share one."""
-    plain = Counter(layer_call.name for layer_call in layer_calls)
+def _leave_out_outputs(
+    measurements: Sequence[LayerMeasurement], contexts: Sequence[KernelContext]
+) -> Sequence[LayerMeasurement]:
+    """Returns the measurements of layers that feed another kernel; all of them if none does."""
+    outputs = {CallKey.of(context) for context in contexts if not context.followed}
+    # A stack is one context, so that its layers are outputs together.
+    hidden = [one for one in measurements if one.layer_call.key._replace(stack_index=0) not in outputs]
+    return hidden or measurements
+
+
+def _unique_names(layer_calls: Sequence[LayerCall]) -> tuple[str, ...]:
+    """Returns a name for each call, with the layer's path where layers of different models share a name."""
+    uses = Counter(layer_call.name for layer_call in layer_calls)
     return tuple(
-        layer_call.name if plain[layer_call.name] == 1 else layer_call.full_name for layer_call in layer_calls
+        layer_call.name if uses[layer_call.name] == 1 else layer_call.full_name for layer_call in layer_calls
     )

@@ -1,27 +1,29 @@
-"""What the theory says of a model's walk, from the kernels the model has, where it says anything."""
+"""Predicts a model's walk from the kernels that the model has, where the theory covers it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._probing.norms import log_norm
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.layers import DenseStack
-from keras_rwinit.theory import Activation, WalkPrediction, predict_walk
-from keras_rwinit.theory._two_slopes import log_step_moments
+from keras_rwinit.theory import WalkPrediction
 from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution
+from keras_rwinit.theory.walk import predict_chain
 
 __all__ = ["predict_model_walk"]
 
+_ORTHOGONAL_WITHIN = 1e-3  # of the unit matrix; a float32 kernel of a thousand units is within 1e-5
+
 
 def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | None:
-    """The prediction for a chain of Dense layers, hidden ones of one activation; None for other models.
+    """Predicts the walk of a chain of Dense layers, hidden ones of one activation; None for other models.
 
     Its gains are the kernels' own, `sqrt(fan_in)` times the root mean square of their entries. With two
     slopes the widths may differ; with other activations they must not.
@@ -29,29 +31,23 @@ def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | No
     hidden = contexts[:-1]
     if not hidden or not _is_chain(contexts):
         return None
+    # A signal knows the last layer of a stack; the layers inside feed each other.
     activations = {context.signal.activation for context in contexts[1:]}
-    activations |= {_own(context) for context in hidden if context.kernel.stacked > 1}
+    activations |= {
+        theory_activation(context.kernel.activation) for context in hidden if context.kernel.stacked > 1
+    }
     if len(activations) != 1:
         return None
     activation = activations.pop()
-    steps = [pair for context in hidden for pair in _gains(context.kernel)][1:]
+    # The first kernel reads the data, and the gradient at the first layer has not passed it.
+    steps = [step for context in hidden for step in _widths_and_gains(context.kernel)][1:]
     if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
         return None
-    depth = len(steps) + 1
-    law = _law(max((context.kernel for context in hidden), key=lambda kernel: int(kernel.fan_in)))
-    if activation.slopes is not None:
-        return _of_two_slopes(activation, steps, law)
-    if len({width for width, _ in steps}) > 1:
+    widths, gains = [width for width, _ in steps], [gain for _, gain in steps]
+    if activation.slopes is None and len(set(widths)) > 1:
         return None
-    if not steps:
-        return WalkPrediction(1.0, np.zeros(1), np.zeros(1), 0.0)
-    return predict_walk(activation, steps[0][0], depth, float(np.mean([gain for _, gain in steps])), law.name)
-
-
-def _own(context: KernelContext) -> Activation:
-    from keras_rwinit._keras.activations import theory_activation
-
-    return theory_activation(context.kernel.activation)
+    widest = max((context.kernel for context in hidden), key=lambda kernel: int(kernel.fan_in))
+    return predict_chain(activation, widths, gains, distribution=_guess_distribution(widest).name)
 
 
 def _is_chain(contexts: Sequence[KernelContext]) -> bool:
@@ -68,7 +64,7 @@ def _is_chain(contexts: Sequence[KernelContext]) -> bool:
     return True
 
 
-def _gains(kernel: Kernel) -> list[tuple[int, float]]:
+def _widths_and_gains(kernel: Kernel) -> list[tuple[int, float]]:
     """Fan-in and gain of each layer."""
     values = _values(kernel)
     width, units = values.shape[1:]
@@ -76,37 +72,23 @@ def _gains(kernel: Kernel) -> list[tuple[int, float]]:
     return [(width, float(gain)) for gain in gains]
 
 
-def _values(kernel: Kernel) -> NDArray[Any]:
-    values: Any = keras.ops.convert_to_numpy(kernel.variable.value)
+def _values(kernel: Kernel) -> NDArray[np.floating]:
+    """Values with an axis of layers before the two of the kernel."""
+    values: NDArray[np.floating] = keras.ops.convert_to_numpy(kernel.variable.value)
     return values if kernel.stacked else values[None]
 
 
-def _law(kernel: Kernel) -> Distribution:
-    """The distribution that a kernel's entries look like: their kurtosis tells, or their isometry."""
+def _guess_distribution(kernel: Kernel) -> Distribution:
+    """Tells from a kernel's entries which distribution drew it: by its isometry, or by their kurtosis."""
+    # The first layer of a stack is enough; do not copy the whole of it off the device.
     value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
     values = keras.ops.convert_to_numpy(value).astype(np.float64)
     tall = values if values.shape[0] >= values.shape[1] else values.T
     gram = tall.T @ tall
     count = len(gram)
-    if count > 1 and np.abs(gram / (np.trace(gram) / count) - np.eye(count)).max() < 1e-3:
+    if count > 1 and np.abs(gram / (np.trace(gram) / count) - np.eye(count)).max() < _ORTHOGONAL_WITHIN:
         return DISTRIBUTIONS["orthogonal"]
     squares = (values - values.mean()) ** 2
     excess = (squares**2).mean() / max(squares.mean() ** 2, 1e-300) - 3.0
-    laws = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
-    return min(laws, key=lambda law: abs(law.excess_kurtosis - excess))
-
-
-def _of_two_slopes(
-    activation: Activation, steps: Sequence[tuple[int, float]], law: Distribution
-) -> WalkPrediction:
-    assert activation.slopes is not None
-    moments = {width: log_step_moments(activation.slopes, width, law) for width, _ in steps}
-    means = np.array([np.log(gain) + moments[width][0] / 2.0 for width, gain in steps])
-    variances = np.array([moments[width][1] / 4.0 for width, _ in steps])
-    survival = sum(np.log1p(-(0.5**width)) for width, _ in steps) if 0.0 in activation.slopes else 0.0
-    gain = float(np.exp(np.mean([np.log(gain) for _, gain in steps]))) if steps else 1.0
-
-    def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.append(np.cumsum(values[::-1])[::-1], 0.0)
-
-    return WalkPrediction(gain, summed(means), np.sqrt(summed(variances)), float(-np.expm1(survival)))
+    independent = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
+    return min(independent, key=lambda law: abs(law.excess_kurtosis - excess))

@@ -1,5 +1,6 @@
-"""Draws every kernel of a Keras model anew, each with the gain that its place asks for."""
+"""Draws every kernel of a Keras model anew, each with the gain that its context asks for."""
 
-from ._initialize import InitializationReport, InitializedKernel, initialize
+from ._initialize import initialize
+from ._report import InitializationReport, InitializedKernel
 
 __all__ = ["InitializationReport", "InitializedKernel", "initialize"]

@@ -1,13 +1,10 @@
-"""`initialize`: the right gain for every kernel of any Keras model, in place."""
+"""`initialize`: draws every kernel of a Keras model anew, each with the gain that its context asks for."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +12,8 @@ from numpy.typing import NDArray
 
 from keras_rwinit._keras.fans import assemble_kernel
 from keras_rwinit._keras.seeding import layer_seeds
-from keras_rwinit._probing.objective import check_examples
+from keras_rwinit._keras.types import ArrayTree, Tensor
+from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.kernels import Kernel, skip_reason
@@ -23,90 +21,25 @@ from keras_rwinit._tracing.trace import trace
 from keras_rwinit.theory.distributions import Distribution, draw_kernel, resolve_distribution
 
 from ._calibration import Calibration, calibrate
+from ._report import InitializationReport, InitializedKernel
 from ._rules import GainRule, gain_rule
 
-__all__ = ["InitializationReport", "InitializedKernel", "initialize"]
-
-Array = NDArray[Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class InitializedKernel:
-    """One kernel that `initialize` drew; a `DenseStack`'s stands for all its layers.
-
-    Args:
-        path: Of the weight, as Keras calls it.
-        shape: Of the weight.
-        fan_in: Inputs that an output unit sums over; their mean number in a strided transposed convolution.
-        activation: Name of the activation that feeds it.
-        gain: Its entries have variance `gain**2 / fan_in`.
-        correction: Part of `gain` that the calibration with data put there; 1 without.
-        why: How the gain was found.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    fan_in: float
-    activation: str
-    gain: float
-    correction: float
-    why: str
-
-
-@dataclasses.dataclass(frozen=True)
-class InitializationReport:
-    """What `initialize` did; `print` it for a table.
-
-    Args:
-        kernels: The kernels that were drawn, in the order in which the model applies them.
-        skipped: Path of every other weight of two or more axes, and why it was left as it was.
-        drift: Mean step of `ln|delta|` towards the input over the links between kernels that follow each
-            other directly, in nats a layer, less what their place in a sum asks for; measured after the
-            calibration. None without data, or where there is no such link.
-        drift_before: The same before the calibration.
-    """
-
-    kernels: tuple[InitializedKernel, ...]
-    skipped: tuple[tuple[str, str], ...]
-    drift: float | None = None
-    drift_before: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As dictionaries, lists and numbers."""
-        return dataclasses.asdict(self)
-
-    def __str__(self) -> str:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table()
-        for column in ("weight", "shape", "fed by", "gain", "why"):
-            table.add_column(column, justify="right" if column == "gain" else "left")
-        for kernel in self.kernels:
-            shape = " x ".join(map(str, kernel.shape))
-            table.add_row(kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
-        for path, why in self.skipped:
-            table.add_row(path, "", "", "-", why)
-        text = io.StringIO()
-        Console(file=text, width=120).print(table)
-        lines = [
-            f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights left alone",
-            text.getvalue(),
-        ]
-        if self.drift is not None:
-            lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats a layer\n")
-        return "\n".join(lines)
+__all__ = ["initialize"]
 
 
 def initialize(
-    model: keras.Model, x: Any = None, distribution: str = "normal", seed: int | None = None
+    model: keras.Model, x: ArrayTree = None, distribution: str = "normal", seed: int | None = None
 ) -> InitializationReport:
-    r"""Draws every kernel of a Keras model anew, in place, each with the gain its own position asks for.
+    r"""Draws every kernel of a Keras model anew, in place, each with the gain its own context asks for.
 
-    A kernel gets entries of variance `gain^2 / fan_in`, with the gain that `keras_rwinit.gain` computes for
-    the activation that feeds it (Sussillo & Abbott, arXiv:1412.6558), its own fan-in and the model's depth.
-    Activations are seen through normalization, pooling, dropout, reshaping and concatenation, in nested
-    models and layers made of layers:
+    A kernel gets entries of variance
+
+        Var W = gain^2 / fan_in
+
+    with the gain that `keras_rwinit.gain` computes for the activation that feeds it (Sussillo & Abbott,
+    arXiv:1412.6558, section 3), its own fan-in and the model's depth. Activations are seen through
+    normalization, pooling, dropout, reshaping and concatenation, in nested models and layers made of
+    layers:
 
     - Kernels fed by data or by a sum get the linear gain.
     - After a normalization, and where an activation has no gain for the model's depth (GELU, SiLU), the
@@ -114,24 +47,25 @@ def initialize(
     - The last kernel of a branch that is added to a shortcut is scaled by one over the square root of the
       number of such sums, so that the sum keeps its variance over depth up to a factor below e (Hanin &
       Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). Where the branch ends in a normalization
-      the scale would be undone, and is left.
+      the scale would be undone, and the kernel keeps its gain.
     - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
       count the inputs that an output really has.
     - Embeddings, recurrent kernels and weights that are not trainable are left as they are.
 
-    With a batch `x` it then calibrates: kernels that read the data are scaled to pre-activations of mean
-    square one, runs of kernels that follow each other directly by one common factor each, until the
-    measured walk of the gradient is unbiased, and the output kernels to outputs (before their activation)
-    of root mean square 0.1, so that a loss begins about where a constant prediction puts it.
+    With a batch `x` it then calibrates. Kernels that read the data are scaled to pre-activations of mean
+    square one. Kernels that follow each other directly are scaled by a common factor until the measured
+    walk of the gradient is unbiased. The output kernels are scaled to outputs (before their activation)
+    of root mean square 0.1, so that a loss begins near that of a constant prediction.
 
     The optimizer of a compiled model is set back to its beginning (all but the learning rate); biases and
     everything else stay as they were.
 
     Args:
         model: A built Keras model of any kind.
-        x: Inputs to calibrate with, shape (examples, ...), in the structure the model takes. `None`: the
-            gains are the theory's.
-        distribution: Of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or `"orthogonal"`.
+        x: Inputs to calibrate with, shape (examples, ...), finite, in the structure the model takes.
+            `None`: the gains are the theory's.
+        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or
+            `"orthogonal"`.
         seed: Root of the seeds of all kernels. `None` draws anew, repeatably after
             `keras.utils.set_random_seed`.
 
@@ -150,6 +84,10 @@ def initialize(
         >>> report = keras_rwinit.initialize(model, seed=0)
         >>> [round(kernel.gain, 3) for kernel in report.kernels]
         [1.067, 1.432]
+
+    References:
+        Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
+        arXiv:1412.6558.
     """
     check_model(model)
     law = resolve_distribution(distribution)
@@ -158,48 +96,54 @@ def initialize(
         inputs, _ = check_examples("x", x)
         check_shapes(model, inputs)
     contexts, output = trace_contexts(trace(model, inputs))
-    first: dict[int, KernelContext] = {}
+
+    # A kernel that is applied several times has the gain of its first place.
+    drawn: dict[int, KernelContext] = {}
     for context in contexts:
         if context.kernel.variable.trainable:
-            first.setdefault(id(context.kernel.variable), context)
-    if not first:
+            drawn.setdefault(id(context.kernel.variable), context)
+    if not drawn:
         raise ValueError(
             "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no weight "
             f"called `kernel`, that is trainable. Received: model={model.name!r}"
         )
-    rules = {key: gain_rule(p, output.layers - 1, output.sums, law) for key, p in first.items()}
-    optimizer = _beginning_of_optimizer(model)
-    seeds = iter(layer_seeds(seed, sum(max(p.kernel.stacked, 1) for p in first.values())))
-    with _restored_on_error(model):
-        for key, context in first.items():
-            context.kernel.variable.assign(_drawn(context.kernel, rules[key].gain, law, seeds))
-        result = Calibration()
+
+    # All that can fail on wrong arguments comes before the first change.
+    rules = {key: gain_rule(p, output.layers - 1, output.sums, law) for key, p in drawn.items()}
+    optimizer_values = _initial_optimizer_values(model)
+    seeds = iter(layer_seeds(seed, sum(max(p.kernel.stacked, 1) for p in drawn.values())))
+    with _restore_on_error(model):
+        for key, context in drawn.items():
+            context.kernel.variable.assign(_draw_values(context.kernel, rules[key].gain, law, seeds))
+        calibration = Calibration()
         if inputs is not None:
-            result = calibrate(model, inputs, contexts, {key: rule.share for key, rule in rules.items()})
-        for variable, value in optimizer:
+            shares = {key: rule.share for key, rule in rules.items()}
+            calibration = calibrate(model, inputs, contexts, shares)
+        for variable, value in optimizer_values:
             variable.assign(value)
     return InitializationReport(
-        tuple(_described(p, rules[key], result.corrections.get(key, 1.0)) for key, p in first.items()),
-        tuple(_skipped(model, first)),
-        result.drift,
-        result.drift_before,
+        tuple(_describe(p, rules[key], calibration.factors.get(key, 1.0)) for key, p in drawn.items()),
+        tuple(_skipped_weights(model, drawn)),
+        calibration.drift,
+        calibration.drift_before,
     )
 
 
-def _drawn(kernel: Kernel, gain: float, law: Distribution, seeds: Iterator[int]) -> Array:
-    """New values of a kernel, in the dtype of its variable or wider."""
+def _draw_values(kernel: Kernel, gain: float, law: Distribution, seeds: Iterator[int]) -> NDArray[np.float32]:
+    """Draws new values of a kernel; each layer of a stack takes a seed of its own."""
     shape = kernel.shape
     rows = math.prod(shape[axis] for axis in kernel.contracted)
+    # The distribution draws for `rows` inputs; a strided transposed convolution has fewer.
     scale = gain * math.sqrt(rows / kernel.fan_in)
 
-    def draw() -> Array:
+    def draw() -> NDArray[np.float32]:
         matrix = draw_kernel(law, np.random.default_rng(next(seeds)), rows, math.prod(shape) // rows)
         return assemble_kernel(scale * matrix, shape, kernel.contracted).astype(np.float32)
 
     return np.stack([draw() for _ in range(kernel.stacked)]) if kernel.stacked else draw()
 
 
-def _described(context: KernelContext, rule: GainRule, correction: float) -> InitializedKernel:
+def _describe(context: KernelContext, rule: GainRule, correction: float) -> InitializedKernel:
     kernel = context.kernel
     return InitializedKernel(
         kernel.variable.path,
@@ -212,7 +156,8 @@ def _described(context: KernelContext, rule: GainRule, correction: float) -> Ini
     )
 
 
-def _skipped(model: keras.Model, drawn: Mapping[int, KernelContext]) -> Iterator[tuple[str, str]]:
+def _skipped_weights(model: keras.Model, drawn: Mapping[int, KernelContext]) -> Iterator[tuple[str, str]]:
+    """Yields path and reason of each weight of two or more axes that was not drawn."""
     reasons: dict[int, str] = {}
     for layer in model._flatten_layers():
         if skip_reason(layer):
@@ -231,7 +176,7 @@ def _skipped(model: keras.Model, drawn: Mapping[int, KernelContext]) -> Iterator
 
 
 @contextmanager
-def _restored_on_error(model: keras.Model) -> Iterator[None]:
+def _restore_on_error(model: keras.Model) -> Iterator[None]:
     """Gives a model and its optimizer their state back if anything goes wrong, Ctrl-C included."""
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.trainable_variables, *(optimizer.variables if optimizer else ())]
@@ -244,18 +189,18 @@ def _restored_on_error(model: keras.Model) -> Iterator[None]:
         raise
 
 
-def _beginning_of_optimizer(model: keras.Model) -> list[tuple[Any, Any]]:
+def _initial_optimizer_values(model: keras.Model) -> Sequence[tuple[keras.Variable, Tensor]]:
     """The optimizer's variables but the learning rate, with the values that a new one would have."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return []
     try:
         new = type(optimizer).from_config(optimizer.get_config())
-        # What was trainable when the optimizer was built may have been frozen since.
+        # Weights that were trainable when the optimizer was built may have been frozen since.
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         new.build(getattr(inner, "_trainable_variables", model.trainable_variables))
         pairs = list(zip(optimizer.variables, new.variables, strict=True))
-    except Exception as error:  # of somebody's own optimizer
+    except Exception as error:  # of an optimizer from outside Keras
         raise ValueError(
             "The optimizer must be one that its `get_config` can make again, so that it can begin anew. "
             f"Received: {type(optimizer).__name__}, and {type(error).__name__}: {error}. Initialize the "

@@ -7,24 +7,26 @@ from typing import Any
 
 import keras
 
+from keras_rwinit._keras.types import Tensor
+
 __all__ = ["DeepSequential"]
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
 class DeepSequential(keras.Model):
-    """A plain chain of layers, as many as you like.
+    """Applies any number of layers one after another.
 
     `keras.Sequential` and functional models recurse once a layer while they are built, and raise
-    RecursionError at about a thousand. This chain is a loop. It is built when it is made, its `layers`
-    are the layers it was given, and it saves, loads and trains like any model.
+    RecursionError at about a thousand layers. `DeepSequential` loops over its layers instead. Its constructor
+    builds it, its `layers` are the layers it was given, and it saves, loads and trains like any model.
 
     Args:
-        layers: The layers, in order, at least one; each with one input and one output.
+        layers: Layers in order, at least one. Each has one input and one output.
         input_shape: Shape of one input, without the batch.
-        name: Of the model.
+        name: Name of the model.
 
     Raises:
-        ValueError: There is no layer.
+        ValueError: `layers` is empty or holds something else than layers.
 
     Example:
         >>> import keras, keras_rwinit
@@ -61,7 +63,7 @@ class DeepSequential(keras.Model):
             input_shape = layer.compute_output_shape(input_shape)
         self.built: bool = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         for layer in self.chain:
             inputs = layer(inputs)
         return inputs
@@ -91,7 +93,9 @@ class DeepSequential(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DeepSequential:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> DeepSequential:
         layers = [
             keras.saving.deserialize_keras_object(layer, custom_objects=custom_objects)
             for layer in config["layers"]

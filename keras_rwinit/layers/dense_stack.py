@@ -1,4 +1,4 @@
-"""`DenseStack`: `depth` equal Dense layers in one weight and one loop."""
+"""`DenseStack`: many equal Dense layers with one variable, run as one loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 import keras
 
 from keras_rwinit._checks import check_count
+from keras_rwinit._keras.activations import get_activation, in_precision
+from keras_rwinit._keras.layer_kinds import KernelKind, LayerKind, register_layer_kind
 from keras_rwinit._keras.stacked import mark_stacked
+from keras_rwinit._keras.types import ActivationLike, Initializer, Tensor
 from keras_rwinit.initializers import RandomWalk
 
 from ._drawing import StackedInitializer
@@ -20,7 +23,7 @@ from ._per_layer import PerLayerConstraint, PerLayerRegularizer
 __all__ = ["DenseStack", "run_stack"]
 
 _BACKENDS = ("tensorflow", "jax", "torch")
-# Found once: PyTorch's compiler cannot look through an import.
+# Imported once, here: PyTorch's compiler cannot look through an import inside a function.
 _LOOP: ModuleType | None = (
     importlib.import_module(f"keras_rwinit.layers._loops.{keras.backend.backend()}")
     if keras.backend.backend() in _BACKENDS
@@ -29,28 +32,28 @@ _LOOP: ModuleType | None = (
 
 
 def run_stack(
-    x: Any,
-    kernel: Any,
-    bias: Any,
-    activation: Callable[[Any], Any],
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    activation: Callable[[Tensor], Tensor],
     inference: bool = False,
     segment: int | None = None,
-) -> Any:
+) -> Tensor:
     """Applies `h = activation(h @ kernel[d] + bias[d])` for every d, in the back end's own loop.
 
     Args:
-        x: Shape (batch, units). Its dtype is the one computed in; the weights are cast to it layer by layer.
-        kernel: Shape (depth, units, units).
-        bias: Shape (depth, units); (depth, batch, units) for a bias of each example's own, whose
-            gradient is then the gradient at every example's pre-activations; or None.
-        activation: Element-wise, of the back end.
-        inference: Whether the loop is for predictions and export: on TensorFlow it then costs a
-            copy of the activations and can be written into a SavedModel. No other back end minds.
-        segment: Layers whose activations the gradient computes anew from the first one's input, rather
-            than keeping them. `None`: keep all.
+        x: Inputs of shape (batch, units). The loop computes in their dtype and casts the weights to it, layer
+            by layer.
+        kernel: Kernels of shape (depth, units, units).
+        bias: Biases of shape (depth, units), or None.
+        activation: Element-wise function of tensors of the back end; its results have the dtype of `x`.
+        inference: Whether the loop is for predictions and export. On TensorFlow it can then be written into a
+            SavedModel, at the cost of a copy of the activations. It changes nothing on other back ends.
+        segment: Number of layers whose activations the gradient recomputes from the input of the first of
+            them. `None`: the gradient keeps all activations.
 
     Returns:
-        The last layer's activations, shape (batch, units).
+        The last layer's activations, of shape (batch, units).
     """
     if _LOOP is None:
         raise ValueError(
@@ -61,7 +64,7 @@ def run_stack(
 
 
 def check_remat(remat: int | str | None) -> int | str | None:
-    """`remat` of `DenseStack`, or a ValueError."""
+    """Returns `remat` of `DenseStack`; ValueError unless it is a number of layers, "sqrt" or None."""
     if isinstance(remat, str) and remat != "sqrt":
         raise ValueError(f"`remat` must be a number of layers, 'sqrt' or None. Received: remat={remat!r}")
     return remat if remat is None or isinstance(remat, str) else check_count("remat", remat)
@@ -69,38 +72,37 @@ def check_remat(remat: int | str | None) -> int | str | None:
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
 class DenseStack(keras.layers.Layer):
-    r"""`depth` equal Dense layers, one after another, in one stacked weight.
+    r"""Applies `depth` equal Dense layers one after another, with their weights in one variable.
 
-    Computes `h_d = activation(h_{d-1} W_d + b_d)`, d = 1 ... depth, as `depth` calls of `keras.layers.Dense`
-    would, with the same values and gradients, but compiles to one loop: building and compiling take
-    the same time at any depth.
+    Computes `h_d = activation(h_{d-1} W_d + b_d)`, d = 1 ... depth, with the values and gradients of `depth`
+    `keras.layers.Dense`, but compiles to one loop: building and compiling take the same time at any depth.
 
-    On TensorFlow pass `training=True` in loops of your own, as `fit` does: without it the loop is one that
-    can be exported, which copies the activations and every layer's weights.
+    On TensorFlow, pass `training=True` in custom training loops, as `fit` does. Without it the loop is one
+    that can be exported, which copies the activations and every layer's weights.
 
-    Every layer's kernel is drawn for itself, from a seed and a fan-in of its own. Regularizers and
+    Each layer's kernel is drawn with a different seed and the fan-in of one layer. Regularizers and
     constraints apply to each layer's kernel and bias as they would to a Dense layer's. An activity
     regularizer sees the output of the last layer only.
 
     Args:
         depth: Number of layers, at least 1.
-        activation: Name or function; element-wise.
+        activation: Element-wise activation: a name that `keras_rwinit.gain` takes, a function or a layer.
         use_bias: Whether each layer adds a bias.
         kernel_initializer: Any Keras initializer, called once a layer with shape `(units, units)`.
             An int seed in it is the root of the layers' seeds. `None`: `RandomWalk` for the
             activation and depth of this stack.
-        bias_initializer: Likewise, with shape `(units,)`.
+        bias_initializer: Any Keras initializer, called once a layer with shape `(units,)`.
         kernel_regularizer, bias_regularizer: Any Keras regularizer.
         kernel_constraint, bias_constraint: Any Keras constraint.
-        remat: How the gradient comes by the activations. `None`: every layer's are kept, `depth` arrays of
-            shape (batch, units). A number of layers: those of every so many layers are kept, and the
-            others computed a second time, one such segment after another, at the cost of
-            one more forward pass. `"sqrt"`: segments of `sqrt(depth)` layers, which keep the fewest
-            activations at a time, `2 sqrt(depth)`.
-        **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, `trainable`, `activity_regularizer`.
+        remat: Which activations are kept for the gradient. `None`: those of every layer, `depth` arrays of
+            shape (batch, units). A number of layers: the input of every segment of so many layers; the
+            gradient recomputes the activations of one segment after another, at the cost of one more forward
+            pass. `"sqrt"`: segments of `sqrt(depth)` layers, which keep the fewest activations at a time,
+            `2 sqrt(depth)`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Input shape:
-        `(batch, units)`; the width of the stack is that of its input.
+        `(batch, units)`. The stack has the width of its input.
 
     Output shape:
         `(batch, units)`.
@@ -109,8 +111,8 @@ class DenseStack(keras.layers.Layer):
         `kernel` of shape `(depth, units, units)` and `bias` of shape `(depth, units)`.
 
     Raises:
-        ValueError: `depth` is not an integer of at least 1, `remat` is none of the above, the input does
-            not have two axes, or no gain exists for the activation.
+        ValueError: `depth` is not an integer of at least 1, `remat` is none of the above, the activation is
+            unknown, the input does not have two axes, or no gain exists for the activation.
 
     Example:
         >>> import keras, keras_rwinit
@@ -124,21 +126,21 @@ class DenseStack(keras.layers.Layer):
     def __init__(
         self,
         depth: int,
-        activation: Any = "relu",
+        activation: ActivationLike = "relu",
         use_bias: bool = True,
-        kernel_initializer: Any = None,
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer | str | None = None,
+        bias_initializer: Initializer | str = "zeros",
+        kernel_regularizer: keras.regularizers.Regularizer | str | None = None,
+        bias_regularizer: keras.regularizers.Regularizer | str | None = None,
+        kernel_constraint: keras.constraints.Constraint | str | None = None,
+        bias_constraint: keras.constraints.Constraint | str | None = None,
         remat: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.depth = check_count("depth", depth)
         self.remat = check_remat(remat)
-        self.activation = keras.activations.get(activation)
+        self.activation = get_activation(activation)
         self.use_bias = use_bias
         if kernel_initializer is None:
             kernel_initializer = RandomWalk(self.activation, depth=self.depth)
@@ -154,7 +156,7 @@ class DenseStack(keras.layers.Layer):
         units = input_shape[-1]
         if units is None:
             raise ValueError(
-                "DenseStack needs an input of known width, since it is the stack's own. "
+                "DenseStack needs an input of known width, since its layers have the same width. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.kernel = self._add_stacked("kernel", (units, units))
@@ -162,7 +164,7 @@ class DenseStack(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: units})
 
     def _add_stacked(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        """One variable of `depth` layers' weights, each drawn by an initializer of its own."""
+        """Adds one variable for the weights of all layers."""
         regularizer = getattr(self, f"{name}_regularizer")
         constraint = getattr(self, f"{name}_constraint")
         weight = self.add_weight(
@@ -171,17 +173,19 @@ class DenseStack(keras.layers.Layer):
             initializer=StackedInitializer(getattr(self, f"{name}_initializer")),
             regularizer=None if regularizer is None else PerLayerRegularizer(regularizer),
             constraint=None if constraint is None else PerLayerConstraint(constraint),
-            autocast=False,  # the loop casts one layer at a time, where this would copy the whole stack
+            autocast=False,  # the loop casts one layer at a time; autocast would copy the whole stack
         )
         return mark_stacked(weight)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         inputs = keras.ops.cast(inputs, self.compute_dtype)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
-        return run_stack(inputs, kernel, bias, self.activation, not training, self._segment())
+        activation = in_precision(self.activation, self.compute_dtype)
+        return run_stack(inputs, kernel, bias, activation, not training, self._segment())
 
     def _segment(self) -> int | None:
+        """Returns the number of layers in a segment of `remat`."""
         return round(math.sqrt(self.depth)) if isinstance(self.remat, str) else self.remat
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -201,3 +205,6 @@ class DenseStack(keras.layers.Layer):
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
             "remat": self.remat,
         }
+
+
+register_layer_kind(DenseStack, LayerKind((KernelKind("kernel", lambda layer, axes: (0,), stacked="depth"),)))

@@ -1,8 +1,9 @@
-"""The gain without simulation: exact for two slopes, to first order in 1 / width for all others."""
+"""Computes the gain without simulation: exactly for two slopes, else to first order in 1 / width."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +17,15 @@ from .distributions import Distribution
 
 __all__ = ["NoGainError", "analytic_gain"]
 
+Array: TypeAlias = NDArray[np.float64]
 
-Array = NDArray[np.float64]
-
-
+# A gain counts only if the pre-activations' scale changes by less than a factor of 100 over the layers,
+# or by less than 1 % a layer where the layers are many.
 _FORWARD_LIMIT = float(np.log(100.0))
-
-
 _FORWARD_LIMIT_PER_LAYER = 0.01
 
-
 _GREAT_DEPTH = 1000
-
+"""Depth that stands for the limit where the expansion has no stationary state."""
 
 _INSTEAD = (
     "Use relu or leaky_relu, which have a gain at any width and depth; elu, selu or tanh, which have one "
@@ -41,7 +39,7 @@ class NoGainError(ValueError):
 
 @lru_cache(maxsize=4096)
 def analytic_gain(activation: Activation, width: int, depth: int | None, law: Distribution) -> float:
-    """`gain` after its arguments have been resolved."""
+    """Returns `gain` of checked arguments; a depth of None is the limit of great depth."""
     if activation.slopes is not None:
         if not any(activation.slopes):
             raise NoGainError(f"{activation.name} has slope 0 everywhere: no gradient passes. {_INSTEAD}")
@@ -52,7 +50,8 @@ def analytic_gain(activation: Activation, width: int, depth: int | None, law: Di
 
 
 def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribution) -> float:
-    """First usable root of the mean of the walk, from below, as the gain grows."""
+    """Returns the smallest gain at which the mean of the walk rises through zero and the network is sound."""
+    # The gain that balances ln m1 at unit variance; the root is searched within e^+-2 of it.
     unit = float(np.exp(-moment_table(activation)(np.zeros(1)).log_df2[0] / 2.0))
 
     def scan(low: float, high: float, points: int) -> tuple[Array, MeanFieldWalk, NDArray[np.intp]]:
@@ -71,12 +70,13 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribu
             + (
                 f"the mean step is at most {best:.3g} nats a layer, whatever the gain"
                 if best < 0
-                else "the mean of the walk nowhere rises through zero as the gain grows"
+                else "the mean of the walk never rises through zero as the gain grows"
             )
             + f". A larger width or orthogonal kernels may do. {_INSTEAD}"
         )
     objections = []
     for crossing in crossings:
+        # Two refinements by a factor of eight each, which share the cost of one scan among many gains.
         gains, root = wide, crossing
         for _ in range(2):
             gains, walk, roots = scan(gains[root], gains[root + 1], 9)
@@ -92,7 +92,7 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribu
 
 
 def _objection(gain: float, walk: MeanFieldWalk, root: int, depth: int) -> str | None:
-    """Why a gain that balances the gradient means nothing all the same; None if it does."""
+    """Returns why a gain that balances the gradient is useless all the same; None if it is useful."""
     forward = float(walk.log_variance[root, -1] - walk.log_variance[root, 0]) / 2.0
     if abs(forward) > max(_FORWARD_LIMIT, _FORWARD_LIMIT_PER_LAYER * depth):
         return (
@@ -109,7 +109,7 @@ def _objection(gain: float, walk: MeanFieldWalk, root: int, depth: int) -> str |
 
 
 def _interpolated_root(gains: Array, total: Array, root: int) -> float:
-    """Zero of the cubic through the four points around `root`."""
+    """Returns the zero of the cubic through the four points around `root`."""
     near = slice(max(root - 1, 0), root + 3)
     cubic = np.polynomial.Polynomial.fit(np.log(gains[near]), total[near], len(gains[near]) - 1)
     bracket = np.log(gains[root]), np.log(gains[root + 1])
@@ -117,7 +117,7 @@ def _interpolated_root(gains: Array, total: Array, root: int) -> float:
 
 
 def _stationary_gain(activation: Activation, width: int, law: Distribution) -> float:
-    """Root of the drift over the stationary states of the forward chain."""
+    """Returns the gain of the stationary state of the forward chain at which the drift is zero."""
     table = moment_table(activation)
     log_variance = np.arange(max(table.lowest, -18.0), min(table.highest, 10.0), 0.05)
     with np.errstate(all="ignore"):
@@ -132,12 +132,13 @@ def _stationary_gain(activation: Activation, width: int, law: Distribution) -> f
 
         y = optimize.brentq(drift, log_variance[first], log_variance[first + 1], xtol=1e-12)
         return float(np.exp(stationary_state(activation, np.array([y]), width, law).log_gain[0]))
-    # Orthogonal kernels can lack a root because the drift falls to zero only at the critical point,
-    # where the variance vanishes like 1 / depth: the gain's limit is the critical one.
+    # With orthogonal kernels the drift may reach zero only at the critical point, where the variance
+    # vanishes like 1 / depth. The limit of the gain is then the critical gain.
     stable = np.flatnonzero(state.stable)
     if stable.size and abs(state.drift[stable[0]]) < 1e-4 and log_variance[stable[0]] < -7.0:
         return float(np.exp(state.log_gain[stable[0]]))
-    # A variance that wanders by more than a nat (relu6 at width 100) is no state to expand around.
+    # There is no state to expand around where the variance fluctuates by more than a nat (relu6 at width
+    # 100). A great depth takes the place of the limit.
     try:
         return _gain_at_depth(activation, width, _GREAT_DEPTH, law)
     except NoGainError as error:

@@ -1,14 +1,15 @@
-r"""Gaussian moments of an activation as smooth functions of the pre-activation's log-variance.
+r"""Tabulates the Gaussian moments of an activation over the pre-activation's log-variance.
 
-For `a ~ N(0, q)` and `y = ln q`, everything the mean field asks of an activation is a handful of
-expectations. They are computed once an activation, on a grid of `y`, by Gauss-Legendre quadrature on
-panels whose edges include the activation's kinks, and interpolated by cubic splines.
+For `a ~ N(0, q)` and `y = ln q` the mean-field theory needs a few expectations of the activation. They are
+computed once for each activation on a grid of `y`, by Gauss-Legendre quadrature on panels whose edges
+include the activation's kinks, and interpolated by cubic splines.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,10 @@ from .activations import Activation, Function
 
 __all__ = ["MomentTable", "Moments", "moment_table"]
 
-Array = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
 _LOG_VARIANCE = np.arange(-200, 161) / 10.0
-_REACH = 9.0
+_REACH = 9.0  # standard deviations of x; what lies beyond weighs 2e-19
 _PANELS = np.arange(-_REACH, _REACH + 1.0)
 # Panels in units of the activation's own argument, for q so large that f' is a narrow peak in x.
 _SCALES = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0])
@@ -42,10 +43,10 @@ class Moments:
         cross: `E[f^2 f'^2] / (E f^2 m1)`.
         x_f: `E[x^2 f^2] / E f^2`.
         x_df: `E[x^2 f'^2] / m1`.
-        alignment: `E[x f f']^2 / (E f^2 m1)`: what one layer keeps of the squared alignment between
-            a layer's pre-activations and its gradient.
+        alignment: `E[x f f']^2 / (E f^2 m1)`, the share of the squared alignment of pre-activations and
+            gradient that passes through a layer.
         curvature_f: `q^2 (d/dq)^2 E f^2 / E f^2`.
-        curvature_df: the same of `m1`.
+        curvature_df: `q^2 (d/dq)^2 m1 / m1`.
         flat: Probability that `f' = 0`.
     """
 
@@ -83,21 +84,24 @@ class MomentTable:
                 f"ln E f^2 = {raw[center, 0]:g}, ln E f'^2 = {raw[center, 1]:g}. "
                 "Check that the callable acts on NumPy arrays element by element."
             )
+        # The widest range around unit variance where all moments are usable.
         below, above = np.flatnonzero(~usable[:center]), np.flatnonzero(~usable[center:])
         first = int(below[-1]) + 1 if below.size else 0
         last = center + int(above[0]) if above.size else len(raw)
         y, raw = _LOG_VARIANCE[first:last], raw[first:last]
+        # q^2 (d/dq)^2 M / M in terms of L = ln M as a function of y: L'' + L'^2 - L'.
         curvatures = []
         for column in (raw[:, 0], raw[:, 1]):
             spline = CubicSpline(y, column)
             curvatures.append(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
+        # The columns stand in the order of the fields of `Moments`.
         columns = np.column_stack([raw[:, :8], *curvatures, raw[:, 8]])
         self._spline = CubicSpline(y, columns)
         self.lowest, self.highest = float(y[0]), float(y[-1])
         self._end_slopes = self._spline(np.array([self.lowest, self.highest]), 1)[:, :2]
 
     def __call__(self, y: Array) -> Moments:
-        """Moments at log-variances `y`; beyond the grid E f^2 and m1 go on as powers of q."""
+        """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 go on as powers of q."""
         inside = np.clip(y, self.lowest, self.highest)
         values = self._spline(inside)
         if not np.array_equal(inside, y):
@@ -109,13 +113,14 @@ class MomentTable:
 
 @lru_cache(maxsize=64)
 def moment_table(activation: Activation) -> MomentTable:
-    """The `MomentTable` of an activation, built at its first use."""
+    """Returns the `MomentTable` of an activation, built at its first use."""
     return MomentTable(activation)
 
 
 def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
-    """`function(a)`; ValueError if it is no function of single elements."""
+    """Returns `function(a)`; ValueError if it does not act on each element by itself."""
     try:
+        # A function that mixes elements of a row gives other values for every seventh element alone.
         values = np.asarray(function(a), np.float64)
         few = np.asarray(function(a[:, ::7]), np.float64)
         same = values.shape == () or np.allclose(values[:, ::7], few, equal_nan=True)
@@ -131,7 +136,8 @@ def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
 
 
 def _raw_moments(activation: Activation) -> Array:
-    """The nine quadrature columns of `Moments`, one row a grid point; not finite where undefined."""
+    """Returns the nine quadrature columns of `Moments`, one row a grid point; not finite where undefined."""
+    # Panels: whole numbers of x, then whole numbers of a and the kinks, clipped to the reach in x.
     scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
     in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, activation.kinks])
     edges = np.concatenate(

@@ -1,6 +1,9 @@
-"""The gain polished by simulation, where the expansion in 1 / width is not enough."""
+"""Refines the gain by simulation, for networks too narrow for the expansion in 1 / width."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,66 +18,107 @@ __all__ = ["refined_gain"]
 _SAMPLES = 10_000
 _SEED = 1412_6558
 _FURTHER_BATCHES = 4
+_WIDTHS_TO_START_FROM = (16, 24, 32, 48, 64)
 
 
-def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
-    """Root of the simulated mean of the walk, over draws that stay the same from gain to gain.
+class _Point(NamedTuple):
+    """The simulated mean of the walk at a gain, and half its standard error."""
 
-    Raises:
-        NoGainError: The mean does not change sign within a factor of five of the analytic gain.
-    """
-    start = np.log(_starting_gain(activation, width, depth, law))
+    log_gain: float
+    mean: float
+    tolerance: float
 
-    def mean_and_tolerance(log_gain: float, batch: int = 0) -> tuple[float, float]:
+
+@dataclass(frozen=True)
+class _Network:
+    """The network whose gain is refined."""
+
+    activation: Activation
+    width: int
+    depth: int
+    law: Distribution
+
+    def simulate(self, log_gain: float, batch: int = 0) -> _Point:
+        """Simulates the mean of the walk; the draws of a batch are the same at every gain."""
         rng = np.random.default_rng(_SEED + batch)
-        drawn = list(chunks(activation, width, depth, float(np.exp(log_gain)), _SAMPLES, law, rng))
+        gain = float(np.exp(log_gain))
+        drawn = list(chunks(self.activation, self.width, self.depth, gain, _SAMPLES, self.law, rng))
         total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
         alive = np.isfinite(total)
         if alive.sum() < _SAMPLES // 10:
             raise NoGainError(
-                f"{activation.name} at width {width} and depth {depth}: the gradient dies in "
+                f"{self.activation.name} at width {self.width} and depth {self.depth}: the gradient dies in "
                 f"{1.0 - alive.mean():.0%} of the networks. Use a larger width."
             )
+        # Regression on the control variates, whose expectation is zero, removes most of the variance.
         total, controls = total[alive], np.concatenate([chunk.controls for chunk in drawn])[alive]
         design = np.column_stack([np.ones(len(total)), controls])
         mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
-        return mean, float(total.std() / np.sqrt(len(total)) / 2.0)
+        return _Point(log_gain, mean, float(total.std() / np.sqrt(len(total)) / 2.0))
 
-    below = above = (start, *mean_and_tolerance(start))
-    step = max(abs(below[1]) / (depth - 1), 1e-3)
-    while below[1] > below[2] or above[1] < -above[2]:
-        if below[1] > 0:
-            above, edge = below, below[0] - step
-            below = (edge, *mean_and_tolerance(edge))
+
+def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+    """Returns the root of the simulated mean of the walk, from draws that are the same at every gain.
+
+    Raises:
+        NoGainError: The mean does not change sign within a factor of five of the analytic gain.
+    """
+    network = _Network(activation, width, depth, law)
+    start = network.simulate(np.log(_starting_gain(activation, width, depth, law)))
+    below, above = _bracket(network, start)
+    # Regula falsi, kept off the ends of the bracket.
+    best = min(below, above, key=lambda point: abs(point.mean))
+    while abs(best.mean) > best.tolerance:
+        share = np.clip(below.mean / (below.mean - above.mean), 0.1, 0.9)
+        best = network.simulate(below.log_gain + share * (above.log_gain - below.log_gain))
+        below, above = (best, above) if best.mean < 0 else (below, best)
+    return float(np.exp(best.log_gain + _correction(network, best)))
+
+
+def _bracket(network: _Network, start: _Point) -> tuple[_Point, _Point]:
+    """Returns a point with a mean below zero and one above, to within their tolerances."""
+    below = above = start
+    step = max(abs(start.mean) / (network.depth - 1), 1e-3)
+    while below.mean > below.tolerance or above.mean < -above.tolerance:
+        if below.mean > 0:
+            above, below = below, network.simulate(below.log_gain - step)
+            edge = below.log_gain
         else:
-            below, edge = above, above[0] + step
-            above = (edge, *mean_and_tolerance(edge))
+            below, above = above, network.simulate(above.log_gain + step)
+            edge = above.log_gain
         step *= 2.0
-        if abs(edge - start) > np.log(5.0):
+        if abs(edge - start.log_gain) > np.log(5.0):
             raise NoGainError(
-                f"No gain within a factor of five of {np.exp(start):.4g} makes the simulated walk "
-                f"unbiased for {activation.name} at width {width} and depth {depth}. "
+                f"No gain within a factor of five of {np.exp(start.log_gain):.4g} makes the simulated walk "
+                f"unbiased for {network.activation.name} at width {network.width} and depth {network.depth}. "
                 "Use a larger width or orthogonal kernels."
             )
-    best = min(below, above, key=lambda point: abs(point[1]))
-    while abs(best[1]) > best[2]:
-        share = np.clip(below[1] / (below[1] - above[1]), 0.1, 0.9)
-        middle = below[0] + share * (above[0] - below[0])
-        best = (middle, *mean_and_tolerance(middle))
-        below, above = (best, above) if best[1] < 0 else (below, best)
-    # The root of one batch of draws is off by that batch's sampling error; further batches at the same
-    # gain, and the expansion's slope there, take most of it away.
-    around = np.exp(best[0] + np.array([-1e-3, 1e-3]))
-    low, high = mean_field_walk(activation, around, width, depth, law).mean[:, 0]
-    means = [best[1], *(mean_and_tolerance(best[0], batch + 1)[0] for batch in range(_FURTHER_BATCHES))]
-    correction = -float(np.mean(means)) * 2e-3 / (high - low) if high > low else 0.0
-    return float(np.exp(best[0] + np.clip(correction, -0.05, 0.05)))
+    return below, above
+
+
+def _correction(network: _Network, best: _Point) -> float:
+    """Returns what to add to the log-gain for the sampling error of the one batch of draws behind it.
+
+    Further batches at the same gain estimate the mean that is left, and the expansion gives its slope.
+    """
+    around = np.exp(best.log_gain + np.array([-1e-3, 1e-3]))
+    walk = mean_field_walk(network.activation, around, network.width, network.depth, network.law)
+    low, high = walk.mean[:, 0]
+    if not high > low:
+        return 0.0
+    further = [network.simulate(best.log_gain, batch + 1).mean for batch in range(_FURTHER_BATCHES)]
+    correction = -float(np.mean([best.mean, *further])) * 2e-3 / (high - low)
+    return float(np.clip(correction, -0.05, 0.05))
 
 
 def _starting_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
-    """The analytic gain, from the nearest larger width that has one where `width` has none."""
-    for wider in (width, 16, 24, 32, 48, 64):
-        if wider >= width:
+    """Returns the analytic gain, at the nearest larger width that has one where `width` has none."""
+    try:
+        return analytic_gain(activation, width, depth, law)
+    except NoGainError as error:
+        last = error
+    for wider in _WIDTHS_TO_START_FROM:
+        if wider > width:
             try:
                 return analytic_gain(activation, wider, depth, law)
             except NoGainError as error:

@@ -1,4 +1,4 @@
-r"""Exact law of one step of the walk when the activation has two slopes.
+r"""Exact mean and variance of one step of the walk when the activation has two slopes.
 
 With slopes `s_i` of the `width` units of a layer (each `above` or `below` with probability 1/2, which
 symmetric weights make independent of everything else) and a unit vector `u`, one step of
@@ -36,7 +36,7 @@ _SPACING = 1.0 / 16.0
 
 @lru_cache(maxsize=4096)
 def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution) -> tuple[float, float]:
-    """Mean and variance of `ln z`, given that at least one unit has a slope other than zero.
+    """Returns mean and variance of `ln z`, given that at least one unit has a slope other than zero.
 
     Args:
         slopes: Slope below and above zero, not both zero.
@@ -55,9 +55,9 @@ def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution)
         mean -= _log_chi_square_mean(width)
         variance = max(variance - float(special.polygamma(1, width / 2)), 0.0)
     elif law.excess_kurtosis:
-        # Entries that are not normal give (W^T u)_i the excess kurtosis law.excess * sum u_j^4, and
-        # sum u_j^4 is about 3 / active for `active` = width / k units; the rest of the correction is of
-        # third order in 1 / width, chosen so that it does not overshoot at the smallest widths.
+        # Entries of excess kurtosis c give (W^T u)_i the excess kurtosis c * sum u_j^4, and sum u_j^4 is
+        # about 3 / active for `active` = width / k units. The denominator differs from active^2 by terms
+        # of third order in 1 / width, chosen so that the shift does not overshoot at the smallest widths.
         k = 2.0 * (low * low + high * high) / (low + high) ** 2
         active = max(width / k, 1.0)
         shift = 3.0 * law.excess_kurtosis / ((active + 1.0) * (active + 3.0))
@@ -67,12 +67,13 @@ def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution)
 
 
 def _log_chi_square_mean(width: int) -> float:
-    """E ln(X / width) for X chi-square with `width` degrees of freedom."""
+    """Returns `E ln(X / width)` for a chi-square variable X with `width` degrees of freedom."""
     return float(special.digamma(width / 2) - np.log(width / 2))
 
 
 def _normal_moments(ratio: float, width: int) -> tuple[float, float]:
-    """Mean and variance of `ln z` for slopes with squares `ratio` (at most 1) and 1, normal weights."""
+    """Returns mean and variance of `ln z` for normal weights and slopes of squares `ratio` <= 1 and 1."""
+    # Nodes of the trapezoidal rule, from where the integrands are below rounding to where they are again.
     scale = width * (1.0 + ratio) / 2.0
     upper = 90.0 + (float(-np.log(ratio)) if ratio > 0 else 0.0)
     s = np.arange(-50.0, upper, _SPACING)
@@ -83,8 +84,10 @@ def _normal_moments(ratio: float, width: int) -> tuple[float, float]:
     with np.errstate(divide="ignore"):  # phi below 1e-16 counts as 0, and log 0 is the right limit
         survival = np.exp(width * np.log1p(phi_minus_1))
     if ratio == 0.0:
+        # Given that not all units are off: with those networks X would be 0 and its logarithm infinite.
         dead = 0.5**width
         survival = (survival - dead) / (1.0 - dead)
+    # Frullani's integrals of the module's text, with c = scale.
     difference = survival - np.exp(-np.exp(s))
     mean = -_SPACING * float(difference.sum())
     second = _SPACING * float((2.0 * s * difference).sum()) - 2.0 * np.euler_gamma * mean

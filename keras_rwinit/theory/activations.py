@@ -1,25 +1,36 @@
-"""Element-wise activations as NumPy functions: value, derivative, kinks, slopes.
+"""The one table of activations: for each its NumPy function, derivative, kinks, slopes and its form in Keras.
 
-One table, `ACTIVATIONS`, holds every element-wise activation that Keras ships by name (and `sin` and
-`erf`, which it does not). Theory and simulation read this table and nothing else about an activation.
+`ACTIVATIONS` holds every element-wise activation that Keras has by name, and a few that it does not have
+(`erf`, `sin`, `gelu_tanh`). `_FAMILIES` holds those with a parameter. To add an activation, add an entry to
+one of them: theory, layers, models, training and tuning then take its name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["ACTIVATIONS", "Activation", "ActivationLike", "activation_from_callable", "resolve_activation"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "ActivationLike",
+    "activation_from_callable",
+    "resolve_activation",
+    "split_activation_name",
+]
 
-Array = NDArray[np.float64]
-Function = Callable[[Array], Any]
+Array: TypeAlias = NDArray[np.float64]
+Function: TypeAlias = Callable[[Array], Any]
+
+TensorFunction: TypeAlias = Callable[[Any, Any], Any]
+"""An activation written in the operations of a module, `f(ops, a)`; the package passes `keras.ops`."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,17 @@ class Activation:
     """An element-wise activation `f` with its derivative.
 
     Args:
-        name: What messages and reports call it.
+        name: The name in messages and reports.
         function: `f`, vectorized over a float64 array.
         derivative: `f'`, vectorized likewise. `None`: central differences of `function`.
         kinks: Points where `f` or one of its first two derivatives jumps. Quadrature puts panel
             edges there; a kink that is not listed costs accuracy, not validity.
         slopes: `(slope below 0, slope above 0)` when `f` is linear on either side of zero, else
             `None`. Two slopes make the theory exact at every width.
+        keras: The name of the function in `keras.activations`. For an activation that Keras does not have, a
+            function `f(ops, a)` of `keras.ops` and a tensor. `None`: Keras's layers do not take it.
+        slope_from_output: Whether `f'(a)` is a function of `f(a)`. A loop of layers may then keep outputs
+            in place of pre-activations.
 
     Example:
         >>> from keras_rwinit.theory import Activation, gain
@@ -47,6 +62,8 @@ class Activation:
     derivative: Function | None = None
     kinks: tuple[float, ...] = (0.0,)
     slopes: tuple[float, float] | None = None
+    keras: str | TensorFunction | None = field(default=None, kw_only=True)
+    slope_from_output: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinks", tuple(float(kink) for kink in self.kinks))
@@ -71,64 +88,82 @@ class Activation:
 ActivationLike = str | Activation | Function
 
 
+def _number(value: float) -> str:
+    """Returns the shortest text that reads as exactly `value`."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(float(value))
+
+
+# Families: activations with a parameter, in the order in which messages list them.
+
+
 def _two_slopes(name: str, below: float, above: float) -> Activation:
     return Activation(
         name,
         lambda a: np.where(a > 0, above * a, below * a),
         lambda a: np.where(a > 0, above, below),
         slopes=(below, above),
+        keras=lambda ops, a: ops.where(a > 0, above * a, below * a),
     )
 
 
 def _leaky_relu(slope: float = 0.2) -> Activation:
-    return _two_slopes(f"leaky_relu({slope:g})", slope, 1.0)
+    return _two_slopes(f"leaky_relu({_number(slope)})", slope, 1.0)
 
 
 def _elu(alpha: float = 1.0) -> Activation:
     return Activation(
-        f"elu({alpha:g})",
+        f"elu({_number(alpha)})",
         lambda a: np.where(a > 0, a, alpha * np.expm1(np.minimum(a, 0.0))),
         lambda a: np.where(a > 0, 1.0, alpha * np.exp(np.minimum(a, 0.0))),
+        keras=lambda ops, a: ops.where(a > 0, a, alpha * ops.expm1(-ops.relu(-a))),
     )
 
 
 def _celu(alpha: float = 1.0) -> Activation:
     return Activation(
-        f"celu({alpha:g})",
+        f"celu({_number(alpha)})",
         lambda a: np.where(a > 0, a, alpha * np.expm1(np.minimum(a, 0.0) / alpha)),
         lambda a: np.where(a > 0, 1.0, np.exp(np.minimum(a, 0.0) / alpha)),
+        keras=lambda ops, a: ops.where(a > 0, a, alpha * ops.expm1(-ops.relu(-a) / alpha)),
     )
 
 
-def _selu() -> Activation:
-    alpha, scale = 1.6732632423543772, 1.0507009873554805
-    unit = _elu(alpha)
-    return Activation("selu", lambda a: scale * unit.function(a), lambda a: scale * unit.slope_at(a))
+def _squareplus(b: float = 4.0) -> Activation:
+    return Activation(
+        f"squareplus({_number(b)})",
+        lambda a: 0.5 * (a + np.sqrt(a * a + b)),
+        lambda a: 0.5 * (1.0 + a / np.sqrt(a * a + b)),
+        kinks=(),
+        keras=lambda ops, a: 0.5 * (a + ops.sqrt(a * a + b)),
+    )
+
+
+_FAMILIES: dict[str, Callable[..., Activation]] = {
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "celu": _celu,
+    "squareplus": _squareplus,
+}
+
+
+# Functions and derivatives that are too long for a line of the table.
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+_GELU_C, _GELU_B = np.sqrt(2.0 / np.pi), 0.044715  # Hendrycks & Gimpel, arXiv:1606.08415, section 2
 
 
 def _normal_pdf(a: Array) -> Array:
     return np.exp(-0.5 * a * a) / np.sqrt(2.0 * np.pi)
 
 
-def _gelu() -> Activation:
-    return Activation(
-        "gelu",
-        lambda a: a * special.ndtr(a),
-        lambda a: special.ndtr(a) + a * _normal_pdf(a),
-        kinks=(),
-    )
+def _gelu_tanh(a: Array) -> Array:
+    return 0.5 * a * (1.0 + np.tanh(_GELU_C * (a + _GELU_B * a**3)))
 
 
-def _gelu_tanh() -> Activation:
-    c, b = np.sqrt(2.0 / np.pi), 0.044715
-
-    def derivative(a: Array) -> Array:
-        t = np.tanh(c * (a + b * a**3))
-        return 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * c * (1.0 + 3.0 * b * a * a)
-
-    return Activation(
-        "gelu_tanh", lambda a: 0.5 * a * (1.0 + np.tanh(c * (a + b * a**3))), derivative, kinks=()
-    )
+def _gelu_tanh_slope(a: Array) -> Array:
+    t = np.tanh(_GELU_C * (a + _GELU_B * a**3))
+    return 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * _GELU_C * (1.0 + 3.0 * _GELU_B * a * a)
 
 
 def _sigmoid_slope(a: Array) -> Array:
@@ -141,6 +176,7 @@ def _silu() -> Activation:
         lambda a: a * special.expit(a),
         lambda a: special.expit(a) + a * _sigmoid_slope(a),
         kinks=(),
+        keras="silu",
     )
 
 
@@ -152,96 +188,126 @@ def _sech2(a: Array) -> Array:
     return 4.0 * _sigmoid_slope(2.0 * a)
 
 
-def _mish() -> Activation:
-    def derivative(a: Array) -> Array:
-        s = _softplus(a)
-        return np.tanh(s) + a * _sech2(s) * special.expit(a)
-
-    return Activation("mish", lambda a: a * np.tanh(_softplus(a)), derivative, kinks=())
+def _mish_slope(a: Array) -> Array:
+    s = _softplus(a)
+    return np.tanh(s) + a * _sech2(s) * special.expit(a)
 
 
 def _piecewise_linear(name: str, knots: list[float], values: list[float]) -> Activation:
-    """`f` constant beyond the outer knots and linear between them."""
+    """Returns `f` that is linear between the knots and constant beyond the outer ones."""
     slopes = np.concatenate([[0.0], np.diff(values) / np.diff(knots), [0.0]])
     return Activation(
         name,
         lambda a: np.interp(a, knots, values),
         lambda a: slopes[np.searchsorted(knots, a)],
         kinks=tuple(knots),
+        keras=name,
     )
-
-
-def _gate(name: str, function: Function, kinks: tuple[float, ...]) -> Activation:
-    """`f(a) = a` where `function` says so and 0 elsewhere."""
-    return Activation(name, lambda a: a * function(a), lambda a: 1.0 * function(a), kinks=kinks)
 
 
 def _hard_silu() -> Activation:
-    def derivative(a: Array) -> Array:
-        return np.where(np.abs(a) < 3.0, a / 3.0 + 0.5, 1.0 * (a > 0))
-
     return Activation(
-        "hard_silu", lambda a: a * np.clip(a / 6.0 + 0.5, 0.0, 1.0), derivative, kinks=(-3.0, 3.0)
+        "hard_silu",
+        lambda a: a * np.clip(a / 6.0 + 0.5, 0.0, 1.0),
+        lambda a: np.where(np.abs(a) < 3.0, a / 3.0 + 0.5, 1.0 * (a > 0)),
+        kinks=(-3.0, 3.0),
+        keras="hard_silu",
     )
 
-
-def _squareplus(b: float = 4.0) -> Activation:
-    return Activation(
-        f"squareplus({b:g})",
-        lambda a: 0.5 * (a + np.sqrt(a * a + b)),
-        lambda a: 0.5 * (1.0 + a / np.sqrt(a * a + b)),
-        kinks=(),
-    )
-
-
-def _sparse_plus() -> Activation:
-    return Activation(
-        "sparse_plus",
-        lambda a: np.where(a >= 1.0, a, 0.25 * np.maximum(a + 1.0, 0.0) ** 2),
-        lambda a: np.clip(0.5 * (a + 1.0), 0.0, 1.0),
-        kinks=(-1.0, 1.0),
-    )
-
-
-_FAMILIES: dict[str, Callable[..., Activation]] = {
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "celu": _celu,
-    "squareplus": _squareplus,
-}
 
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": _two_slopes("linear", 1.0, 1.0),
-    "relu": _two_slopes("relu", 0.0, 1.0),
-    **{name: family() for name, family in _FAMILIES.items()},
+    "linear": replace(_two_slopes("linear", 1.0, 1.0), keras="linear", slope_from_output=True),
+    "relu": replace(_two_slopes("relu", 0.0, 1.0), keras="relu", slope_from_output=True),
+    **{name: replace(family(), keras=name) for name, family in _FAMILIES.items()},
     "relu6": _piecewise_linear("relu6", [0.0, 6.0], [0.0, 6.0]),
     "hard_tanh": _piecewise_linear("hard_tanh", [-1.0, 1.0], [-1.0, 1.0]),
     "hard_sigmoid": _piecewise_linear("hard_sigmoid", [-3.0, 3.0], [0.0, 1.0]),
     "sparse_sigmoid": _piecewise_linear("sparse_sigmoid", [-1.0, 1.0], [0.0, 1.0]),
-    "selu": _selu(),
-    "gelu": _gelu(),
-    "gelu_tanh": _gelu_tanh(),
+    "selu": Activation(
+        "selu",
+        lambda a: _SELU_SCALE * np.where(a > 0, a, _SELU_ALPHA * np.expm1(np.minimum(a, 0.0))),
+        lambda a: _SELU_SCALE * np.where(a > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(a, 0.0))),
+        keras="selu",
+        slope_from_output=True,
+    ),
+    "gelu": Activation(
+        "gelu",
+        lambda a: a * special.ndtr(a),
+        lambda a: special.ndtr(a) + a * _normal_pdf(a),
+        kinks=(),
+        keras="gelu",
+    ),
+    "gelu_tanh": Activation(
+        "gelu_tanh",
+        _gelu_tanh,
+        _gelu_tanh_slope,
+        kinks=(),
+        keras=lambda ops, a: ops.gelu(a, approximate=True),
+    ),
     "silu": _silu(),
     "swish": _silu(),
     "hard_silu": _hard_silu(),
     "hard_swish": _hard_silu(),
-    "mish": _mish(),
-    "softplus": Activation("softplus", _softplus, special.expit, kinks=()),
-    "sparse_plus": _sparse_plus(),
-    "log_sigmoid": Activation("log_sigmoid", lambda a: -_softplus(-a), lambda a: special.expit(-a), kinks=()),
-    "softsign": Activation("softsign", lambda a: a / (1.0 + np.abs(a)), lambda a: (1.0 + np.abs(a)) ** -2),
-    "sigmoid": Activation("sigmoid", special.expit, _sigmoid_slope, kinks=()),
-    "tanh": Activation("tanh", np.tanh, _sech2, kinks=()),
-    "erf": Activation("erf", special.erf, lambda a: 2.0 / np.sqrt(np.pi) * np.exp(-a * a), kinks=()),
-    "sin": Activation("sin", np.sin, np.cos, kinks=()),
-    "exponential": Activation("exponential", np.exp, np.exp, kinks=()),
-    "tanh_shrink": Activation("tanh_shrink", lambda a: a - np.tanh(a), lambda a: np.tanh(a) ** 2, kinks=()),
-    "hard_shrink": _gate("hard_shrink", lambda a: np.abs(a) > 0.5, (-0.5, 0.5)),
+    "mish": Activation("mish", lambda a: a * np.tanh(_softplus(a)), _mish_slope, kinks=(), keras="mish"),
+    "softplus": Activation("softplus", _softplus, special.expit, kinks=(), keras="softplus"),
+    "sparse_plus": Activation(
+        "sparse_plus",
+        lambda a: np.where(a >= 1.0, a, 0.25 * np.maximum(a + 1.0, 0.0) ** 2),
+        lambda a: np.clip(0.5 * (a + 1.0), 0.0, 1.0),
+        kinks=(-1.0, 1.0),
+        keras="sparse_plus",
+    ),
+    "log_sigmoid": Activation(
+        "log_sigmoid",
+        lambda a: -_softplus(-a),
+        lambda a: special.expit(-a),
+        kinks=(),
+        keras="log_sigmoid",
+    ),
+    "softsign": Activation(
+        "softsign",
+        lambda a: a / (1.0 + np.abs(a)),
+        lambda a: (1.0 + np.abs(a)) ** -2,
+        keras="softsign",
+    ),
+    "sigmoid": Activation(
+        "sigmoid",
+        special.expit,
+        _sigmoid_slope,
+        kinks=(),
+        keras="sigmoid",
+        slope_from_output=True,
+    ),
+    "tanh": Activation("tanh", np.tanh, _sech2, kinks=(), keras="tanh", slope_from_output=True),
+    "erf": Activation(
+        "erf",
+        special.erf,
+        lambda a: 2.0 / np.sqrt(np.pi) * np.exp(-a * a),
+        kinks=(),
+        keras=lambda ops, a: ops.erf(a),
+    ),
+    "sin": Activation("sin", np.sin, np.cos, kinks=(), keras=lambda ops, a: ops.sin(a)),
+    "exponential": Activation("exponential", np.exp, np.exp, kinks=(), keras="exponential"),
+    "tanh_shrink": Activation(
+        "tanh_shrink",
+        lambda a: a - np.tanh(a),
+        lambda a: np.tanh(a) ** 2,
+        kinks=(),
+        keras="tanh_shrink",
+    ),
+    "hard_shrink": Activation(
+        "hard_shrink",
+        lambda a: a * (np.abs(a) > 0.5),
+        lambda a: 1.0 * (np.abs(a) > 0.5),
+        kinks=(-0.5, 0.5),
+        keras="hard_shrink",
+    ),
     "soft_shrink": Activation(
         "soft_shrink",
         lambda a: np.sign(a) * np.maximum(np.abs(a) - 0.5, 0.0),
         lambda a: 1.0 * (np.abs(a) > 0.5),
         kinks=(-0.5, 0.5),
+        keras="soft_shrink",
     ),
 }
 
@@ -250,7 +316,7 @@ _WITH_PARAMETER = re.compile(r"(\w+)\(([^()]+)\)")
 
 
 def resolve_activation(activation: ActivationLike) -> Activation:
-    """Turns a name, a callable or an `Activation` into an `Activation`.
+    """Returns the `Activation` of a name, a callable or an `Activation`.
 
     Args:
         activation: A key of `ACTIVATIONS`; a family's name with its parameter, as in
@@ -273,11 +339,11 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     if callable(activation):
         return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
     if isinstance(activation, str):
-        if activation in ACTIVATIONS:
-            return ACTIVATIONS[activation]
-        match = _WITH_PARAMETER.fullmatch(activation)
-        if match and match[1] in _FAMILIES:
-            return _member(match[1], _parameter(activation, match[2]))
+        name, parameter = split_activation_name(activation)
+        if parameter is not None:
+            return _member(name, parameter)
+        if name in ACTIVATIONS:
+            return ACTIVATIONS[name]
         if activation in _NOT_ELEMENTWISE:
             raise ValueError(
                 f"`activation` must act element by element, and {activation!r} mixes the units of "
@@ -290,18 +356,43 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     )
 
 
+def split_activation_name(name: str) -> tuple[str, float | None]:
+    """Splits the name of a family's member into the family's name and the parameter.
+
+    Args:
+        name: Any name.
+
+    Returns:
+        `("leaky_relu", 0.1)` of `"leaky_relu(0.1)"`; the name itself and None where it has no parameter or no
+        family has the name.
+
+    Raises:
+        ValueError: The parameter is not a finite number.
+    """
+    match = _WITH_PARAMETER.fullmatch(name)
+    if match is None or match[1] not in _FAMILIES:
+        return name, None
+    try:
+        parameter = float(match[2])
+    except ValueError:
+        parameter = np.nan
+    if not np.isfinite(parameter):
+        raise ValueError(f"The parameter of an activation must be a finite number. Received: {name!r}")
+    return match[1], parameter
+
+
 @lru_cache(maxsize=256)
 def _member(family: str, parameter: float) -> Activation:
-    """One object for one activation, so that what is computed of it is found again."""
+    """Returns the same object for the same activation, so that results cached for it are found again."""
     return _FAMILIES[family](parameter)
 
 
 def activation_from_callable(name: str, function: Function) -> Activation:
-    """The `Activation` of a callable, with two exact slopes where it has them.
+    """Returns the `Activation` of a callable, with two exact slopes where it has them.
 
     Args:
-        name: What messages call it.
-        function: Of a float64 array, element by element.
+        name: The name for messages.
+        function: A map of float64 arrays that acts element by element.
 
     Returns:
         An activation of two slopes if `function` is linear on either side of zero as far as can be
@@ -321,19 +412,9 @@ def activation_from_callable(name: str, function: Function) -> Activation:
             and np.allclose(below, -slopes[0], 1e-6, 1e-9)
             and np.allclose(above, slopes[1], 1e-6, 1e-9)
         )
-    except Exception:  # a callable that fails on arrays is told so when its moments are taken
+    except Exception:  # the error of a callable that fails on arrays is raised when its moments are taken
         linear = False
     if not linear:
         return Activation(name, function)
-    # Slopes that a back end computed in float32 are meant as the decimal numbers they print as.
+    # A back end computes in float32: seven digits restore the decimal number that the user wrote.
     return _two_slopes(name, *(float(f"{slope:.7g}") for slope in slopes))
-
-
-def _parameter(activation: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise ValueError(f"The parameter of an activation must be a finite number. Received: {activation!r}")
-    return value

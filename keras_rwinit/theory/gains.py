@@ -1,32 +1,36 @@
-r"""The gain that makes the log-norm of the back-propagated gradient an unbiased random walk."""
+"""Computes the gain that makes the log-norm of the back-propagated gradient an unbiased random walk."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
-from keras_rwinit._checks import check_count
+from keras_rwinit._checks import check_count, deprecate_positional
 
 from ._analytic_gain import NoGainError, analytic_gain
+from ._mean_field import unit_step
+from ._refinement import refined_gain
+from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
-from .distributions import resolve_distribution
+from .distributions import Distribution, resolve_distribution
 
-__all__ = ["gain", "gain_or_nearest_width", "paper_gain", "paper_log_variance"]
-
+__all__ = ["gain", "gain_or_nearest_width", "one_step_gain", "paper_gain", "paper_log_variance"]
 
 _WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
 
 
+@deprecate_positional("distribution")
 def gain(
     activation: ActivationLike,
     width: int,
     depth: int | None = None,
-    distribution: str = "normal",
     *,
+    distribution: str = "normal",
     refine: bool = False,
 ) -> float:
-    r"""Gain `g` for which back-propagation leaves the gradient's log-norm unbiased on average.
+    r"""Returns the gain `g` with which the gradient's log-norm does not drift on average.
 
     With kernel entries of variance `g^2 / width`, one layer multiplies the squared norm of the
     gradient by `g^2 z`, and the walk over `depth` hidden layers is unbiased when
@@ -34,32 +38,34 @@ def gain(
         sum_d (ln g^2 + E ln z_d) = 0.
 
     For activations with two slopes (linear, relu, leaky_relu, ...) every term is the same and `E ln z`
-    is exact at any width, so `g = exp(-E ln z / 2)`, whatever the depth. For all others `z_d` depends
-    on the variance of layer d's pre-activations; the sum is solved for `g` with that variance started
-    at `g^2` (inputs of unit variance) and followed through the layers to first order in 1 / width. From
-    width 100 up the drift that remains is within the sampling error of 2,000 simulated networks, but for
-    relu6 in hundreds of layers (0.002 nats a layer at depth 200): its variance wanders without a hold.
-    Below, and there, `refine` takes the drift away where there is a root: tanh, sigmoid and softsign have
-    none at about ten units and fewer, whatever the gain.
+    is exact at any width, so `g = exp(-E ln z / 2)` at any depth. For all others `z_d` depends on the
+    variance of layer d's pre-activations. That variance starts at `g^2` (inputs of unit variance) and is
+    followed through the layers to first order in 1 / width; the sum is then solved for `g`.
+
+    From width 100 up, the remaining drift is below the sampling error of 2,000 simulated networks, except
+    for relu6 over hundreds of layers (0.002 nats a layer at depth 200), whose variance fluctuates freely.
+    `refine` removes the remaining drift. At about ten units and fewer, tanh, sigmoid and softsign have no
+    unbiased gain at all.
 
     Args:
         activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
         width: Units of a hidden layer, which is the fan-in of its kernel. At least 1.
         depth: Number of hidden layers. `None`: the limit of great depth, where the pre-activations'
-            variance is stationary. A depth of 1 has no step to balance and gives depth 2's gain.
-        distribution: `"normal"`, `"truncated_normal"`, `"uniform"` or `"orthogonal"`. The two that
-            are neither normal nor orthogonal include the leading term of their kurtosis.
-        refine: Polish the result with the exact simulation, until the mean of the walk is within
-            three standard errors of zero at 10,000 samples. Takes seconds to minutes where the rest
-            takes milliseconds. Needs a finite `depth`, and changes nothing where the gain is exact.
+            variance is stationary. One layer has no step to balance and gets the gain of two.
+        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or
+            `"orthogonal"`. For entries that are not normal the leading term of their excess kurtosis
+            is included.
+        refine: Whether to refine the gain by exact simulation, until the mean of the walk is within
+            three standard errors of zero at 10,000 samples. It takes seconds to minutes instead of
+            milliseconds, needs a `depth`, and changes nothing where the gain is exact.
 
     Returns:
         The gain, a positive float.
 
     Raises:
         ValueError: An argument is out of range, unknown or of the wrong type.
-        NoGainError: (a ValueError) No gain does what is asked, or one that balances the gradient
-            lets the activations vanish or explode. The message says which and what to use instead.
+        NoGainError: (a ValueError) No gain balances the gradient, or the one that does lets the
+            activations vanish or explode. The message says which, and what to use instead.
 
     Example:
         >>> round(gain("relu", width=100), 4)
@@ -77,33 +83,49 @@ def gain(
     if refine and resolved.slopes is None:
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")
-        from ._refinement import refined_gain
-
         return refined_gain(resolved, width, depth, law)
     return analytic_gain(resolved, width, depth, law)
 
 
 @lru_cache(maxsize=4096)
 def gain_or_nearest_width(activation: Activation, fan_in: int, depth: int | None, distribution: str) -> float:
-    """The gain at `fan_in`, or at the least width that has one where `fan_in` is too small.
+    """Returns the gain at `fan_in`, or at the smallest width that has one where `fan_in` is too small.
 
-    A smooth activation in a chain of layers of a few units has no unbiased gain at all, but a kernel of
-    small fan-in is mostly the one that reads the data, and no such chain.
+    Chains of very narrow layers have no unbiased gain with most smooth activations. But a kernel of small
+    fan-in mostly reads the data and is not part of such a chain.
     """
     try:
-        return gain(activation, fan_in, depth, distribution)
+        return gain(activation, fan_in, depth, distribution=distribution)
     except NoGainError:
         for width in _WIDTHS_WITH_A_GAIN:
             if width > fan_in:
                 try:
-                    return gain(activation, width, depth, distribution)
+                    return gain(activation, width, depth, distribution=distribution)
                 except NoGainError:
                     continue
         raise
 
 
+@lru_cache(maxsize=1024)
+def one_step_gain(activation: Activation, width: int, law: Distribution) -> float:
+    """Returns the gain that balances one step alone, `exp(-E ln z / 2)`, at unit-variance pre-activations.
+
+    It is the gain of a layer behind a normalization, which restores the unit variance, and the last
+    resort where an activation has no gain for the depth. With two slopes every step is the same, and
+    it is `gain` at any depth.
+
+    Raises:
+        ValueError: Both slopes of a two-slope activation are 0.
+    """
+    if activation.slopes is not None:
+        mean = log_step_moments(activation.slopes, width, law)[0]
+    else:
+        mean = unit_step(activation, width, law)
+    return math.exp(-mean / 2.0)
+
+
 def paper_gain(activation: str, width: int) -> float:
-    r"""The paper's own closed forms, kept for comparison; `gain` is what to use.
+    r"""Returns the gain by the paper's closed forms. For comparison only; use `gain` for networks.
 
     Linear: `exp(1 / (2 N))`. ReLU: `sqrt(2) exp(1.2 / (max(N, 6) - 2.4))`, a fit to numerical results.
 
@@ -112,7 +134,7 @@ def paper_gain(activation: str, width: int) -> float:
         width: N, at least 1.
 
     Returns:
-        The paper's gain. Within 0.75 nat of exact over 1000 ReLU layers from width 14 up.
+        The paper's gain. From width 14 up it is within 0.75 nats of exact over 1000 ReLU layers.
 
     Raises:
         ValueError: The paper gives no formula for the activation (for tanh it reports that gains of
@@ -139,9 +161,12 @@ def paper_gain(activation: str, width: int) -> float:
 
 
 def paper_log_variance(width: int) -> float:
-    """The paper's fit to `Var ln z` of a ReLU layer, `5 / (max(N, 6) - 4)`, in squared nats.
+    """Returns the paper's fit to `Var ln z` of a ReLU layer, `5 / (max(N, 6) - 4)`, in squared nats.
 
-    `ln z` is the log of the *squared* norm: the variance of a step of `ln|delta|` is a quarter of it.
+    `ln z` is the log of the squared norm, so a step of `ln|delta|` has a quarter of this variance.
+
+    Args:
+        width: N, at least 1.
 
     Example:
         >>> round(paper_log_variance(104), 3)

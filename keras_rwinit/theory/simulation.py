@@ -1,28 +1,29 @@
-r"""Exact Monte Carlo of the gradient's walk, without ever drawing a weight matrix.
+r"""Simulates the gradient's walk exactly, mostly without drawing a weight matrix.
 
 Given `h`, the pre-activations `a = g W h` of normal kernels are independent with variance
-`g^2 |h|^2 / n`. Given `a` as well, `W = a h^T / (g |h|^2) + W P`, `P` the projector off `h` and `W P`
-independent of everything else, so with `xi ~ N(0, I)`
+`g^2 |h|^2 / n`. Given `a` as well, `W = a h^T / (g |h|^2) + W P`. Here `P` projects onto the complement of
+`h`, and `W P` is independent of everything else. With `xi ~ N(0, I)` therefore
 
     g W^T delta = h (a . delta) / |h|^2 + g |delta| / sqrt(n) * (xi - hhat (hhat . xi)).
 
-An orthogonal kernel maps `hhat` to `ahat`, uniformly distributed, and the complement of the one onto the
-complement of the other, uniformly: `g W^T delta = hhat g (ahat . delta)` plus a uniformly distributed
-vector orthogonal to `h` whose length makes the whole one `g |delta|`. Either way a sample costs
-O(depth * width). Entries of any other law have no such form: there the matrices are drawn, and a sample
-costs O(depth * width^2).
+An orthogonal kernel maps `hhat` to a uniformly distributed `ahat`, and the complement of `hhat` uniformly
+onto the complement of `ahat`. So `g W^T delta` is `hhat g (ahat . delta)` plus a uniformly distributed
+vector orthogonal to `h`, whose length makes the sum as long as `g |delta|`. In both cases a sample costs
+O(depth * width). Entries of other distributions have no such form: there the matrices are drawn, and a
+sample costs O(depth * width^2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._checks import check_count, check_positive, check_seed, deprecate_positional
 
 from ._analytic_gain import analytic_gain
 from .activations import Activation, ActivationLike, resolve_activation
@@ -30,15 +31,17 @@ from .distributions import Distribution, draw_kernel, resolve_distribution
 
 __all__ = ["Chunk", "chunks", "simulate_walk"]
 
-Array = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
-_CHUNK_BYTES = 32 * 2**20
+_CHUNK_BYTES = 32 * 2**20  # of pre-activations, activations and kernels
 
 
+@deprecate_positional("gain", "samples", "distribution", "seed")
 def simulate_walk(
     activation: ActivationLike,
     width: int,
     depth: int,
+    *,
     gain: float | None = None,
     samples: int = 1000,
     distribution: str = "normal",
@@ -46,23 +49,23 @@ def simulate_walk(
 ) -> Array:
     r"""Draws the gradient's log-norm at every hidden layer of random networks, exactly.
 
-    Each sample is a network of its own, fed an input with `|x|^2` equal to its fan-in and a normally
-    distributed gradient from above. Normal and orthogonal kernels take O(depth * width) a sample,
-    with no matrix drawn; truncated-normal and uniform ones draw their matrices.
+    Each sample is an independent network. Its input has `|x|^2` equal to its fan-in, and the gradient
+    from above is normally distributed. A sample takes O(depth * width) for normal and orthogonal kernels,
+    of which no matrix is drawn, and O(depth * width^2) for all others.
 
     Args:
         activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
-        gain: The gain in use. `None`: `keras_rwinit.gain` of the other arguments.
+        gain: Gain of the kernels. `None`: `keras_rwinit.gain` of the other arguments.
         samples: Number of networks, at least 1.
-        distribution: Of the kernels; see `keras_rwinit.gain`.
-        seed: Of NumPy's generator; `None` draws anew each time.
+        distribution: Distribution of the kernels; see `keras_rwinit.gain`.
+        seed: Seed of NumPy's generator. `None`: other networks at each call.
 
     Returns:
         `ln(|delta_d| / |delta_depth|)` in nats, float64, shape (samples, depth). Column 0 is the first
-        hidden layer, the last column is 0. Where a gradient died, its row is -inf from there down,
-        and nan where it was dead at the last layer already.
+        hidden layer, the last column is 0. Where a gradient dies, its row is -inf from there down
+        to the first layer; a row is nan if no gradient passes the last layer.
 
     Raises:
         ValueError: An argument is out of range or unknown, or `gain` is None and none exists.
@@ -90,10 +93,12 @@ def simulate_walk(
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples of the walk, and two sums over layers whose expectation is zero.
+    """Samples of the walk with their control variates.
 
-    `controls[:, 0]` sums `ln(|xi|^2 / n)` of the backward draws, `controls[:, 1]` that of the forward
-    ones, each less its expectation: control variates, since the walk of normal kernels follows them.
+    Args:
+        log_norm: `ln(|delta_d| / |delta_depth|)`, shape (samples, depth).
+        controls: Sums over the layers of `ln(|xi|^2 / n)`, less the expectation, of the backward draws
+            (column 0) and of the forward draws (column 1). Zeros where matrices are drawn.
     """
 
     log_norm: Array
@@ -109,11 +114,11 @@ def chunks(
     law: Distribution,
     rng: np.random.Generator,
 ) -> Iterator[Chunk]:
-    """Draws the samples some at a time, so that memory stays small at any depth and width."""
-    matrix_free = law.orthogonal or law.excess_kurtosis == 0.0
-    per_sample = 8 * width * (2 * depth + (0 if matrix_free else width))
+    """Draws the samples in chunks, so that memory stays small at any depth and width."""
+    with_matrices = law.structure == "independent"
+    per_sample = 8 * width * (2 * depth + (width if with_matrices else 0))
     size = max(1, _CHUNK_BYTES // per_sample)
-    draw = _matrix_free if matrix_free else _with_matrices
+    draw = _draw_with_matrices if with_matrices else _draw_without_matrices
     for start in range(0, samples, size):
         # Dead gradients: log 0 and 0 / 0. Exploding activations: inf, and nan in the walk.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -130,15 +135,16 @@ def _unit(vectors: Array, length: Array) -> Array:
 
 
 def _activate(activation: Activation, a: Array) -> Array:
-    """`f(a)`, scaled to a root mean square of one where scaling leaves `f'` of all layers as it is.
+    """Returns `f(a)`, for two slopes scaled to a root mean square of one.
 
-    That keeps activations of two slopes within the floats at any depth and gain.
+    The slopes do not depend on the scale, and without it the activations would leave the floats at great
+    depth.
     """
     h = activation.function(a)
     return _unit(h, _norm(h) / np.sqrt(h.shape[1])) if activation.slopes is not None else h
 
 
-def _matrix_free(
+def _draw_without_matrices(
     activation: Activation,
     width: int,
     depth: int,
@@ -155,6 +161,7 @@ def _matrix_free(
         controls[:, control] += np.log(np.einsum("sn,sn->s", values, values) / width) - expected
         return values
 
+    # Forward: pre-activations and activations of every layer.
     layers: list[tuple[Array, Array]] = []
     rms = np.ones((count, 1))
     for _ in range(depth):
@@ -166,6 +173,7 @@ def _matrix_free(
         rms = _norm(h) / np.sqrt(width)
         layers.append((a, h))
 
+    # Backward: each layer's part along `h` is known, the part across it is drawn.
     a, _ = layers.pop()
     delta = activation.slope_at(a) * rng.standard_normal((count, width))
     length = _norm(delta)
@@ -189,7 +197,7 @@ def _matrix_free(
     return Chunk(log_norm, controls)
 
 
-def _with_matrices(
+def _draw_with_matrices(
     activation: Activation,
     width: int,
     depth: int,
@@ -198,14 +206,15 @@ def _with_matrices(
     law: Distribution,
     rng: np.random.Generator,
 ) -> Chunk:
-    # Each layer's kernels are drawn twice from one seed, on the way up and on the way down: keeping
-    # them all would take depth times the memory.
+    # Each layer's kernels are drawn twice from one seed, in the forward and in the backward pass. Keeping
+    # them would take depth times the memory.
     seeds = np.random.SeedSequence(rng.integers(2**63)).spawn(depth)
 
     def kernels(d: int) -> Array:
         entries = draw_kernel(law, np.random.default_rng(seeds[d]), width, count * width)
         return gain * entries.reshape(width, count, width).transpose(1, 0, 2)
 
+    # Forward
     h = rng.standard_normal((count, width))
     h *= np.sqrt(width) / _norm(h)
     layers: list[Array] = []
@@ -213,6 +222,7 @@ def _with_matrices(
         a = np.einsum("si,sij->sj", h, kernels(d), optimize=True)
         layers.append(a)
         h = _activate(activation, a)
+    # Backward
     delta = activation.slope_at(layers[-1]) * rng.standard_normal((count, width))
     length = _norm(delta)
     log_norm = np.zeros((count, depth))

@@ -1,13 +1,14 @@
-r"""The walk before training: its mean and spread, layer by layer, and the width that keeps it narrow."""
+"""Predicts mean and spread of the walk before training, and plans the width that keeps it narrow."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._checks import check_count, check_positive
+from keras_rwinit._checks import check_count, check_positive, deprecate_positional
 
 from ._analytic_gain import analytic_gain
 from ._mean_field import mean_field_walk
@@ -15,22 +16,22 @@ from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
 
-__all__ = ["WalkPrediction", "plan_width", "predict_walk"]
+__all__ = ["WalkPrediction", "plan_width", "predict_chain", "predict_walk"]
 
-_WIDEST = 10**7
+_WIDEST = 10**7  # the largest width that `plan_width` considers
 
 
 @dataclass(frozen=True)
 class WalkPrediction:
-    """What `predict_walk` says of a network of `depth` hidden layers.
+    """The predicted walk of the gradient through `depth` hidden layers.
 
     Args:
-        gain: The gain the prediction is for.
+        gain: Gain of the kernels.
         mean: Mean of `ln(|delta_d| / |delta_depth|)`, shape (depth,), in nats of `|delta|` (not of
             its square). Entry 0 is the first hidden layer; the last entry is 0.
-        std: Its standard deviation over networks, same shape and unit; the last entry is 0.
+        std: Standard deviation of the same over networks, same shape and unit; the last entry is 0.
         dead_probability: Probability that some hidden layer passes no gradient at all. `mean` and
-            `std` are those of the networks where none does.
+            `std` describe the networks in which every layer passes one.
     """
 
     gain: float
@@ -43,15 +44,22 @@ class WalkPrediction:
         """Mean step of the walk towards the input, in nats of `|delta|` a layer; 0 at depth 1."""
         return float(self.mean[0] / max(len(self.mean) - 1, 1))
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation over networks of the log-norm at the first layer, `std[0]`, in nats."""
+        return float(self.std[0])
 
+
+@deprecate_positional("gain", "distribution")
 def predict_walk(
     activation: ActivationLike,
     width: int,
     depth: int,
+    *,
     gain: float | None = None,
     distribution: str = "normal",
 ) -> WalkPrediction:
-    r"""Mean and standard deviation of the gradient's log-norm at every layer, before training.
+    r"""Predicts mean and standard deviation of the gradient's log-norm at every layer, before training.
 
     With `ln|delta_d| = ln|delta_{d+1}| + ln g + (ln z_d) / 2`, the mean is the sum of the steps' means
     and, for activations of two slopes, the variance is the sum of their variances `Var(ln z) / 4`
@@ -63,8 +71,8 @@ def predict_walk(
         activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
-        gain: The gain in use. `None`: `keras_rwinit.gain` of the other arguments.
-        distribution: Of the kernels; see `keras_rwinit.gain`.
+        gain: Gain of the kernels. `None`: `keras_rwinit.gain` of the other arguments.
+        distribution: Distribution of the kernels; see `keras_rwinit.gain`.
 
     Returns:
         A `WalkPrediction`.
@@ -74,7 +82,7 @@ def predict_walk(
 
     Example:
         >>> he = predict_walk("relu", width=100, depth=1001, gain=2**0.5)
-        >>> print(f"{he.mean[0]:.2f} {he.std[0]:.2f}")
+        >>> print(f"{he.mean[0]:.2f} {he.spread:.2f}")
         -12.71 3.60
         >>> print(f"{abs(predict_walk('relu', width=100, depth=1001).mean[0]):.9f}")
         0.000000000
@@ -93,10 +101,72 @@ def predict_walk(
     return _mean_field_prediction(resolved, width, depth, gain, law)
 
 
+def predict_chain(
+    activation: ActivationLike,
+    widths: Sequence[int],
+    gains: Sequence[float],
+    *,
+    distribution: str = "normal",
+) -> WalkPrediction:
+    """Predicts the walk through hidden layers that have a width and a gain each.
+
+    Args:
+        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        widths: Fan-in of the second to the last hidden layer; the depth is one more. Activations
+            without two slopes have a prediction only where all widths are equal.
+        gains: Gain of the same layers, all above 0. Activations without two slopes are predicted at
+            the mean of the gains.
+        distribution: Distribution of the kernels; see `keras_rwinit.gain`.
+
+    Returns:
+        A `WalkPrediction`, of the geometric mean of the gains for two slopes.
+
+    Raises:
+        ValueError: The widths differ and the activation has not two slopes, or an argument is unknown.
+
+    Example:
+        >>> tapering = predict_chain("relu", widths=[100, 80, 60], gains=[1.43, 1.44, 1.45])
+        >>> tapering.mean.shape
+        (4,)
+    """
+    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    if resolved.slopes is not None:
+        return _two_slope_chain(resolved.slopes, widths, gains, law)
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"`widths` must be equal for {resolved.name}, which has not two slopes. Received: {list(widths)}"
+        )
+    if not widths:
+        return WalkPrediction(1.0, np.zeros(1), np.zeros(1), 0.0)
+    used, depth = float(np.mean(gains)), len(widths) + 1
+    return predict_walk(resolved, widths[0], depth, gain=used, distribution=distribution)
+
+
+def _two_slope_chain(
+    slopes: tuple[float, float], widths: Sequence[int], gains: Sequence[float], law: Distribution
+) -> WalkPrediction:
+    moments = {width: log_step_moments(slopes, width, law) for width in widths}
+    log_gains = [np.log(gain) for gain in gains]
+    means = [log_gain + moments[width][0] / 2.0 for width, log_gain in zip(widths, log_gains, strict=True)]
+    variances = [moments[width][1] / 4.0 for width in widths]
+    # A layer passes nothing when all its units are off, which has the probability 2^-units. The fan-ins are
+    # the units of all layers but the last.
+    log_survival = sum(np.log1p(-(0.5**width)) for width in widths) if 0.0 in slopes else 0.0
+    used = float(np.exp(np.mean(log_gains))) if log_gains else 1.0
+    std = np.sqrt(_sum_from_the_last(variances))
+    return WalkPrediction(used, _sum_from_the_last(means), std, float(-np.expm1(log_survival)))
+
+
+def _sum_from_the_last(steps: Sequence[float]) -> NDArray[np.float64]:
+    """Returns the sum of the steps between each layer and the last one, which has 0."""
+    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
+
+
 def _two_slope_walk(
     slopes: tuple[float, float], width: int, depth: int, gain: float, law: Distribution
 ) -> WalkPrediction:
     log_z, variance = log_step_moments(slopes, width, law)
+    # Steps are independent and alike: means and variances add up from the last layer to each one.
     steps = np.arange(depth - 1, -1, -1.0)
     dead = -np.expm1(depth * np.log1p(-(0.5**width))) if 0.0 in slopes else 0.0
     return WalkPrediction(
@@ -112,20 +182,21 @@ def _mean_field_prediction(
     return WalkPrediction(gain, walk.mean[0], walk.std[0], dead)
 
 
+@deprecate_positional("activation", "distribution")
 def plan_width(
-    depth: int, spread: float, activation: ActivationLike = "relu", distribution: str = "normal"
+    depth: int, spread: float, *, activation: ActivationLike = "relu", distribution: str = "normal"
 ) -> int:
-    """Smallest width from which on the gradient's log-norm spreads by at most `spread`.
+    """Returns the smallest width from which on the gradient's log-norm spreads by at most `spread`.
 
     Args:
         depth: Number of hidden layers, at least 1.
-        spread: Standard deviation of `ln|delta|` between the first and the last hidden layer, in
-            nats: `predict_walk(...).std[0]`. Above 0.
-        activation: Name, NumPy callable or `Activation`.
-        distribution: Of the kernels; see `keras_rwinit.gain`.
+        spread: Standard deviation over networks of `ln(|delta_1| / |delta_depth|)`, in nats:
+            `predict_walk(...).spread`. Above 0.
+        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        distribution: Distribution of the kernels; see `keras_rwinit.gain`.
 
     Returns:
-        The width. At very small widths look at `predict_walk(...).dead_probability` as well.
+        The width. At very small widths `predict_walk(...).dead_probability` matters as well.
 
     Raises:
         ValueError: An argument is out of range or unknown, or no width up to ten million will do.
@@ -140,17 +211,19 @@ def plan_width(
     def narrow_enough(width: int) -> bool:
         try:
             best = analytic_gain(resolved, width, max(depth, 2), law)
-        except ValueError:
+        except ValueError:  # narrow networks may have no gain; the widest one gives the reason
             if width >= _WIDEST:
                 raise
             return False
-        return bool(predict_walk(resolved, width, depth, best, distribution).std[0] <= spread)
+        walk = predict_walk(resolved, width, depth, gain=best, distribution=distribution)
+        return walk.spread <= spread
 
     if not narrow_enough(_WIDEST):
         raise ValueError(
             f"No width up to {_WIDEST:,} keeps the spread over {depth} layers at or below "
             f"{spread:g} nats. Allow a larger spread or use fewer layers."
         )
+    # Doubling finds an interval that holds the width, and bisection the width.
     high = 2
     while not narrow_enough(high):
         high = min(2 * high, _WIDEST)

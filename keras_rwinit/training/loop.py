@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -19,16 +19,17 @@ from .strategies.base import Strategy
 __all__ = [
     "Row",
     "compile_classifier",
+    "compile_options",
     "reset_compile_options",
     "restore_checkpoint",
-    "speed",
     "train_classifier",
 ]
 
-Row = dict[str, float]
+Row: TypeAlias = dict[str, float]
+"""An epoch: its number, from 1, and the losses and accuracies after it."""
 
-# Floating-point operations, of which two cores did some 3e10 a second at width 64.
-_WORTH_COMPILING = 1e12  # in a run
+# Both limits are in floating-point operations; two cores did some 3e10 a second at width 64.
+_WORTH_COMPILING = 1e12  # of a whole run
 _SHORT_STEP = 2e8
 _STEPS_AT_ONCE = 8
 
@@ -42,49 +43,55 @@ def compile_classifier(
     batch_size: int | None = None,
     steps: int | None = None,
 ) -> keras.Model:
-    """Compiles a classifier with logits.
+    """Compiles a classifier with logits and returns it.
 
     Args:
         model: The model.
         optimizer: Keras optimizer id.
-        learning_rate: At the start.
-        decay_steps: Steps after which half a cosine has brought it to zero. `None`: constant.
-        batch_size, steps: Examples a step, and steps of the run, for the fastest settings of Keras on
-            TensorFlow. `None`: Keras's own.
+        learning_rate: Learning rate at the start.
+        decay_steps: Steps over which the learning rate falls to zero along half a cosine. `None`: it is
+            constant.
+        batch_size: Examples a step, for `compile_options`. `None`: Keras's own options.
+        steps: Steps of the run, for `compile_options`. `None`: Keras's own options.
     """
-    rate: Any = learning_rate
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
     if decay_steps is not None:
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
     made = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": rate}})
-    _compile(model, made, **(speed(model, batch_size, steps) if batch_size and steps else {}))
+    options = compile_options(model, batch_size, steps) if batch_size and steps else {}
+    _compile(model, made, **options)
+    # A checkpoint is restored before the first step, which would build it.
     made.build(model.trainable_variables)
     return model
 
 
 def reset_compile_options(model: keras.Model) -> keras.Model:
-    """Compiles with Keras's own settings again: those of the run would be saved with the model."""
+    """Compiles with Keras's own options again: those of the run would be saved with the model."""
     return _compile(model, model.optimizer)
 
 
-def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: Any) -> keras.Model:
+def _compile(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, **options: bool | str | int
+) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], **settings)
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
     return model
 
 
-def speed(model: keras.Model, batch_size: int, steps: int) -> dict[str, Any]:
-    """How `compile` makes a run short on TensorFlow: both rules measured on two cores.
+def compile_options(model: keras.Model, batch_size: int, steps: int) -> dict[str, bool | str | int]:
+    """Returns the options of `compile` that make a run short on TensorFlow, `{}` on other back ends.
 
-    XLA, which Keras leaves alone on processors, makes Adam's update one pass over the weights. Compiling
-    full and part batches for training and test takes two to four seconds more than TensorFlow's own
-    graphs, so that a run has to take half a minute to be worth it. Several steps between two callbacks
-    save half a millisecond a step: a fifth of the time of 100 layers of width 64 at batch 32, a
-    thirtieth of that of 1000.
+    Both rules were measured on two cores. XLA, which Keras does not use on processors, makes Adam's update
+    one pass over the weights. It takes two to four seconds more than TensorFlow's own graphs to compile
+    full and part batches for training and test, so it pays in runs of half a minute and more. Several steps
+    between two callbacks save half a millisecond a step: a fifth of the time of 100 layers of width 64 at
+    batch 32, a thirtieth of that of 1000 layers.
     """
     if keras.backend.backend() != "tensorflow":
         return {}
     import tensorflow as tf
 
+    # 2 operations a weight and example forward, twice as many backward.
     processors_only = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
     operations = 6.0 * model.count_params() * batch_size
     return {
@@ -105,25 +112,26 @@ def train_classifier(
     on_step: Callable[[], None],
     on_epoch: Callable[[Row], None],
 ) -> list[Row]:
-    """Trains a compiled model, going on from `checkpoint` if that file is there.
+    """Trains a compiled model, from `checkpoint` on if that file is there.
 
-    The order of the examples is drawn anew every epoch from `seed` and the number of the epoch, and
-    the checkpoint holds all weights and optimizer variables as they are: a run that was interrupted
-    ends with the same numbers as one that was not.
+    An interrupted run ends with the same numbers as an undisturbed one: the order of the examples depends
+    on `seed` and the number of the epoch alone, and the checkpoint holds all weights and optimizer
+    variables as they are.
 
     Args:
         model: Built and compiled in the strategy's scope.
-        data: What to learn.
-        epochs: Passes over the training set, those of the checkpoint counted.
+        data: The data set.
+        epochs: Passes over the training set, those of the checkpoint included.
         batch_size: Examples a step, on all devices together.
-        seed: Of the order of the examples.
-        checkpoint: The file; read by every process that takes part, written by the chief. `None`: a
-            run from the start, of a process that writes nothing.
-        strategy: Where to compute.
-        on_step, on_epoch: Called after every step and epoch.
+        seed: Seed of the order of the examples.
+        checkpoint: The file, which every process reads and the chief writes. `None`: start anew, and write
+            nothing.
+        strategy: The devices.
+        on_step: Called after every step.
+        on_epoch: Called after every epoch with its row.
 
     Returns:
-        A row an epoch: `epoch` (from 1), `loss`, `accuracy`, `test_loss`, `test_accuracy`. Training
+        A row for each epoch: `epoch` (from 1), `loss`, `accuracy`, `test_loss`, `test_accuracy`. Training
         stops early if the loss is not finite.
     """
     rows = restore_checkpoint(model, checkpoint) if checkpoint else []
@@ -131,7 +139,8 @@ def train_classifier(
     loop = strategy.loop(model, batch_size, on_step)
     for epoch in range(len(rows), epochs):
         if rows and not np.isfinite(rows[-1]["loss"]):
-            break
+            break  # it has diverged, perhaps before an interruption
+        # From the epoch's number, not from a generator that goes on: a resumed run draws the same order.
         order = np.random.default_rng([seed, epoch]).permutation(len(data.x_train))
         loss, accuracy = loop.fit(data.x_train[order], data.y_train[order], epoch)
         test_loss, test_accuracy = loop.evaluate(data.x_test, data.y_test)
@@ -144,16 +153,17 @@ def train_classifier(
         }
         rows.append(row)
         if checkpoint and strategy.chief:
-            _save(model, rows, checkpoint)
+            _save_checkpoint(model, rows, checkpoint)
         on_epoch(row)
     return rows
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns what a checkpoint holds, in the order of its arrays."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _save(model: keras.Model, rows: list[Row], checkpoint: Path) -> None:
+def _save_checkpoint(model: keras.Model, rows: list[Row], checkpoint: Path) -> None:
     values = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
 
     def write(path: Path) -> None:
@@ -164,7 +174,7 @@ def _save(model: keras.Model, rows: list[Row], checkpoint: Path) -> None:
 
 
 def restore_checkpoint(model: keras.Model, checkpoint: Path) -> list[Row]:
-    """Puts a checkpoint's values into a compiled model and returns its rows; none, no rows."""
+    """Puts a checkpoint's values into a compiled model and returns its rows, none if there is no file."""
     if not checkpoint.exists():
         return []
     try:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import get_type_hints
 
 from keras_rwinit._checks import check_count, check_positive
-from keras_rwinit._files import write_json
+from keras_rwinit._files import read_settings, write_settings
 
-__all__ = ["Settings"]
+__all__ = ["RANDOM_WALK", "Settings", "default_learning_rate"]
+
+RANDOM_WALK = "random_walk"
+"""Name of the package's own initializer, with the gain for the run's width and depth."""
+
+
+def default_learning_rate(depth: int) -> float:
+    """Returns the learning rate of Adam where none is given: 0.03 / depth, at most 0.001.
+
+    Example:
+        >>> default_learning_rate(10), default_learning_rate(1000)
+        (0.001, 3e-05)
+    """
+    return min(0.03 / depth, 1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +44,14 @@ class Settings:
     epochs: int
     seed: int
     backend: str
-    strategy: str = "none"  # of runs that began before there were any
+    # Files of earlier releases lack the fields below.
+    strategy: str = "none"
     input_gain: float | None = None
     output_gain: float | None = None
     bias_stddev: float | None = None
 
     def __post_init__(self) -> None:
+        # Settings also come from files, which hold anything.
         for name, kind in get_type_hints(type(self)).items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"`{name}` must be {kind}. Received: {name}={getattr(self, name)!r}")
@@ -55,16 +69,10 @@ class Settings:
         return [self.initializer, *([self.compare] if self.compare else [])]
 
     @classmethod
-    def load(cls, folder: Path) -> Settings:
-        """Settings of the run in `folder`; ValueError if there is none."""
-        path = folder / "settings.json"
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"There is no run to go on with in {folder}: {path} is missing or damaged."
-            ) from error
+    def load(cls, directory: Path) -> Settings:
+        """Returns the settings of the run in `directory`; ValueError if there is none."""
+        return read_settings(directory, "run", lambda content: cls(**content))
 
-    def save(self, folder: Path) -> None:
-        """Writes `settings.json`."""
-        write_json(folder / "settings.json", dataclasses.asdict(self))
+    def save(self, directory: Path) -> None:
+        """Writes the settings to a run's folder."""
+        write_settings(directory, dataclasses.asdict(self))

@@ -13,6 +13,7 @@ import pytest
 from cli_helpers import left_in, refusal, run_cli, shown
 
 import keras_rwinit
+from keras_rwinit.training import plan as training_plan
 from keras_rwinit.training import run as training_run
 
 COMMANDS = ("gain", "plan", "train", "walk", "tune")
@@ -63,7 +64,7 @@ def test_gain_prints_and_writes_the_gain(options: tuple[Any, ...], arguments: tu
     assert (finished.code, finished.err) == (0, "")
     result = json.loads(Path("gain.json").read_text(encoding="utf-8"))
     depth = arguments[2] if len(arguments) > 2 else None
-    expected = keras_rwinit.gain(arguments[0], arguments[1], depth, result["distribution"])
+    expected = keras_rwinit.gain(arguments[0], arguments[1], depth, distribution=result["distribution"])
     assert result["gain"] == expected
     assert (result["activation"], result["width"], result["depth"]) == (*arguments[:2], depth)
     printed = re.search(r"^ *gain +([\d.]+)", finished.out, re.MULTILINE)
@@ -161,15 +162,15 @@ BAD_TRAINING = [
     (("--epochs", -1), "epochs.*at least 1.*epochs=-1"),
     (("--seed", -1), "seed.*at least 0.*seed=-1"),
     (("--activation", "rleu"), "activation.*relu.*'rleu'"),
-    (("--activation", "sin"), "activation.*tanh.*sin"),
+    (("--activation", "softmax"), "activation.*softmax"),
     (("--activation", "rleu", "--initializer", "he_normal"), "activation.*relu.*'rleu'"),
     (("--distribution", "gauss"), "distribution.*orthogonal.*'gauss'"),
     (("--dataset", "mnits"), "digits, mnist.*'mnits'"),
     (("--optimizer", "admm"), "optimizer.*adam.*'admm'"),
     (("--optimizer", ""), "optimizer.*adam.*''"),
     (("--initializer", "he_nromal"), "initializer.*he_normal.*'he_nromal'"),
-    (("--compare", "he_nromal"), "initializer.*he_normal.*'he_nromal'"),
-    (("--compare", "constant"), "initializer.*constant"),
+    (("--compare", "he_nromal"), "compare.*he_normal.*'he_nromal'"),
+    (("--compare", "constant"), "compare.*constant"),
     (("--compare", "random_walk"), "another initializer.*'random_walk' twice.*--no-compare"),
     (("--learning-rate", "nan"), "learning_rate.*above 0.*nan"),
     (("--learning-rate", "inf"), "learning_rate.*above 0.*inf"),
@@ -196,7 +197,7 @@ def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str
 def test_a_depth_that_cannot_fit_is_refused_before_anything_of_that_length_is_computed(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    monkeypatch.setattr(training_run, "predict_walk", lambda *args, **kwargs: pytest.fail("predicted first"))
+    monkeypatch.setattr(training_plan, "predict_walk", lambda *args, **kwargs: pytest.fail("predicted first"))
     assert "GiB" in refusal("train", "--depth", 10**7, "--width", 100)
     assert left_in(folder) == []
 
@@ -209,6 +210,16 @@ def test_a_depth_with_a_gain_is_not_refused_for_lack_of_one_at_another_depth(
     monkeypatch.setattr(training_run.TrainingRun, "execute", lambda *args, **kwargs: None)
     finished = run_cli("train", "--depth", 4, "--width", 8)
     assert (finished.code, finished.err) == (0, "")
+
+
+@pytest.mark.parametrize("activation", ["erf", "sin", "celu(0.5)"])
+def test_train_takes_the_activations_of_gain(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[training_run.TrainingRun] = []
+    monkeypatch.setattr(training_run.TrainingRun, "execute", lambda self, *args, **kwargs: runs.append(self))
+    finished = run_cli("train", "--depth", 4, "--width", 64, "--activation", activation)
+    assert (finished.code, finished.err) == (0, "")
+    assert runs[0].settings.activation == activation
+    assert runs[0].plan.prediction is not None
 
 
 @pytest.mark.usefixtures("no_training")

@@ -1,7 +1,8 @@
-"""Standard error stays empty: TensorFlow's chatter is kept out of the command line."""
+"""Start-up of the command line: what a command imports, and that its standard error stays empty."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -92,6 +93,42 @@ def test_measuring_often_is_silent(caplog: pytest.LogCaptureFixture) -> None:
         keras_rwinit.gradient_walk(model, [[1.0, 2.0]])
     logger.removeHandler(caplog.handler)
     assert not caplog.records
+
+
+COMMAND = """
+import sys
+
+sys.argv = ["keras-rwinit", *sys.argv[1:]]
+from keras_rwinit.cli import main
+
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("gain",), ("gain", "--help"), ("plan", "--width", "20"), ("--help",), ()],
+    ids=lambda arguments: " ".join(arguments) or "nothing",
+)
+def test_gain_plan_and_help_do_not_import_keras(arguments: tuple[str, ...]) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == (0 if arguments else 2), finished.stderr
+    modules = set(finished.stdout.splitlines()[-1].split())
+    assert "keras_rwinit.cli" in modules
+    assert not modules & {"keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_list_of_commands_has_each_commands_own_first_line(name: str) -> None:
+    if name == "tune":
+        pytest.importorskip("keras_tuner")
+    module = importlib.import_module(f"keras_rwinit.commands.{cli.COMMANDS[name].module}")
+    assert getattr(module, name).__doc__.splitlines()[0] == cli.COMMANDS[name].summary
 
 
 INTERRUPTED = """

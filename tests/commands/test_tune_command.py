@@ -1,4 +1,4 @@
-"""`keras-rwinit tune`: what it prints and writes, and how it refuses."""
+"""`keras-rwinit tune`: its output, its files and its errors."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> Finished:
-    """A small search."""
-    return run_cli(*TINY, "--trials", 3, "--gain-ratio", "0.8:1.3", "--width", "12,16")
+    """A small search, on an activation that Keras has no function of."""
+    space = ("--gain-ratio", "0.8:1.3", "--width", "12,16", "--activation", "celu(0.5)")
+    return run_cli(*TINY, *space, "--trials", 3, "--seeds", 0)
 
 
 def test_shows_the_progress_the_table_and_the_sentence(first: Finished, home: Path) -> None:
@@ -113,7 +114,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
-def process_role(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
+def set_role(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
     for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
         if name in values:
             monkeypatch.setenv(f"KERASTUNER_{name}", str(values[name]))
@@ -124,7 +125,7 @@ def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process_role(monkeypatch, TUNER_ID="chief", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
+        set_role(monkeypatch, TUNER_ID="chief", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
         line = refusal(*TINY, "--output", tmp_path / "run")
     assert re.search(f"chief cannot listen at 127.0.0.1:{port}: .*in use.*free port", line)
     assert left_in(tmp_path) == []
@@ -135,7 +136,7 @@ def test_an_unreachable_chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     monkeypatch.setattr("keras_rwinit.tuning._processes.heartbeat.PATIENCE", 0.5)
-    process_role(monkeypatch, TUNER_ID="worker-1", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
+    set_role(monkeypatch, TUNER_ID="worker-1", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
     line = refusal(*TINY, "--output", tmp_path / "run")
     assert re.search(f"No chief answered at 127.0.0.1:{port} within 0.5 s. Start it with", line)
     assert left_in(tmp_path) == []
@@ -153,14 +154,14 @@ def test_an_unreachable_chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ),
     ],
 )
-def test_a_half_described_place(
+def test_a_role_that_is_half_described_is_refused(
     values: dict[str, Any],
     options: tuple[Any, ...],
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process_role(monkeypatch, **values)
+    set_role(monkeypatch, **values)
     assert re.search(message, refusal(*TINY, *options, "--output", tmp_path / "run"))
     assert left_in(tmp_path) == []
 

@@ -52,10 +52,13 @@ def test_a_fresh_network(folder: Path) -> None:
 def test_another_initializer_vanishes(folder: Path) -> None:
     """200 layers at gain 1 lose 200 ln(sqrt 2) = 69 nats."""
     finished = run_cli(
-        "walk", "--depth", 200, "--width", 16, "--initializer", "glorot_uniform", "--output", "out"
+        "walk", "--depth", 200, "--width", 16, "--initializer", "glorot_uniform", "--output", "[red]out"
     )
     assert "vanishing from" in finished.out
-    assert GradientWalk.load(folder / "out" / "gradient_walk.json").drift == pytest.approx(-0.38, abs=0.1)
+    assert finished.out.endswith("Written to [red]out\n")  # brackets are not markup
+    assert GradientWalk.load(folder / "[red]out" / "gradient_walk.json").drift == pytest.approx(
+        -0.38, abs=0.1
+    )
 
 
 MODELS: dict[str, Any] = {

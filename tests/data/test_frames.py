@@ -1,4 +1,4 @@
-"""Frames of speech: log-mel at two rates, deltas, context windows, against slow formulas."""
+"""Frames of speech: log-mel at two rates, deltas and context windows, compared with slow formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 
 def slow_log_mel(audio: np.ndarray, rate: int, bands: int) -> np.ndarray:
-    """Sample by sample and filter by filter, from the definition."""
+    """Computes the log-mel bands sample by sample and filter by filter, from the definition."""
     window, hop, points = rate * 25 // 1000, rate * 10 // 1000, 512
 
     def mel(frequency):
@@ -101,7 +101,7 @@ def three_recordings() -> list[LabeledFrames]:
 
 
 @pytest.mark.parametrize("every", [1, 2, 4, 100])
-def test_every_so_manieth_labeled_frame_counted_through_all_recordings(every):
+def test_one_of_every_few_labeled_frames_is_chosen_counted_through_all_recordings(every):
     x, y = _frames.windows(three_recordings(), every, context=2)
     labeled = np.concatenate([part.labels for part in three_recordings()])
     labeled = labeled[labeled >= 0]

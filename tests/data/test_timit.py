@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder of TIMIT: TFDS's own test of it, and what it leaves out or refuses."""
+"""The tensorflow-datasets builder of TIMIT: TFDS's own test, and what it leaves out or rejects."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ pytest.importorskip("dill", reason="TFDS tests builders with dill, which it does
 from keras_rwinit.data.timit import Timit  # noqa: E402
 
 
+@pytest.mark.slow
 class TimitBuilderTest(tfds.testing.DatasetBuilderTestCase):
-    """What TFDS asks of every builder, over dummy_data."""
+    """TFDS's own test of every builder, on dummy_data."""
 
     DATASET_CLASS = Timit
     SPLITS = timit_helpers.COUNTS
@@ -29,10 +30,17 @@ def corpus(tmp_path: Path) -> Path:
     return timit_helpers.write_corpus(tmp_path / "corpus")
 
 
-def prepared(tmp_path: Path, corpus: Path, config: str = "undamaged"):
+def prepare(tmp_path: Path, corpus: Path, config: str = "undamaged"):
     builder = Timit(data_dir=tmp_path / "prepared", config=config)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=corpus))
     return builder
+
+
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory: pytest.TempPathFactory):
+    """The builder of the whole synthetic corpus, prepared once."""
+    folder = tmp_path_factory.mktemp("undamaged")
+    return prepare(folder, timit_helpers.write_corpus(folder / "corpus"))
 
 
 def examples(builder, split: str) -> dict[tuple[str, str], dict]:
@@ -49,8 +57,8 @@ def test_dummy_data_is_what_its_generator_writes(corpus):
     assert sum(map(len, committed.values())) < 64_000
 
 
-def test_an_example_is_the_sound_and_its_phones(tmp_path, corpus):
-    builder = prepared(tmp_path, corpus)
+def test_an_example_is_the_sound_and_its_phones(undamaged):
+    builder = undamaged
     found = {**examples(builder, "train"), **examples(builder, "validation+core_test+other_test")}
     assert len(found) == 7
     for seed, (_, region, speaker, name, _, said) in enumerate(timit_helpers.SENTENCES):
@@ -71,8 +79,10 @@ def test_an_example_is_the_sound_and_its_phones(tmp_path, corpus):
     assert examples(reader, "train").keys() == {("FCJF0", "SI1027"), ("FCJF0", "SX37"), ("MBCG0", "SX57")}
 
 
-def test_names_in_lower_case_in_another_folder_with_riff_copies_beside_give_the_same(tmp_path, corpus):
-    expected = examples(prepared(tmp_path, corpus), "train")
+def test_names_in_lower_case_in_another_folder_with_riff_copies_beside_give_the_same(
+    tmp_path, corpus, undamaged
+):
+    expected = examples(undamaged, "train")
     other = tmp_path / "other" / "LDC93S1" / "data" / "timit"
     for path in sorted(corpus.rglob("*.*")):
         moved = other.joinpath(*(part.lower() for part in path.relative_to(corpus / "TIMIT").parts))
@@ -80,7 +90,7 @@ def test_names_in_lower_case_in_another_folder_with_riff_copies_beside_give_the_
         moved.write_bytes(path.read_bytes())
         moved.with_name(f"{moved.name}.wav").write_bytes(b"a copy that is not read")
         moved.with_name(f"._{moved.name}").write_bytes(b"of another system")
-    found = examples(prepared(tmp_path / "again", tmp_path / "other"), "train")
+    found = examples(prepare(tmp_path, tmp_path / "other"), "train")
     assert found.keys() == expected.keys()
     for key in found:
         np.testing.assert_array_equal(found[key]["audio"], expected[key]["audio"])
@@ -89,11 +99,11 @@ def test_names_in_lower_case_in_another_folder_with_riff_copies_beside_give_the_
 def test_a_riff_copy_is_read_where_the_original_is_not_there(tmp_path, corpus):
     for path in list(corpus.rglob("*.WAV")):
         path.rename(path.with_name(f"{path.name}.wav"))
-    assert len(examples(prepared(tmp_path, corpus), "train")) == 3
+    assert len(examples(prepare(tmp_path, corpus), "train")) == 3
 
 
 def damage(corpus: Path) -> list[Path]:
-    """Cuts one file off, misspells a phone, and takes a file away: two splits, three sentences."""
+    """Truncates one file, misspells a phone and removes a file: two splits, three sentences."""
     speaker = corpus / "TIMIT" / "TRAIN" / "DR1" / "FCJF0"
     cut, misspelled = speaker / "SI1027.WAV", speaker / "SX37.PHN"
     missing = corpus / "TIMIT" / "TEST" / "DR1" / "MDAB0" / "SX49.WAV"
@@ -106,7 +116,7 @@ def damage(corpus: Path) -> list[Path]:
 def test_all_damaged_files_of_a_split_are_named(tmp_path, corpus):
     cut, misspelled, _ = damage(corpus)
     with pytest.raises(DamagedFileError) as raised:
-        prepared(tmp_path, corpus)
+        prepare(tmp_path, corpus)
     message = str(raised.value)
     assert "2 of 3 sentences are damaged" in message
     assert f"{cut}: its header says" in message
@@ -117,7 +127,7 @@ def test_all_damaged_files_of_a_split_are_named(tmp_path, corpus):
 
 def test_damaged_sentences_are_left_out_on_request_and_recorded(tmp_path, corpus, caplog):
     cut, misspelled, missing = damage(corpus)
-    builder = prepared(tmp_path, corpus, "skip_damaged")
+    builder = prepare(tmp_path, corpus, "skip_damaged")
     assert examples(builder, "train").keys() == {("MBCG0", "SX57")}
     assert examples(builder, "core_test").keys() == {("MDAB0", "SI1039")}
     again = Timit(data_dir=tmp_path / "prepared", config="skip_damaged")
@@ -133,12 +143,12 @@ def test_a_folder_without_the_corpus(tmp_path, folder):
     manual = tmp_path / folder
     (manual / "TRAIN" / "music").mkdir(parents=True)
     with pytest.raises(DatasetNotFoundError, match=f"no TIMIT in manual_dir, {manual}.*LDC93S1.*/DR1/"):
-        prepared(tmp_path, manual)
+        prepare(tmp_path, manual)
 
 
 def test_tfds_itself_says_what_to_obtain_where_there_is_no_folder(tmp_path):
     with pytest.raises(AssertionError, match=r"(?s)does not exist or is empty.*LDC93S1.*SI1027\.WAV"):
-        prepared(tmp_path, tmp_path / "nowhere")
+        prepare(tmp_path, tmp_path / "nowhere")
 
 
 def test_tfds_knows_it_by_name(tmp_path):

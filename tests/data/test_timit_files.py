@@ -1,4 +1,4 @@
-"""TIMIT's files: audio in both forms, labels, phones, speakers; every damage is named by file."""
+"""TIMIT's files: audio in both forms, labels, phones and speakers; errors name the damaged file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`load_timit`: frames and labels against the corpus, and what it says where the corpus is not right."""
+"""`load_timit`: frames and labels compared with the corpus, and errors about an incomplete corpus."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,31 @@ COMPLETE_TEST = CORE_TEST | VALIDATION | {"MSJS1 SX9"}
 
 
 @pytest.fixture
-def whole(monkeypatch):
-    """The dummy corpus counts as complete."""
+def complete(monkeypatch):
+    """Lets the synthetic corpus count as complete."""
     monkeypatch.setattr(_timit, "SENTENCES", timit_helpers.COUNTS)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Folder in which the whole synthetic corpus is prepared once, and the corpus gone; to be read only."""
+    folder = tmp_path_factory.mktemp("prepared")
+    corpus = timit_helpers.write_corpus(folder / "downloads" / "manual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_timit, "SENTENCES", timit_helpers.COUNTS)
+        data.load_timit(folder)
+    corpus.rename(folder / "away")
+    return folder
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Where TFDS looks for it in `tmp_path`."""
+    """Folder of the corpus below `tmp_path`, where TFDS looks for it."""
     return timit_helpers.write_corpus(tmp_path / "downloads" / "manual")
 
 
 def recordings(names: set[str]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Features and phones, -1 for none, of every frame of sentences, by speaker; frame by frame."""
+    """Returns features and phones (-1 for none) of every frame of some sentences, by speaker."""
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for seed, (_, _, speaker, name, _, said) in enumerate(timit_helpers.SENTENCES):
         if f"{speaker} {name}" in names:
@@ -47,7 +60,7 @@ def recordings(names: set[str]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]
 
 
 def rows(names: set[str], folded: bool = True) -> np.ndarray:
-    """Label and input of all labeled frames, in a fixed order."""
+    """Returns label and input of all labeled frames, in a fixed order."""
     found = []
     for features, labels in (pair for pairs in recordings(names).values() for pair in pairs):
         classes = fold(labels) if folded else labels
@@ -64,32 +77,32 @@ def joined(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return in_order(np.column_stack([y, x]).astype(np.float32))
 
 
-@pytest.mark.usefixtures("whole", "corpus")
+@pytest.mark.usefixtures("complete")
 class TestFrames:
-    def test_inputs_and_labels_are_those_of_the_corpus(self, tmp_path):
-        loaded = data.load_timit(tmp_path, every=1, standardize=False)
+    def test_inputs_and_labels_are_those_of_the_corpus(self, prepared):
+        loaded = data.load_timit(prepared, every=1, standardize=False)
         assert (loaded.name, loaded.classes, loaded.features) == ("timit", 39, 11 * 3 * 40)
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), rows(TRAIN))
         np.testing.assert_array_equal(joined(loaded.x_test, loaded.y_test), rows(CORE_TEST))
 
-    def test_sixty_one_phones_keep_the_glottal_stop(self, tmp_path):
-        loaded = data.load_timit(tmp_path, phones=61, every=1, standardize=False)
+    def test_sixty_one_phones_keep_the_glottal_stop(self, prepared):
+        loaded = data.load_timit(prepared, phones=61, every=1, standardize=False)
         assert loaded.classes == 61
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), rows(TRAIN, folded=False))
         assert PHONES.index("q") in loaded.y_train
-        folded = data.load_timit(tmp_path, every=1)
+        folded = data.load_timit(prepared, every=1)
         assert len(folded.y_train) == len(loaded.y_train) - (loaded.y_train == PHONES.index("q")).sum()
 
-    def test_by_default_every_fourth_training_frame_and_all_of_the_test_set(self, tmp_path):
-        loaded, every = data.load_timit(tmp_path, standardize=False), data.load_timit(tmp_path, every=1)
-        everything = data.load_timit(tmp_path, every=1, standardize=False)
+    def test_by_default_every_fourth_training_frame_and_all_of_the_test_set(self, prepared):
+        loaded, every = data.load_timit(prepared, standardize=False), data.load_timit(prepared, every=1)
+        everything = data.load_timit(prepared, every=1, standardize=False)
         np.testing.assert_array_equal(loaded.x_train, everything.x_train[::4])
         np.testing.assert_array_equal(loaded.y_train, everything.y_train[::4])
         np.testing.assert_array_equal(loaded.x_test, everything.x_test)
         np.testing.assert_array_equal(every.y_test, everything.y_test)
 
-    def test_load_by_name_is_the_same(self, tmp_path):
-        by_name, loaded = data.load("timit", tmp_path), data.load_timit(tmp_path)
+    def test_load_by_name_is_the_same(self, prepared):
+        by_name, loaded = data.load("timit", prepared), data.load_timit(prepared)
         assert by_name.classes == len(FOLDED_PHONES)
         np.testing.assert_array_equal(by_name.x_train, loaded.x_train)
         np.testing.assert_array_equal(by_name.y_test, loaded.y_test)
@@ -98,12 +111,12 @@ class TestFrames:
     @pytest.mark.parametrize(
         ("test", "names"), [("validation", VALIDATION), ("complete_test", COMPLETE_TEST)]
     )
-    def test_other_test_sets(self, tmp_path, test, names):
-        loaded = data.load_timit(tmp_path, test=test, standardize=False)
+    def test_other_test_sets(self, prepared, test, names):
+        loaded = data.load_timit(prepared, test=test, standardize=False)
         np.testing.assert_array_equal(joined(loaded.x_test, loaded.y_test), rows(names))
 
-    def test_by_speaker_every_speaker_has_zero_mean_and_unit_variance(self, tmp_path):
-        loaded = data.load_timit(tmp_path, every=1, by_speaker=True, standardize=False)
+    def test_by_speaker_every_speaker_has_zero_mean_and_unit_variance(self, prepared):
+        loaded = data.load_timit(prepared, every=1, by_speaker=True, standardize=False)
         found = joined(loaded.x_train, loaded.y_train)[:, 1 + 5 * 120 : 1 + 6 * 120]
         expected = []
         for own in recordings(TRAIN).values():
@@ -115,10 +128,10 @@ class TestFrames:
         expected = np.concatenate(expected)
         np.testing.assert_allclose(np.sort(found, axis=0), np.sort(expected, axis=0), atol=1e-5)
 
-    def test_once_prepared_the_corpus_is_not_needed(self, tmp_path, corpus):
+    def test_once_prepared_the_corpus_is_not_needed(self, prepared, tmp_path, corpus):
+        """`prepared` no longer has its corpus; in `tmp_path` the frames come out of the corpus."""
         first = data.load_timit(tmp_path)
-        corpus.rename(tmp_path / "away")
-        again = data.load_timit(tmp_path, download=False)
+        again = data.load_timit(prepared, download=False)
         np.testing.assert_array_equal(again.x_train, first.x_train)
 
     def test_the_corpus_may_lie_elsewhere(self, tmp_path, corpus, capfd):
@@ -128,8 +141,8 @@ class TestFrames:
         assert written.out == ""
         assert "Generating" not in written.err
 
-    def test_a_half_prepared_set_is_named(self, tmp_path):
-        data.load_timit(tmp_path)
+    def test_a_half_prepared_set_is_named(self, prepared, tmp_path):
+        shutil.copytree(prepared / "timit", tmp_path / "timit")
         folder = tmp_path / "timit" / "undamaged" / "1.0.0"
         (folder / "timit-train.tfrecord-00000-of-00001").unlink()
         with pytest.raises(data.DatasetNotFoundError, match=f"{folder} is incomplete or damaged"):
@@ -148,7 +161,7 @@ class TestFrames:
             data.load_timit(tmp_path, **arguments)
 
 
-class TestWithoutAWholeCorpus:
+class TestWithoutACompleteCorpus:
     @pytest.mark.parametrize("load", [data.load_timit, lambda folder: data.load("timit", folder)])
     def test_it_says_what_to_obtain_and_where_to_put_it(self, tmp_path, load):
         manual = tmp_path / "downloads" / "manual"
@@ -174,11 +187,11 @@ class TestWithoutAWholeCorpus:
             loaded = data.load_timit(tmp_path, every=1, skip_damaged=True, standardize=False)
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), rows(TRAIN))
 
-    @pytest.mark.usefixtures("whole", "corpus")
+    @pytest.mark.usefixtures("complete", "corpus")
     def test_nothing_is_said_where_nothing_is_left_out(self, tmp_path):
         data.load_timit(tmp_path, skip_damaged=True)
 
-    @pytest.mark.usefixtures("whole")
+    @pytest.mark.usefixtures("complete")
     def test_damaged_files_are_an_error_or_left_out_and_named(self, tmp_path, corpus):
         damaged = corpus / "TIMIT" / "TRAIN" / "DR1" / "FCJF0" / "SX37.PHN"
         damaged.write_bytes(damaged.read_bytes() + b"9999 99999 h#\n")
@@ -193,7 +206,7 @@ class TestWithoutAWholeCorpus:
         expected = rows(TRAIN - {"FCJF0 SX37"})
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), expected)
 
-    @pytest.mark.usefixtures("whole")
+    @pytest.mark.usefixtures("complete")
     def test_a_test_set_of_which_nothing_is_there(self, tmp_path, corpus):
         (corpus / "TIMIT" / "TEST").rename(tmp_path / "TEST")
         with pytest.raises(data.DatasetNotFoundError, match="Received: 0 of 2 sentences of core_test"):

@@ -10,25 +10,23 @@ from keras_rwinit import gradient_walk, initialize
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compiling")
 
-# The least inputs each takes.
-FAMILIES = {
-    "DenseNet121": 32,
-    "MobileNetV2": 32,
-    "MobileNetV3Small": 32,
-    "ResNet50": 32,
-    "VGG16": 32,
-    "Xception": 71,
-}
+# The smallest inputs that each takes.
+FAMILIES = {"MobileNetV3Small": 32}
 SLOW = {
     "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
     "EfficientNetB0": 32,
     "EfficientNetV2B0": 32,
     "InceptionResNetV2": 75,
     "InceptionV3": 75,
     "MobileNet": 32,
+    "MobileNetV2": 32,
     "NASNetMobile": 32,
+    "ResNet50": 32,
     "ResNet50V2": 32,
+    "VGG16": 32,
     "VGG19": 32,
+    "Xception": 71,
 }
 
 

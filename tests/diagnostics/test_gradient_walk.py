@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_rwinit import gradient_walk, model_zoo
-from keras_rwinit._probing import objective
+from keras_rwinit._probing.objective import DIRECTION_SEED
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 pytestmark = pytest.mark.backends
@@ -21,6 +20,7 @@ Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
 Dense, Input, Sequential, losses = keras.layers.Dense, keras.Input, keras.Sequential, keras.losses
 
+# JAX compiles every operation for every shape: the models share theirs.
 EXAMPLES, FEATURES, CLASSES = 3, 6, 4  # a power of two: Keras's mean over classes is float32 off TensorFlow
 # Keras computes in float64 everywhere but on JAX, where log-norms see float32 through a few layers and a
 # difference of a probability and 1.
@@ -50,19 +50,19 @@ def double() -> Iterator[None]:
 def sequential(activation: str) -> keras.Model:
     """Tapering, with layers passed by and one without biases."""
     passed_by = keras.layers.Flatten(), keras.layers.Dropout(0.5)
-    dense = Dense(9, activation), Dense(7, activation, use_bias=False), Dense(5, activation), Dense(CLASSES)
+    dense = Dense(8, activation), Dense(6, activation, use_bias=False), Dense(5, activation), Dense(CLASSES)
     return Sequential([Input((2, FEATURES // 2)), passed_by[0], dense[0], passed_by[1], *dense[1:]])
 
 
 def functional(activation: str) -> keras.Model:
     inputs = outputs = Input((FEATURES,))
-    for units in (8, 8, 3):
+    for units in (8, 6, 5):
         outputs = Dense(units, activation)(outputs)
     return keras.Model(inputs, Dense(CLASSES, use_bias=False)(outputs))
 
 
 def deep_sequential(activation: str) -> keras.Model:
-    return DeepSequential([*(Dense(7, activation) for _ in range(5)), Dense(CLASSES)], (FEATURES,))
+    return DeepSequential([*(Dense(6, activation) for _ in range(5)), Dense(CLASSES)], (FEATURES,))
 
 
 def stacks(activation: str) -> keras.Model:
@@ -107,15 +107,21 @@ def by_hand(model: keras.Model, activation: str, x: Array, loss_gradient: Functi
 
 
 def random_direction(outputs: Array) -> Array:
-    row = np.random.default_rng(objective._SEED).standard_normal(outputs.shape[1])
+    row = np.random.default_rng(DIRECTION_SEED).standard_normal(outputs.shape[1])
     return np.broadcast_to(row, outputs.shape)
 
 
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+BUILDERS = (sequential, functional, deep_sequential, stacks)
+ALL_CASES = [pytest.param(build, activation) for build in BUILDERS for activation in FUNCTIONS]
+# The other back ends take every builder with one activation; the rest of these cases is slow there.
+ONE_EACH = [(sequential, "relu"), (functional, "tanh"), (deep_sequential, "relu"), (stacks, "tanh")]
+THE_OTHERS = [(sequential, "tanh"), (functional, "relu"), (deep_sequential, "tanh"), (stacks, "relu")]
+CASES_ELSEWHERE = [*ONE_EACH, *(pytest.param(*case, marks=pytest.mark.slow) for case in THE_OTHERS)]
+
+
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "activation", FUNCTIONS if keras.backend.backend() == "tensorflow" else ["relu", "tanh"]
-)
-@pytest.mark.parametrize("build", [sequential, functional, deep_sequential, stacks])
+@pytest.mark.parametrize(("build", "activation"), ALL_CASES if ON_TENSORFLOW else CASES_ELSEWHERE)
 def test_as_by_hand(build: Callable[[str], keras.Model], activation: str) -> None:
     model, x = drawn(build, activation)
     walk = gradient_walk(model, x)
@@ -176,29 +182,14 @@ def test_names() -> None:
     assert names == (*(f"{stack}[{index}]" for index in range(12)), dense, f"{last}[0]")
 
 
-def test_nothing_of_the_model_changes() -> None:
-    def values(model: keras.Model) -> list[Any]:
-        return [keras.ops.convert_to_numpy(v).copy() for v in (*model.variables, *model.optimizer.variables)]
-
-    def trained(measured: bool) -> list[Any]:
-        keras.utils.set_random_seed(1)  # of the dropout
-        model, x = drawn(sequential, "tanh")
-        model.compile("adam", from_logits)
-        model.fit(x, LABELS, verbose=0)
-        before, state = values(model), random.getstate()
-        if measured:
-            gradient_walk(model, x, LABELS)
-            assert random.getstate() == state
-            for old, new in zip(before, values(model), strict=True):
-                np.testing.assert_array_equal(old, new)
-        model.fit(x, LABELS, verbose=0)
-        return values(model)
-
-    for plain, measured in zip(trained(False), trained(True), strict=True):
-        np.testing.assert_array_equal(plain, measured)
-
-
-@pytest.mark.parametrize(("activation", "gain"), [("linear", 0.5), ("tanh", 0.5), ("linear", 2.0)])
+@pytest.mark.parametrize(
+    ("activation", "gain"),
+    [
+        pytest.param("linear", 0.5, marks=pytest.mark.slow),
+        ("tanh", 0.5),
+        pytest.param("linear", 2.0, marks=[] if ON_TENSORFLOW else [pytest.mark.slow]),
+    ],
+)
 def test_a_thousand_layers_stay_within_the_floats(activation: str, gain: float) -> None:
     """1000 ln 2 = 693 nats, and float64 goes 708 either way: only squares are out of its reach."""
     options: dict[str, Any] = {"distribution": "orthogonal", "input_shape": (4,), "seed": 0}

@@ -48,16 +48,23 @@ def test_one_dead_example_of_four_is_no_verdict() -> None:
     backward[0] = DEAD_BELOW_10
     walk = record(backward)
     assert walk.verdict == "fine"
-    assert np.isnan(walk.spread)
+    assert np.isnan(walk.example_spread)
     assert walk.drift == -np.inf
 
 
-def test_drift_and_spread() -> None:
+def test_drift_and_example_spread() -> None:
     rng = np.random.default_rng(0)
     backward = rng.normal(size=(EXAMPLES, LAYERS))
     walk, total = record(backward), backward[:, 0] - backward[:, -1]
     assert walk.drift == pytest.approx(total.mean() / (LAYERS - 1))
-    assert walk.spread == pytest.approx(total.std())
+    assert walk.example_spread == pytest.approx(total.std())
+
+
+def test_the_former_name_of_the_example_spread_warns() -> None:
+    walk = record(np.random.default_rng(0).normal(size=(EXAMPLES, LAYERS)))
+    with pytest.warns(DeprecationWarning, match="now called example_spread") as caught:
+        assert walk.spread == walk.example_spread
+    assert caught[0].filename == __file__  # points at the line that uses the old name
 
 
 @pytest.mark.parametrize("backward", [DISTANCE, DEAD_BELOW_10, np.nan])
@@ -69,7 +76,9 @@ def test_files(backward: Any, tmp_path: Path) -> None:
     assert again.layer_names == walk.layer_names
     for field in ("backward", "forward", "weight_gradient", "dead"):
         np.testing.assert_array_equal(getattr(again, field), getattr(walk, field))
-    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    content = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert float(content["example_spread"]) == pytest.approx(walk.example_spread, nan_ok=True)
+    assert "spread" not in content
     before = path.read_bytes()
     with pytest.raises(ValueError, match="exists, and nothing is overwritten"):
         walk.save(path)
@@ -86,6 +95,16 @@ def test_files_of_a_prediction(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.prediction.mean, walk.prediction.mean)
     np.testing.assert_array_equal(again.prediction.std, walk.prediction.std)
     assert again.to_dict() == walk.to_dict()
+
+
+def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """The example spread was called spread there."""
+    walk, path = record(DISTANCE), tmp_path / "walk.json"
+    walk.save(path)
+    content = json.loads(path.read_text())
+    content["spread"] = content.pop("example_spread")
+    path.write_text(json.dumps(content))
+    assert GradientWalk.load(path).example_spread == walk.example_spread
 
 
 def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
@@ -130,7 +149,7 @@ def test_predictions_of_smooth_activations_are_those_of_the_measured_gain() -> N
     model = chain(*(L.Dense(32, "tanh") for _ in range(20)), L.Dense(3))
     report = initialize(model, seed=0, distribution="orthogonal")
     prediction = gradient_walk(model, np.ones((1, 32))).prediction
-    expected = predict_walk("tanh", 32, 20, report.kernels[1].gain, "orthogonal")
+    expected = predict_walk("tanh", 32, 20, gain=report.kernels[1].gain, distribution="orthogonal")
     assert prediction is not None
     assert prediction.gain == pytest.approx(expected.gain, rel=1e-6)
     np.testing.assert_allclose(prediction.mean, expected.mean, atol=1e-5)
@@ -146,7 +165,8 @@ def test_predictions_of_tapering_relu_layers() -> None:
     steps = []
     for layer, fan_in in zip(model.layers[1:4], widths[:3], strict=True):
         rms = float(np.sqrt((keras.ops.convert_to_numpy(layer.kernel).astype(float) ** 2).mean()))
-        steps.append(predict_walk("relu", fan_in, 2, rms * fan_in**0.5, "orthogonal").mean[0])
+        used = rms * fan_in**0.5
+        steps.append(predict_walk("relu", fan_in, 2, gain=used, distribution="orthogonal").mean[0])
     np.testing.assert_allclose(prediction.mean, [*np.cumsum(steps[::-1])[::-1], 0.0], atol=1e-9)
 
 

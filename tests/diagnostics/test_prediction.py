@@ -27,7 +27,7 @@ INITIALIZERS: dict[str, tuple[Any, str, float | None]] = {
     "random_walk": (None, "normal", None),
 }
 # Depth, width, number of networks, the first one's seed.
-SMALL, LARGE = (25, 64, 60, 3000), (200, 100, 200, 1000)
+SMALL, LARGE = (25, 64, 20, 3000), (200, 100, 200, 1000)
 
 
 @cache
@@ -47,7 +47,7 @@ def predicted(name: str, depth: int, width: int, factor: float = 1.0) -> WalkPre
     _, law, gain = INITIALIZERS[name]
     if gain is None:
         gain = predict_walk("relu", width, depth).gain
-    return predict_walk("relu", width, depth, factor * gain, law)
+    return predict_walk("relu", width, depth, gain=factor * gain, distribution=law)
 
 
 @cache
@@ -79,7 +79,7 @@ def test_mean_and_spread_at_every_layer(name: str, size: tuple[int, int, int, in
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_a_prediction_for_another_gain_fails(name: str) -> None:
-    """5 % more in each of 24 steps is 1.2 nats, and a standard error is 0.09."""
+    """5 % more in each of 24 steps is 1.2 nats, and a standard error is 0.15."""
     of_mean, _ = in_standard_errors(name, *SMALL, factor=1.05)
     assert np.abs(of_mean).max() > 3.0
 

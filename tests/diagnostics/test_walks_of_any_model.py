@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ from keras_helpers import gradients, to_numpy
 from numpy.typing import NDArray
 
 from keras_rwinit import gradient_walk
-from keras_rwinit._probing.objective import _direction
+from keras_rwinit._probing.objective import random_direction
 from keras_rwinit.layers import DenseStack
 
 backends = pytest.mark.backends  # where a back end's gradients or dtypes take part
+slow_elsewhere = [pytest.mark.slow] if keras.backend.backend() != "tensorflow" else []
 
 Array = NDArray[Any]
 L = keras.layers
@@ -63,7 +65,7 @@ def test_pre_activations_of_every_kind_of_layer(kind: str) -> None:
         h = keras.ops.tanh(tensors[0])
         for following in rest:
             h = following(h)
-        return _direction(h)
+        return random_direction(h)
 
     (delta,) = gradients(objective, [a])
     np.testing.assert_allclose(walk.backward[:, 0], log_norm(delta), **CLOSE)
@@ -194,12 +196,13 @@ def test_several_inputs_and_outputs() -> None:
 
 
 @backends
-def test_layers_that_are_seen_at_their_output() -> None:
+@pytest.mark.parametrize("recurrent", [L.SimpleRNN, pytest.param(L.LSTM, marks=slow_elsewhere)])
+def test_layers_that_are_measured_at_their_output(recurrent: Any) -> None:
     model = keras.Sequential(
         [
             keras.Input((4, 3)),
             L.TimeDistributed(L.Dense(5, "relu"), name="each"),
-            L.LSTM(6, return_sequences=True, name="memory"),
+            recurrent(6, return_sequences=True, name="memory"),
             L.LayerNormalization(),
             L.Flatten(),
             L.Dense(4, "tanh", name="dense"),
@@ -235,31 +238,36 @@ def normalized() -> keras.Model:
 
 
 @backends
-@pytest.mark.parametrize("training", [False, True])
-def test_nothing_of_the_model_changes(training: bool) -> None:
+def test_nothing_of_the_model_changes() -> None:
     """Weights, statistics, optimizer, seeds: the next step of training gives the same bits."""
+    model, x, y = normalized(), data(6), data(2)
+    model.compile("adam", "mse")
+    model.train_on_batch(x, y)
 
-    def after(measured: bool) -> list[Array]:
+    def state() -> list[Array]:
+        return [to_numpy(v).copy() for v in (*model.variables, *model.optimizer.variables)]
+
+    before, results = state(), []
+    for training in (None, False, True):
+        # The same model, which is compiled once, goes back to the same state before each measurement.
         keras.utils.set_random_seed(7)
-        model = normalized()
-        model.compile("adam", "mse")
-        x, y = data(6), data(2)
-        model.train_on_batch(x, y)
-        state = [to_numpy(v).copy() for v in (*model.variables, *model.optimizer.variables)]
-        if measured:
+        for variable, value in zip((*model.variables, *model.optimizer.variables), before, strict=True):
+            variable.assign(value)
+        if training is not None:
+            generator = random.getstate()
             first = gradient_walk(model, x, y, training=training)
             again = gradient_walk(model, x, y, training=training)
+            assert random.getstate() == generator
             np.testing.assert_array_equal(first.backward, again.backward)
-            for old, new in zip(state, (*model.variables, *model.optimizer.variables), strict=True):
-                np.testing.assert_array_equal(old, to_numpy(new))
+            for old, new in zip(before, state(), strict=True):
+                np.testing.assert_array_equal(old, new)
             assert model.dtype_policy.name == "float32"
             assert all("call" not in layer.__dict__ for layer in model.layers)
             assert model.layers[0].activation is keras.activations.relu
-        loss = model.train_on_batch(x, y)
-        return [np.asarray(loss), *(to_numpy(v) for v in (*model.variables, *model.optimizer.variables))]
-
-    for plain, measured in zip(after(False), after(True), strict=True):
-        np.testing.assert_array_equal(plain, measured)
+        results.append([np.asarray(model.train_on_batch(x, y)), *state()])
+    for plain, at_inference, in_training in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, at_inference)
+        np.testing.assert_array_equal(plain, in_training)
 
 
 def test_training_and_inference_differ() -> None:

@@ -14,7 +14,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def loaded(path: Path) -> ModuleType:
+def load(path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
     assert specification is not None
     assert specification.loader is not None
@@ -35,7 +35,7 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
     if path.stem == "gain_landscape":
         pytest.importorskip("keras_tuner")
     picture = tmp_path / "walk.png"
-    CHECKS[path.stem](loaded(path).main(["--quick", "--picture", str(picture)]))
+    CHECKS[path.stem](load(path).main(["--quick", "--picture", str(picture)]))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,4 +1,4 @@
-"""The experiment with deep autoencoders: a quick run, its errors, and that it goes on where it was."""
+"""The experiment with deep autoencoders: a quick run and its errors, and that it resumes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def digits() -> data.Dataset:
     return data.load("digits")
 
 
+@pytest.mark.slow
 def test_a_quick_run_and_its_restart(
     experiment: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +47,7 @@ def test_a_quick_run_and_its_restart(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("was done already")
 
-    monkeypatch.setattr(experiment, "trained", refuse)
+    monkeypatch.setattr(experiment, "train_autoencoder", refuse)
     written = table.read_bytes()
     picture.unlink()
     assert experiment.main(arguments) == rows
@@ -54,16 +55,16 @@ def test_a_quick_run_and_its_restart(
     assert picture.exists()
 
 
-def test_every_run_starts_over(experiment: ModuleType, digits: data.Dataset) -> None:
-    """The same run twice on one compiled network, with another between them: the same numbers."""
-    model = experiment._compiled(digits, 5, 16, 4, 32)
+def test_a_run_does_not_depend_on_earlier_runs(experiment: ModuleType, digits: data.Dataset) -> None:
+    """The same run before and after another run on one compiled network gives the same numbers."""
+    model = experiment.build_compiled(digits, 5, 16, 4, 32)
     errors = []
     for seed in (1, 2, 1):
         fresh = model_zoo.deep_autoencoder(5, 16, 4, input_shape=(64,), seed=seed)
-        experiment.start_over(model, fresh, digits)
+        experiment.reset(model, fresh, digits)
         outputs = keras.ops.convert_to_numpy(model(digits.x_train[:1000]))
         assert np.sqrt(np.mean(outputs**2)) == pytest.approx(0.1, rel=1e-4)
-        errors.append(experiment.trained(model, digits, 0.003, 1, 32, seed))
+        errors.append(experiment.train_autoencoder(model, digits, 0.003, 1, 32, seed))
     assert errors[2] == pytest.approx(errors[0], rel=1e-4)
     assert errors[1] != pytest.approx(errors[0], rel=1e-3)
 

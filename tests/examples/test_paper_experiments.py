@@ -1,4 +1,4 @@
-"""The experiments of examples/paper: each runs in its quick form and is not repeated; the page is true."""
+"""The experiments of examples/paper: their quick runs, that they resume, and the page of results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
-TRAINED = ("loss_against_gain", "fixed_parameters", "speech", "recipe", "deep_mnist")
+TRAINED = [
+    "fixed_parameters",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("loss_against_gain", "speech", "recipe", "deep_mnist")
+    ),
+]
 
 
 @pytest.fixture(autouse=True)
-def beside_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+def import_from_the_scripts_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PAPER))
 
 
@@ -41,10 +47,10 @@ def test_an_experiment_runs_and_is_not_repeated(
     assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} <= {"results.csv", "history.csv", "picture.png", ".lock"}
 
-    def no_more(*args: Any, **kwargs: Any) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(experiment, "trained", no_more)
+    monkeypatch.setattr(experiment, "train_classifier", refuse)
     assert len(experiment.main(arguments)) == len(rows)
     assert (folder / "results.csv").read_bytes() == written
     capsys.readouterr()
@@ -55,7 +61,7 @@ def experiment(tmp_path: Path) -> Any:
     return module("_experiment").Experiment("some", tmp_path / "some", True, None, "digits")
 
 
-def test_a_table_goes_on_after_the_run_at_which_it_was_stopped(experiment: Any) -> None:
+def test_a_stopped_table_continues_with_the_next_run(experiment: Any) -> None:
     runs = [{"depth": depth, "rate": 0.1, "name": "a"} for depth in (1, 2, 3)]
     done: list[int] = []
 
@@ -66,15 +72,15 @@ def test_a_table_goes_on_after_the_run_at_which_it_was_stopped(experiment: Any) 
         return {"loss": 1.0 / run["depth"]}
 
     with pytest.raises(KeyboardInterrupt):
-        experiment.rows(runs, work)
+        experiment.run(runs, work)
     done.append(0)
-    rows = experiment.rows(runs, work)
+    rows = experiment.run(runs, work)
     assert done == [1, 2, 0, 3]
     assert [row["loss"] for row in rows] == [1.0, 0.5, 1 / 3]
     # Another value of any column is another run, and takes nothing from the table.
-    assert experiment.rows([{**runs[0], "rate": 0.2}], work)[0]["rate"] == 0.2
+    assert experiment.run([{**runs[0], "rate": 0.2}], work)[0]["rate"] == 0.2
     assert done[-1] == 1
-    assert experiment.rows(runs, work) == module("_experiment").read(experiment.folder / "results.csv")[:3]
+    assert experiment.run(runs, work) == module("_experiment").read(experiment.folder / "results.csv")[:3]
 
 
 def test_a_diverged_run_has_no_mean() -> None:
@@ -83,7 +89,7 @@ def test_a_diverged_run_has_no_mean() -> None:
     assert np.isnan(mean([{"loss": 1.0}, {"loss": float("nan")}], "loss")[0])
 
 
-def test_the_residual_network_is_one() -> None:
+def test_the_skip_initializer_makes_a_residual_network() -> None:
     """`f(V h)` with `V = I + W` is `f(h + W h)`, and `W` has variance `2 / (fan_in blocks)`."""
     networks = module("_networks")
     width, blocks = 200, 8
@@ -95,7 +101,7 @@ def test_the_residual_network_is_one() -> None:
     layer = keras.layers.Dense(width, "tanh", kernel_initializer=networks.SkipInitializer(blocks, seed=3))
     np.testing.assert_allclose(np.asarray(layer(h)), np.tanh(h + h @ branch), atol=1e-5)
     digits = keras_rwinit.data.load("digits")
-    model = networks.network("residual", 4, 16, "relu", digits, seed=0)
+    model = networks.build_network("residual", 4, 16, "relu", digits, seed=0)
     first, second, third = model.get_layer("hidden_stack").get_weights()[0]
     assert not np.array_equal(first, second)
     assert not np.array_equal(second, third)
@@ -110,7 +116,7 @@ def test_the_optimum_is_the_least_median_loss() -> None:
     ]
     best = module("loss_against_gain").optimum(rows)
     assert best["best_ratio"] == 1.1
-    assert best["cost_of_computed"] == pytest.approx(0.1)
+    assert best["excess_of_computed"] == pytest.approx(0.1)
     assert best["computed_gain"] == 1.1
 
 
@@ -118,10 +124,10 @@ def test_equal_parameters() -> None:
     fixed = module("fixed_parameters")
     digits = keras_rwinit.data.load("digits")
     for depth in (2, 30, 500):
-        width = fixed.width_of(depth, 50_000, digits)
+        width = fixed.largest_width(depth, 50_000, digits)
         count = keras_rwinit.model_zoo.count_parameters
         assert count(depth, width, 64, 10) <= 50_000 < count(depth, width + 1, 64, 10)
 
 
-def test_the_page_is_what_the_tables_say() -> None:
+def test_the_page_agrees_with_the_tables() -> None:
     module("make_page").main(["--check"])

@@ -1,4 +1,4 @@
-"""The experiments on the walk itself: their quick runs, that they go on where they were, and their fits."""
+"""The experiments on the walk itself: their quick runs, that they resume, and their fits."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def optimal_gain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("optimal_gain")
 
 
-def none_is_run(*_: object) -> None:
+def refuse(*_: object) -> None:
     raise AssertionError("run again")
 
 
+@pytest.mark.slow
 def test_sample_walks_run_and_are_not_run_again(
     sample_walks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,14 +44,15 @@ def test_sample_walks_run_and_are_not_run_again(
     assert drift["glorot_uniform"] < -5.0 < drift["random_walk"] < 5.0  # predicted: 30 layers lose 10 nats
     for picture in ("picture.png", "exponents.png"):
         assert (tmp_path / "sample_walks" / picture).read_bytes().startswith(b"\x89PNG")
-    for work in ("measured", "fitted_exponent", "measured_network"):
-        monkeypatch.setattr(sample_walks, work, none_is_run)
+    for work in ("simulate", "fit_exponent", "measure_network"):
+        monkeypatch.setattr(sample_walks, work, refuse)
     again = sample_walks.main(arguments)
     for table, rows in found.items():
         for row, same in zip(rows, again[table], strict=True):
             assert row.items() <= same.items()  # what a row does not have is empty in the table
 
 
+@pytest.mark.slow
 def test_optimal_gain_runs_and_is_not_run_again(
     optimal_gain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,15 +67,15 @@ def test_optimal_gain_runs_and_is_not_run_again(
     assert drift["he_normal", 1000] > 10.0
     assert drift["glorot_uniform", 1000] < -5.0
     assert (tmp_path / "optimal_gain" / "picture.png").read_bytes().startswith(b"\x89PNG")
-    for work in ("computed", "simulated", "baseline"):
-        monkeypatch.setattr(optimal_gain, work, none_is_run)
+    for work in ("compute_gain", "simulate_gain", "predict_baseline"):
+        monkeypatch.setattr(optimal_gain, work, refuse)
     again = optimal_gain.main(arguments)
     assert again == found
 
 
 def fit_of(sample_walks: ModuleType, walks: list[np.ndarray]) -> dict[str, float]:
     spreads = [sample_walks.spread(values) for values in walks]
-    return sample_walks.fitted_exponent(STEPS, *np.transpose(spreads))
+    return sample_walks.fit_exponent(STEPS, *np.transpose(spreads))
 
 
 def test_the_interval_holds_the_exponent_of_walks_and_not_that_of_straight_lines(
@@ -101,9 +103,9 @@ def test_the_interval_holds_the_exponent_as_often_as_it_says(sample_walks: Modul
     for _ in range(400):
         samples = [n**0.5 * getattr(rng, kind)(size=2000) for n in STEPS]
         std, error = np.transpose([sample_walks.spread(values) for values in samples])
-        fit = sample_walks.fitted_exponent(STEPS, std, error)
+        fit = sample_walks.fit_exponent(STEPS, std, error)
         inside += fit["low"] < 0.5 < fit["high"]
-        fit = sample_walks.fitted_exponent(STEPS, std, std / 4000**0.5)
+        fit = sample_walks.fit_exponent(STEPS, std, std / 4000**0.5)
         inside_if_normal += fit["low"] < 0.5 < fit["high"]
     assert abs(inside / 400 - 0.95) < 0.033
     if kind == "laplace":
@@ -111,7 +113,7 @@ def test_the_interval_holds_the_exponent_as_often_as_it_says(sample_walks: Modul
 
 
 def test_a_dead_gradient_has_no_spread(sample_walks: ModuleType) -> None:
-    with pytest.raises(ValueError, match="A gradient died on its way; use wider layers."):
+    with pytest.raises(ValueError, match="The gradient became zero in a network; use wider layers."):
         sample_walks.spread([0.1, -np.inf, 0.2])
 
 

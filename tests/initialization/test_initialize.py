@@ -1,9 +1,11 @@
-"""`initialize`: the gain of every position, the calibration, and what it leaves alone."""
+"""`initialize`: the gain of every kernel in its context, the calibration, and what it leaves alone."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import sys
 from typing import Any
 
 import keras
@@ -71,19 +73,19 @@ def test_smooth_activations_have_the_gain_of_the_depth() -> None:
     report = initialize(model, seed=0)
     assert {round(kernel.gain, 9) for kernel in report.kernels[1:]} == {round(gain("tanh", 64, 30), 9)}
     orthogonal = initialize(model, distribution="orthogonal", seed=0)
-    assert orthogonal.kernels[5].gain == pytest.approx(gain("tanh", 64, 30, "orthogonal"))
+    assert orthogonal.kernels[5].gain == pytest.approx(gain("tanh", 64, 30, distribution="orthogonal"))
 
 
 def test_activations_without_a_gain_for_the_depth_get_that_of_one_step() -> None:
     """`g^2 E f'(x)^2 = 1` but for the correction of order 1 / N."""
-    model = chain(*(L.Dense(400, "gelu") for _ in range(40)), L.Dense(5), shape=(400,))
+    model = chain(*(L.Dense(400, "gelu") for _ in range(12)), L.Dense(5), shape=(400,))
     kernel = initialize(model, seed=0).kernels[7]
     x = np.linspace(-9, 9, 20_001)
     density = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
     cdf = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
     slope2 = float(np.sum((cdf + x * density) ** 2 * density) * (x[1] - x[0]))
     assert kernel.gain == pytest.approx(slope2**-0.5, rel=5 / 400)
-    assert "no gain for 40 layers" in kernel.why
+    assert "no gain for 12 layers" in kernel.why
     normalized = chain(L.Dense(400), L.BatchNormalization(), L.Activation("gelu"), L.Dense(5), shape=(400,))
     assert initialize(normalized, seed=0).kernels[1].gain == pytest.approx(kernel.gain)
 
@@ -151,13 +153,13 @@ def residual(blocks: int, units: int = 64, normalized: bool = False) -> keras.Mo
 
 @backends
 def test_branches_share_the_variance_of_their_sums() -> None:
-    report = initialize(residual(20), seed=0)
+    report = initialize(residual(5), seed=0)
     linear, relu = gain("linear", 64), gain("relu", 64)
-    expected = [linear, *[linear, relu / math.sqrt(20)] * 20, linear]
+    expected = [linear, *[linear, relu / math.sqrt(5)] * 5, linear]
     assert [kernel.gain for kernel in report.kernels] == pytest.approx(expected)
     # Behind a normalization a scale would be undone.
-    normalized = initialize(residual(20, normalized=True), seed=0)
-    assert [kernel.gain for kernel in normalized.kernels[2:-1:2]] == pytest.approx([relu] * 20)
+    normalized = initialize(residual(5, normalized=True), seed=0)
+    assert [kernel.gain for kernel in normalized.kernels[2:-1:2]] == pytest.approx([relu] * 5)
 
 
 def test_the_sum_keeps_its_variance_over_depth() -> None:
@@ -282,7 +284,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     ),
     "convolutional": (
         lambda: chain(
-            *(L.Conv2D(8, 3, padding="same", activation="relu") for _ in range(30)),
+            *(L.Conv2D(8, 3, padding="same", activation="relu") for _ in range(10)),
             L.Flatten(),
             L.Dense(10),
             shape=(6, 6, 1),
@@ -297,7 +299,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     ),
     "separable": (
         lambda: chain(
-            *(L.SeparableConv2D(16, 3, padding="same", activation="relu") for _ in range(12)),
+            *(L.SeparableConv2D(16, 3, padding="same", activation="relu") for _ in range(8)),
             L.Flatten(),
             L.Dense(4),
             shape=(6, 6, 4),
@@ -305,17 +307,30 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
         (6, 6, 4),
     ),
     "stack": (lambda: model_zoo.deep_mlp(60, 32, "relu", input_shape=(64,), classes=10), (64,)),
-    "residual": (lambda: residual(50), (64,)),
+    "residual": (lambda: residual(20), (64,)),
+    "deep residual": (lambda: residual(50), (64,)),
+    "deep convolutional": (
+        lambda: chain(
+            *(L.Conv2D(8, 3, padding="same", activation="relu") for _ in range(30)),
+            L.Flatten(),
+            L.Dense(10),
+            shape=(6, 6, 1),
+        ),
+        (6, 6, 1),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name.startswith("deep") else name for name in MODELS],
+)
 def test_calibration_leaves_no_drift(name: str) -> None:
     build, shape = MODELS[name]
     model, x = build(), 3.0 * data(*shape) + 1.0
     report = initialize(model, x, seed=1)
     walk = gradient_walk(model, x)
-    assert abs(walk.drift) < (0.01 if name == "residual" else 0.002)
+    assert abs(walk.drift) < (0.01 if "residual" in name else 0.002)
     assert report.drift is not None
     assert abs(report.drift) < 0.002
     # The first layer sees data of mean square 10 as if it were 1, and the outputs have mean square 0.01.
@@ -356,7 +371,7 @@ def test_without_calibration_there_is_a_drift_to_remove() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad", "nadam"])
 def test_the_optimizer_begins_anew(optimizer: str) -> None:
     model = chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(2))
-    model.compile(keras.optimizers.get(optimizer), "mse")
+    model.compile(keras.optimizers.get(optimizer), "mse", run_eagerly=True)
     model.optimizer.learning_rate = 0.0123
     untouched = [to_numpy(v).copy() for v in _built(model).variables]
     model.fit(data(64), data(2), epochs=2, verbose=0)
@@ -376,27 +391,31 @@ def _built(model: keras.Model) -> keras.optimizers.Optimizer:
     return model.optimizer
 
 
-def test_a_thousand_layers_in_time_linear_in_their_number() -> None:
+@pytest.mark.parametrize("depths", [(50, 200), pytest.param((300, 1200), marks=pytest.mark.slow)])
+def test_time_is_linear_in_the_number_of_layers(depths: tuple[int, int]) -> None:
     """Counted, not timed: every layer is looked at a fixed number of times, and nothing recurses."""
-    counts = {}
-    for depth in (300, 1200):
-        model = DeepSequential([*(L.Dense(4, "relu") for _ in range(depth)), L.Dense(2)], (4,))
-        calls = 0
+    counts = [_count_calls(depth) for depth in depths]
+    assert counts[1] < 4.2 * counts[0]
 
-        def look(frame: Any, event: str, argument: Any) -> None:
-            nonlocal calls
-            calls += event == "call" and "keras_rwinit" in frame.f_code.co_filename
 
-        import sys
+def _count_calls(depth: int) -> int:
+    """Number of calls of the package's functions in `initialize`, with no room for a call a layer."""
+    model = DeepSequential([*(L.Dense(4, "relu") for _ in range(depth)), L.Dense(2)], (4,))
+    limit, calls = sys.getrecursionlimit(), 0
 
-        sys.setprofile(look)
-        try:
-            report = initialize(model, seed=0)
-        finally:
-            sys.setprofile(None)
-        assert len(report.kernels) == depth + 1
-        counts[depth] = calls
-    assert counts[1200] < 4.2 * counts[300]
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call" and "keras_rwinit" in frame.f_code.co_filename
+
+    sys.setrecursionlimit(min(len(inspect.stack(0)) + 200, limit))
+    sys.setprofile(count)
+    try:
+        report = initialize(model, seed=0)
+    finally:
+        sys.setprofile(None)
+        sys.setrecursionlimit(limit)
+    assert len(report.kernels) == depth + 1
+    return calls
 
 
 def test_a_stack_is_drawn_layer_by_layer() -> None:
@@ -459,7 +478,8 @@ def test_an_interruption_leaves_the_model_as_it_was(error: Any, monkeypatch: pyt
 def test_the_report() -> None:
     model = residual(2)
     report = keras_rwinit.initialize(model, X, seed=0)
-    text = str(report)
+    text = report.summary()
+    assert str(report) == text
     assert "6 kernels drawn, 0 weights left alone" in text
     assert "branch of one of 2 sums" in text
     assert json.loads(json.dumps(report.to_dict()))["drift"] == report.drift
@@ -496,7 +516,7 @@ def test_what_an_embedding_feeds_is_not_scaled_as_data() -> None:
 
 def test_layers_frozen_after_compiling() -> None:
     model = chain(L.Dense(16, "relu"), L.Dense(2))
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.fit(data(64), data(2), verbose=0)
     model.layers[0].trainable = False
     report = initialize(model, data(64), seed=0)
@@ -513,7 +533,7 @@ class Own(keras.optimizers.SGD):
 
 def test_an_optimizer_that_cannot_begin_anew_is_named_before_anything_changes() -> None:
     model = chain(L.Dense(16, "relu"), L.Dense(2))
-    model.compile(Own(3), "mse")
+    model.compile(Own(3), "mse", run_eagerly=True)
     model.fit(data(64), data(2), verbose=0)
     before = [to_numpy(v).copy() for v in (*model.weights, *model.optimizer.variables)]
     with pytest.raises(ValueError, match="Received: Own.*before you compile"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from keras_helpers import (
     BACKEND,
+    EAGERLY,
     WIDTH,
     Array,
     X,
@@ -57,7 +59,7 @@ def test_it_is_a_sequential_model() -> None:
         assert relative_error(one, other) < 1e-5
     if BACKEND == "jax":  # compiles for seconds
         return
-    np.testing.assert_allclose(fit(chain, epochs=2), fit(usual, epochs=2), rtol=1e-5)
+    np.testing.assert_allclose(fit(chain, 2, **EAGERLY), fit(usual, 2, **EAGERLY), rtol=1e-5)
     for one, other in zip(weights_of(chain), weights_of(usual), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -85,13 +87,31 @@ def test_training_mode_reaches_the_layers() -> None:
     np.testing.assert_allclose(to_numpy(chain(x, training=True)), 0.0, atol=1e-6)
 
 
-def test_thousand_layers_build_and_run_within_the_recursion_limit() -> None:
+@pytest.fixture
+def recursion_limit() -> Iterator[int]:
+    """A limit that a chain of few layers shows to be kept."""
     limit = sys.getrecursionlimit()
-    chain = DeepSequential([layers.Dense(2) for _ in range(1100)], (2,))
-    assert len(chain.layers) == 1100
-    assert chain.count_params() == 1100 * 6
+    sys.setrecursionlimit(250)
+    yield 250
+    sys.setrecursionlimit(limit)
+
+
+def assert_builds_and_runs_within_the_recursion_limit(count: int) -> None:
+    limit = sys.getrecursionlimit()
+    chain = DeepSequential([layers.Dense(2) for _ in range(count)], (2,))
+    assert len(chain.layers) == count
+    assert chain.count_params() == count * 6
     assert run(chain, X[:2, :2]).shape == (2, 2)
-    assert sys.getrecursionlimit() == limit < 1100
+    assert sys.getrecursionlimit() == limit < count
+
+
+def test_more_layers_than_the_recursion_limit(recursion_limit: int) -> None:
+    assert_builds_and_runs_within_the_recursion_limit(recursion_limit + 20)
+
+
+@pytest.mark.slow
+def test_thousand_layers_build_and_run_within_the_recursion_limit() -> None:
+    assert_builds_and_runs_within_the_recursion_limit(1100)
 
 
 def test_config_and_clone() -> None:

@@ -11,6 +11,8 @@ import pytest
 from keras_helpers import (
     BACKEND,
     BATCH,
+    EAGERLY,
+    SLOW_ON_JAX,
     WIDTH,
     X,
     Y,
@@ -35,7 +37,7 @@ from keras_rwinit.theory import gain
 pytestmark = pytest.mark.backends
 tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="of the TensorFlow loop")
 
-# TensorFlow's loop has gradients of its own, rounds of ten layers, and what is left over.
+# TensorFlow's loop has hand-written gradients, rounds of ten layers, and a shorter round.
 if BACKEND == "tensorflow":
     ACTIVATIONS: tuple[str, ...] = ("relu", "tanh", "gelu", "linear", "softplus", "selu", "sigmoid")
     DEPTHS: tuple[int, ...] = (1, 2, 3, 10, 11, 23)
@@ -56,21 +58,40 @@ def assert_same_network(stack: DenseStack, plain: keras.Model) -> None:
         assert relative_error(stacked, separate) < 1e-4
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("depth", DEPTHS)
+def _slow_unless(default: bool, *values: Any) -> Any:
+    return pytest.param(*values, marks=() if default else pytest.mark.slow)
+
+
+# By default on TensorFlow: every activation at one depth; at every depth, a slope from the output and one from
+# the input. Other back ends differentiate all activations alike.
+@pytest.mark.parametrize(
+    ("depth", "activation"),
+    [
+        _slow_unless(
+            depth == 11 or activation in ("tanh", "gelu")
+            if BACKEND == "tensorflow"
+            else (depth, activation) in ((1, "tanh"), (11, "gelu")),
+            depth,
+            activation,
+        )
+        for depth in DEPTHS
+        for activation in ACTIVATIONS
+    ],
+)
 def test_outputs_and_gradients_are_those_of_dense_layers(depth: int, activation: str) -> None:
     stack = make_stack(depth, activation)
     assert_same_network(stack, dense_layers(stack))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_two_hundred_layers(activation: str) -> None:
     stack = make_stack(200, activation)
     assert_same_network(stack, dense_layers(stack))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "gelu"])
-@pytest.mark.parametrize("depth", [3, 11])
+@pytest.mark.parametrize("activation", [pytest.param("tanh", marks=SLOW_ON_JAX), "gelu"])
+@pytest.mark.parametrize("depth", [3, pytest.param(11, marks=SLOW_ON_JAX)])
 def test_without_biases(depth: int, activation: str) -> None:
     stack = make_stack(depth, activation, use_bias=False)
     assert stack.bias is None
@@ -106,21 +127,25 @@ def test_a_wrong_weight_shows() -> None:
 
 @tensorflow_only
 @pytest.mark.parametrize(
-    ("activation", "depth", "jit_compile", "training"),
+    ("activation", "depth", "jit_compile", "training", "remat"),
     [
-        ("tanh", 3, None, False),
-        ("tanh", 23, None, True),
-        ("gelu", 23, None, False),
-        ("gelu", 23, None, True),
-        ("tanh", 23, True, True),
-        ("gelu", 3, True, False),
+        ("tanh", 3, None, False, None),
+        ("tanh", 23, None, True, None),
+        ("gelu", 23, None, False, None),
+        ("gelu", 23, None, True, None),
+        ("tanh", 23, True, True, None),
+        ("gelu", 3, True, False, None),
+        ("tanh", 23, None, True, 4),
+        ("tanh", 11, True, True, 4),
     ],
 )
-def test_graphs_and_xla(activation: str, depth: int, jit_compile: bool | None, training: bool) -> None:
+def test_graphs_and_xla(
+    activation: str, depth: int, jit_compile: bool | None, training: bool, remat: int | None
+) -> None:
     """In a `tf.function` of unknown batch size, and with XLA, as eagerly."""
     import tensorflow as tf
 
-    stack = make_stack(depth, activation)
+    stack = make_stack(depth, activation, remat=remat)
 
     def value_and_gradients(x: Any) -> Any:
         with tf.GradientTape() as tape:
@@ -139,7 +164,7 @@ def test_graphs_and_xla(activation: str, depth: int, jit_compile: bool | None, t
         assert relative_error(to_numpy(one), to_numpy(other)) < 1e-4
 
 
-@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize("activation", [pytest.param("tanh", marks=SLOW_ON_JAX), "gelu"])
 @pytest.mark.parametrize(("depth", "remat"), SEGMENTS)
 def test_recomputed_activations(depth: int, remat: int | str, activation: str) -> None:
     """Segments that leave a short one or none, of one layer, and of more layers than there are."""
@@ -200,6 +225,7 @@ def test_recomputing_takes_less_memory_on_jax() -> None:
 
 
 @tensorflow_only
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_recomputed_activations_in_graphs(jit_compile: bool) -> None:
     losses = [
@@ -211,24 +237,24 @@ def test_recomputed_activations_in_graphs(jit_compile: bool) -> None:
 
 @tensorflow_only
 @pytest.mark.parametrize(
-    ("activation", "remat"),
+    ("depth", "activation", "remat"),
     [
-        ("tanh", None),
-        ("tanh", 5),
-        ("selu", None),
-        ("gelu", None),
-        pytest.param("selu", 5, marks=pytest.mark.slow),
-        pytest.param("gelu", 5, marks=pytest.mark.slow),
+        (4, "tanh", 2),
+        (3, "gelu", None),
+        *(
+            pytest.param(12, activation, remat, marks=pytest.mark.slow)
+            for activation in ("tanh", "selu", "gelu")
+            for remat in (None, 5)
+        ),
     ],
 )
-def test_second_derivatives(activation: str, remat: int | None) -> None:
+def test_second_derivatives(depth: int, activation: str, remat: int | None) -> None:
     """The loop's gradient is differentiable in turn: Hessian times gradient, in float64."""
     import tensorflow as tf
 
-    stack = make_stack(12, activation, dtype="float64", remat=remat)
+    stack = make_stack(depth, activation, dtype="float64", remat=remat)
     plain = dense_layers(stack)
 
-    @tf.function
     def second(model: Any, x: Any) -> Any:
         with tf.GradientTape() as outer:
             outer.watch(x)
@@ -239,21 +265,23 @@ def test_second_derivatives(activation: str, remat: int | None) -> None:
         return outer.gradient(squared, [x, *(w.value for w in model.trainable_weights)])
 
     x = tf.constant(X, tf.float64)
-    inputs, *stacked = second(stack, x)
+    inputs, *stacked = tf.function(second)(stack, x)
     plain_inputs, *separate = second(plain, x)
     assert relative_error(to_numpy(inputs), to_numpy(plain_inputs)) < 1e-12
     for one, other in zip(stacked, restacked([to_numpy(w) for w in separate], 2), strict=True):
         assert relative_error(to_numpy(one), other) < 1e-12
 
 
-@pytest.mark.parametrize("depth", [3, 23])
+@pytest.mark.parametrize(
+    "depth", [_slow_unless(depth == (3 if BACKEND == "jax" else 23), depth) for depth in (3, 23)]
+)
 def test_training_is_that_of_dense_layers(depth: int) -> None:
     """Five epochs of a full and a part batch; the loss falls, step by step as that of Dense layers."""
     stack = make_stack(depth)
     plain = dense_layers(stack)
     losses = fit(as_model(stack), epochs=5)
     assert losses[-1] < losses[0]
-    np.testing.assert_allclose(losses, fit(plain, epochs=5), rtol=1e-4)
+    np.testing.assert_allclose(losses, fit(plain, epochs=5, **EAGERLY), rtol=1e-4)
     for one, other in zip(weights_of(stack), restacked(weights_of(plain), 2), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -262,21 +290,25 @@ def test_training_repeats_itself() -> None:
     runs = []
     for _ in range(2):
         keras.utils.set_random_seed(4)
-        runs.append(fit(as_model(DenseStack(11, "tanh")), epochs=3))
+        runs.append(fit(as_model(DenseStack(3, "tanh")), epochs=3, **EAGERLY))
     assert runs[0] == runs[1]
 
 
 @tensorflow_only
-@pytest.mark.parametrize("setting", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
-def test_training_with_xla_and_eagerly(setting: dict[str, bool]) -> None:
-    np.testing.assert_allclose(
-        fit(as_model(make_stack(3)), **setting), fit(as_model(make_stack(3))), rtol=1e-5
-    )
+def test_training_with_xla_and_eagerly() -> None:
+    usual = fit(as_model(make_stack(3)))
+    for setting in ({"jit_compile": True}, {"run_eagerly": True}):
+        np.testing.assert_allclose(fit(as_model(make_stack(3)), **setting), usual, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
 @pytest.mark.parametrize(
-    ("policy", "tolerance"), [("mixed_float16", 1e-2), ("mixed_bfloat16", 1e-1), ("float64", 1e-6)]
+    ("policy", "tolerance"),
+    [
+        ("mixed_float16", 1e-2),
+        pytest.param("mixed_bfloat16", 1e-1, marks=SLOW_ON_JAX),
+        pytest.param("float64", 1e-6, marks=SLOW_ON_JAX),
+    ],
 )
 def test_dtype_policies(policy: str, tolerance: float) -> None:
     """Outputs near the float32 stack's; the tolerance is some ten roundings' worth of the compute dtype."""
@@ -289,7 +321,7 @@ def test_dtype_policies(policy: str, tolerance: float) -> None:
     made = keras.backend.standardize_dtype(stack(X).dtype)
     assert made == ("float32" if x64_as_32 else expected.compute_dtype)
     assert relative_error(run(stack, X), run(exact, X)) < tolerance
-    assert np.isfinite(fit(as_model(stack))).all()
+    assert np.isfinite(fit(as_model(stack), **EAGERLY)).all()
 
 
 def test_frozen() -> None:
@@ -325,11 +357,11 @@ def test_an_empty_batch() -> None:
 
 
 @tensorflow_only
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_trace(jit_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of another size at the end, further epochs and further calls of fit trace nothing anew."""
     traces = _traces(monkeypatch)
-    model = as_model(make_stack(11))
+    model = as_model(make_stack(3))
     losses = fit(model, 2, jit_compile=jit_compile)  # 3 and then 2 examples
     assert len(traces) == 1
     model.fit(X, Y, batch_size=BATCH - 1, epochs=2, verbose=0)
@@ -341,7 +373,7 @@ def test_one_trace(jit_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_trace_a_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full and a last part batch make two; further epochs make none."""
     traces = _traces(monkeypatch)
-    model = as_model(make_stack(11))
+    model = as_model(make_stack(3))
     fit(model)
     first = len(traces)
     model.fit(X, Y, batch_size=3, epochs=3, shuffle=False, verbose=0)
@@ -432,5 +464,5 @@ def test_inputs_that_do_not_fit() -> None:
 )
 def test_activations_without_a_gain_need_an_initializer(activation: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DenseStack(500, activation).build((None, WIDTH))
+        DenseStack(100, activation).build((None, WIDTH))
     DenseStack(3, activation, kernel_initializer="he_normal").build((None, WIDTH))

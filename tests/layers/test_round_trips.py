@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import BACKEND, WIDTH, Array, relative_error, run, to_numpy, weights_of
+from keras_helpers import BACKEND, SLOW_ON_JAX, WIDTH, Array, relative_error, run, to_numpy, weights_of
 
 from keras_rwinit import model_zoo
 from keras_rwinit.initializers import RandomWalk, RandomWalkLinear, RandomWalkReLU, RandomWalkTanh
@@ -98,7 +98,7 @@ def test_dense_stack() -> None:
 
 def mlp(stacked: bool) -> keras.Model:
     arguments: dict[str, Any] = {"input_shape": (6,), "classes": 3, "distribution": "orthogonal", "seed": 1}
-    return model_zoo.deep_mlp(13, 20, "tanh", stacked=stacked, **arguments)
+    return model_zoo.deep_mlp(5, 20, "tanh", stacked=stacked, **arguments)
 
 
 def dense_by_string_ids() -> keras.Model:
@@ -133,7 +133,9 @@ MODELS = {
     "string_ids": dense_by_string_ids,
     "settings": stack_with_settings,
 }
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW_ON_JAX if name in ("stacked", "plain") else ()) for name in MODELS]
+)
 
 
 @every_model
@@ -177,7 +179,9 @@ def test_weight_files(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, loaded)
 
 
-@pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "plain"])
+@pytest.mark.parametrize(
+    "stacked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["stacked", "plain"]
+)
 def test_training_goes_on_after_loading(stacked: bool, tmp_path: Path) -> None:
     """Optimizer state and all: an epoch before and one after saving are two epochs."""
     targets = np.array([0, 1, 2, 0])

@@ -10,17 +10,18 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import Array, by_layer, relative_error, run
-from keras_rwinit.models._autoencoder import _count_parameters, _runs
+from keras_helpers import BACKEND, Array, by_layer, relative_error, run
 from theory_helpers import drift_in_standard_errors
 
 from keras_rwinit import gradient_walk, model_zoo
 from keras_rwinit.diagnostics import GradientWalk
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
+from keras_rwinit.models._autoencoder import _count_parameters, _levels
 from keras_rwinit.theory import NoGainError, gain
 
 backends = pytest.mark.backends  # where a back end takes part
+slow_on_jax = pytest.mark.slow if BACKEND == "jax" else pytest.mark.backends  # it compiles every operation
 
 SMALL: dict[str, Any] = {"depth": 9, "width": 20, "bottleneck": 6, "input_shape": (30,)}
 X = np.random.default_rng(0).standard_normal((4, 30)).astype(np.float32)
@@ -83,7 +84,7 @@ def test_widths(depth: int, width: int, bottleneck: int, widths: list[int]) -> N
 
 def test_widths_fall_and_rise_in_steps_of_one_ratio_and_at_most_a_half() -> None:
     for bottleneck, width in itertools.combinations_with_replacement(range(1, 40), 2):
-        widths = [level.units for level in _runs(2 * width + 1, width, bottleneck)]
+        widths = [level.units for level in _levels(2 * width + 1, width, bottleneck)]
         assert widths == widths[::-1]
         encoder = widths[: len(widths) // 2 + 1]
         assert (encoder[0], encoder[-1]) == (width, bottleneck)
@@ -97,10 +98,10 @@ def test_widths_fall_and_rise_in_steps_of_one_ratio_and_at_most_a_half() -> None
 
 @pytest.mark.parametrize("depth", [1, 2, 7, 40, 41])
 def test_depth_is_the_number_of_hidden_layers(depth: int) -> None:
-    runs = _runs(depth, 20, 6)
+    levels = _levels(depth, 20, 6)
     model = small(depth=depth)
-    assert sum(level.layers for level in runs) == len(widths_of(model)) == depth
-    assert _count_parameters(runs, 30) == model.count_params()
+    assert sum(level.layers for level in levels) == len(widths_of(model)) == depth
+    assert _count_parameters(levels, 30) == model.count_params()
 
 
 def in_standard_errors(kernel: Array, expected: float, kurtosis: float = 3.0) -> float:
@@ -142,10 +143,10 @@ def test_gains_entry_by_entry(distribution: str) -> None:
     *kernels, last = kernels_of(model)
     *units, last_unit = kernels_of(unit)
     for kernel, one in zip(kernels, units, strict=True):
-        expected = gain("tanh", kernel.shape[0], 9, distribution)
+        expected = gain("tanh", kernel.shape[0], 9, distribution=distribution)
         np.testing.assert_allclose(kernel, expected * one, rtol=1e-6)
     np.testing.assert_allclose(last, 0.3 * last_unit, rtol=1e-6)
-    assert len({gain("tanh", kernel.shape[0], 9, distribution) for kernel in kernels}) == 3
+    assert len({gain("tanh", kernel.shape[0], 9, distribution=distribution) for kernel in kernels}) == 3
     initializers = [layer.kernel_initializer for layer in model.layers if hasattr(layer, "kernel")]
     assert all(isinstance(one, RandomWalk) and one.distribution == distribution for one in initializers)
 
@@ -185,7 +186,10 @@ def test_seeds() -> None:
 
 
 @backends
-@pytest.mark.parametrize("initializer", ["glorot_uniform", keras.initializers.HeNormal(seed=7), "zeros"])
+@pytest.mark.parametrize(
+    "initializer",
+    ["glorot_uniform", pytest.param(keras.initializers.HeNormal(seed=7), marks=slow_on_jax), "zeros"],
+)
 def test_other_initializers(initializer: Any) -> None:
     model = small(kernel_initializer=initializer)
     kind = type(keras.initializers.get(initializer))
@@ -224,6 +228,7 @@ def mean_walk_in_standard_errors(**arguments: Any) -> float:
 
 
 @backends
+@slow_on_jax
 def test_the_walk_of_relu_is_unbiased_over_all_widths() -> None:
     """Seeds 0 to 3, four standard errors of the predicted spread, 4 nats; glorot's loses some 35."""
     assert abs(mean_walk_in_standard_errors(activation="relu", distribution="orthogonal")) < 4.0
@@ -240,13 +245,14 @@ def test_a_gain_five_percent_off_fails_the_test_of_walks() -> None:
         assert abs(error) > 4.0
 
 
+@pytest.mark.slow
 def test_the_walk_of_tanh_is_unbiased_too() -> None:
     """Seeds 0 to 5, four of their own standard errors, 0.2 nats; glorot's loses three."""
 
     def totals(**arguments: Any) -> Array:
         return np.array([walked(seed, **arguments) for seed in range(6)])
 
-    right = gain("tanh", 64, 100, "orthogonal")
+    right = gain("tanh", 64, 100, distribution="orthogonal")
     assert abs(drift_in_standard_errors(totals(distribution="orthogonal"))) < 4.0
     for factor in (0.95, 1.05):
         wrong = totals(distribution="orthogonal", gain=factor * right)
@@ -264,19 +270,19 @@ def test_inputs_of_several_axes() -> None:
 
 
 @backends
-def test_unstacked() -> None:
-    for shape in ((30,), (5, 6)):
-        model = small(depth=30, input_shape=shape)
-        plain = model_zoo.unstack(model)
-        assert isinstance(plain, DeepSequential)
-        assert not any(isinstance(layer, DenseStack) for layer in plain.layers)
-        for one, other in zip(by_layer(model), by_layer(plain), strict=True):
-            np.testing.assert_array_equal(one, other)
-        x = X.reshape(4, *shape)
-        assert relative_error(run(plain, x), run(model, x)) < 1e-5
-        back = model_zoo.stack(plain)
-        assert sum(isinstance(layer, DenseStack) for layer in back.layers) == 4
-        assert relative_error(run(back, x), run(model, x)) < 1e-5
+@pytest.mark.parametrize("shape", [(30,), pytest.param((5, 6), marks=slow_on_jax)])
+def test_unstacked(shape: tuple[int, ...]) -> None:
+    model = small(depth=30, input_shape=shape)
+    plain = model_zoo.unstack(model)
+    assert isinstance(plain, DeepSequential)
+    assert not any(isinstance(layer, DenseStack) for layer in plain.layers)
+    for one, other in zip(by_layer(model), by_layer(plain), strict=True):
+        np.testing.assert_array_equal(one, other)
+    x = X.reshape(4, *shape)
+    assert relative_error(run(plain, x), run(model, x)) < 1e-5
+    back = model_zoo.stack(plain)
+    assert sum(isinstance(layer, DenseStack) for layer in back.layers) == 4
+    assert relative_error(run(back, x), run(model, x)) < 1e-5
 
 
 @backends
@@ -293,10 +299,11 @@ def test_saved_and_loaded(activation: str, tmp_path: Path) -> None:
 
 
 @backends
-def test_a_thousand_layers_make_a_step() -> None:
+@pytest.mark.parametrize("depth", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_very_many_layers_make_a_step(depth: int) -> None:
     limit = sys.getrecursionlimit()
-    model = small(depth=1000, width=24, distribution="orthogonal", input_shape=(5, 6))
-    assert len(widths_of(model)) == 1000
+    model = small(depth=depth, width=24, bottleneck=12, distribution="orthogonal", input_shape=(5, 6))
+    assert len(widths_of(model)) == depth
     before = by_layer(model)
     model.compile("adam", "mse")
     x = X.reshape(4, 5, 6)
@@ -308,7 +315,10 @@ def test_a_thousand_layers_make_a_step() -> None:
 
 
 @backends
-@pytest.mark.parametrize(("dtype", "compute"), [("mixed_bfloat16", "bfloat16"), ("float16", "float16")])
+@pytest.mark.parametrize(
+    ("dtype", "compute"),
+    [("mixed_bfloat16", "bfloat16"), pytest.param("float16", "float16", marks=slow_on_jax)],
+)
 def test_dtypes(dtype: str, compute: str) -> None:
     model = small(dtype=dtype, input_shape=(5, 6))
     expected = "float32" if dtype.startswith("mixed") else dtype

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from keras_helpers import Array, by_layer, run, to_numpy
+from keras_helpers import BACKEND, Array, by_layer, run, to_numpy
 
 from keras_rwinit import model_zoo
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
-from keras_rwinit.theory import NoGainError, gain
+from keras_rwinit.theory import NoGainError, gain, resolve_activation
 
 backends = pytest.mark.backends  # where a back end takes part
+slow_on_jax = pytest.mark.slow if BACKEND == "jax" else pytest.mark.backends  # it compiles every operation
 
 X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
 both_forms = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "plain"])
@@ -49,7 +51,9 @@ def test_layers_and_names(stacked: bool) -> None:
 
 
 @backends
-@both_forms
+@pytest.mark.parametrize(
+    "stacked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["stacked", "plain"]
+)
 def test_thousand_layers_within_the_recursion_limit(stacked: bool) -> None:
     limit = sys.getrecursionlimit()
     model = small(depth=1000, width=3, activation="relu", stacked=stacked)
@@ -71,7 +75,7 @@ def test_parameters_are_counted_without_building(depth: int, stacked: bool) -> N
 def test_gains(distribution: str, stacked: bool) -> None:
     """By the initializers' settings, and by the kernels of one seed at gain 1."""
     model = small(activation="tanh", distribution=distribution, stacked=stacked)
-    expected = gain("tanh", 20, 5, distribution)
+    expected = gain("tanh", 20, 5, distribution=distribution)
     names = ["hidden_1", "hidden_stack" if stacked else "hidden_3", "classifier"]
     first, hidden, last = (model.get_layer(name).kernel_initializer for name in names)
     assert (first.gain, hidden.gain, last.gain) == (expected, expected, None)
@@ -82,7 +86,8 @@ def test_gains(distribution: str, stacked: bool) -> None:
     kernels, units = kernels_of(model), kernels_of(unit)
     for kernel, one in zip(kernels[:-1], units[:-1], strict=True):
         np.testing.assert_allclose(kernel, expected * one, rtol=1e-6)
-    np.testing.assert_allclose(kernels[-1], gain("linear", 20, None, distribution) * units[-1], rtol=1e-6)
+    linear = gain("linear", 20, distribution=distribution)
+    np.testing.assert_allclose(kernels[-1], linear * units[-1], rtol=1e-6)
 
 
 @both_forms
@@ -117,7 +122,10 @@ def test_seeds(stacked: bool) -> None:
 
 @backends
 @both_forms
-@pytest.mark.parametrize("initializer", ["glorot_uniform", keras.initializers.HeNormal(seed=7), "zeros"])
+@pytest.mark.parametrize(
+    "initializer",
+    ["glorot_uniform", pytest.param(keras.initializers.HeNormal(seed=7), marks=slow_on_jax), "zeros"],
+)
 def test_other_initializers(initializer: Any, stacked: bool) -> None:
     model = small(kernel_initializer=initializer, width=6, stacked=stacked)
     assert type(model.get_layer("hidden_1").kernel_initializer) is type(keras.initializers.get(initializer))
@@ -164,7 +172,10 @@ def test_images_are_flattened(stacked: bool) -> None:
 
 @backends
 @both_forms
-@pytest.mark.parametrize(("dtype", "compute"), [("mixed_bfloat16", "bfloat16"), ("float16", "float16")])
+@pytest.mark.parametrize(
+    ("dtype", "compute"),
+    [("mixed_bfloat16", "bfloat16"), pytest.param("float16", "float16", marks=slow_on_jax)],
+)
 def test_dtypes(dtype: str, compute: str, stacked: bool) -> None:
     model = small(dtype=dtype, stacked=stacked)
     expected = "float32" if dtype.startswith("mixed") else dtype
@@ -266,6 +277,19 @@ def test_preset_overrides() -> None:
         model_zoo.presets["mine"] = None
     with pytest.raises(TypeError):
         model_zoo.presets["digits_tanh_1000"].config["depth"] = 3
+
+
+@backends
+@pytest.mark.parametrize("activation", ["erf", "sin", "gelu_tanh", "celu(0.5)", "squareplus(2)", "relu6"])
+def test_the_activations_of_gain_are_taken_by_name(activation: str, tmp_path: Path) -> None:
+    model = small(activation=activation, depth=3)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(run(keras.saving.load_model(tmp_path / "model.keras"), X), run(model, X))
+    h = X
+    *hidden, last = zip(kernels_of(model), [w for w in by_layer(model) if w.ndim == 1], strict=True)
+    for kernel, bias in hidden:
+        h = resolve_activation(activation).function((h @ kernel + bias).astype(np.float64))
+    np.testing.assert_allclose(run(model, X), h @ last[0] + last[1], atol=1e-4)
 
 
 def test_an_activation_with_a_parameter_is_taken_by_name() -> None:

@@ -49,7 +49,11 @@ def test_random_biases(stacked: bool) -> None:
     [
         ({"bias_stddev": 0.1, "input_gain": 0.002}, True),
         ({}, False),
-        ({"bias_stddev": 0.1, "input_gain": 0.002, "gain": 1.02 * gain("relu", 100)}, False),
+        pytest.param(
+            {"bias_stddev": 0.1, "input_gain": 0.002, "gain": 1.02 * gain("relu", 100)},
+            False,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["random biases", "zero biases", "wrong gain"],
 )

@@ -29,6 +29,7 @@ from keras_rwinit import model_zoo
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 pytestmark = pytest.mark.backends
+slow_on_jax = pytest.mark.slow if BACKEND == "jax" else pytest.mark.backends  # it compiles every operation
 tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="compiles for seconds elsewhere")
 
 layers, regularizers, constraints = keras.layers, keras.regularizers, keras.constraints
@@ -44,7 +45,7 @@ def assert_same_weights(one: list[Array], other: list[Array]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("distribution", ["normal", "orthogonal"])
+@pytest.mark.parametrize("distribution", [pytest.param("normal", marks=slow_on_jax), "orthogonal"])
 @pytest.mark.parametrize(("depth", "activation"), [(1, "relu"), (2, "tanh"), (3, "selu"), (23, "tanh")])
 def test_both_forms_are_one_network(depth: int, activation: str, distribution: str) -> None:
     """Weights bit by bit, outputs to 1e-5, gradients to 1e-4."""
@@ -64,6 +65,7 @@ def test_both_forms_are_one_network(depth: int, activation: str, distribution: s
         assert relative_error(of_stacked[3], np.stack(of_plain[3:-3:2])) < 1e-4
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_both_forms_are_one_network_of_two_hundred_layers() -> None:
     stacked, plain = (small_mlp(200, "relu", stacked=form) for form in (True, False))
@@ -76,7 +78,7 @@ def test_both_forms_are_one_network_of_two_hundred_layers() -> None:
 
 
 @pytest.mark.parametrize("inputs", [WIDTH, 20], ids=["narrow", "square"])
-@pytest.mark.parametrize("depth", [1, 2, 3, 12])
+@pytest.mark.parametrize("depth", [1, 2, 3, pytest.param(12, marks=slow_on_jax)])
 def test_unstack_and_stack_again(depth: int, inputs: int) -> None:
     """There and back; a first layer as wide as the input could be of the stack, and joins it."""
     x = np.random.default_rng(2).standard_normal((4, inputs)).astype(np.float32)
@@ -211,7 +213,7 @@ def assert_trained_alike(stack: DenseStack, plain: keras.Model) -> None:
     [
         ("l2", None),
         (regularizers.L1(0.1), regularizers.L1L2(0.1, 0.2)),
-        (regularizers.OrthogonalRegularizer(0.1), None),
+        pytest.param(regularizers.OrthogonalRegularizer(0.1), None, marks=pytest.mark.slow),
         (lambda w: keras.ops.sum(keras.ops.abs(w[0])), "l2"),
     ],
     ids=["l2", "l1", "orthogonal", "function"],
@@ -232,7 +234,7 @@ def test_regularizers_are_summed_over_the_layers(kernel: Any, bias: Any) -> None
     [
         (constraints.MaxNorm(0.5), constraints.MaxNorm(0.1)),
         ("non_neg", "non_neg"),
-        ("unit_norm", None),
+        pytest.param("unit_norm", None, marks=pytest.mark.slow),
         (constraints.MinMaxNorm(0.4, 0.6, axis=1), None),
     ],
     ids=["max_norm", "non_neg", "unit_norm", "min_max_norm"],

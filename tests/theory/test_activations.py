@@ -21,11 +21,11 @@ from keras_rwinit.theory import (
 
 keras = pytest.importorskip("keras")
 
-# In Keras's table but not in ours: they mix units, or need an argument, or are no activations.
+# Keras has these and the package does not: they mix units, need an argument or are no activations.
 MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}
 NEEDS_ARGUMENTS = {"threshold"}
 NOT_ACTIVATIONS = {"get", "serialize", "deserialize"}
-# In ours but not among Keras's activations.
+# The package has these by name and Keras does not; the values are the names of the Keras functions.
 OWN = {"erf": "erf", "sin": "sin", "gelu_tanh": "gelu"}
 PARAMETERS = {
     "leaky_relu": ("negative_slope", 0.1),
@@ -108,7 +108,7 @@ def test_every_activation_of_keras_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MIXING))
-def test_mixing_activations_are_turned_down(name: str) -> None:
+def test_mixing_activations_are_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' mixes the units of a layer, so it has no gain"):
         resolve_activation(name)
 
@@ -180,7 +180,7 @@ class Unhashable:
         return np.tanh(a)
 
 
-def test_lists_and_unhashable_callables_are_welcome() -> None:
+def test_lists_and_unhashable_callables_are_accepted() -> None:
     wanted = gain("tanh", 50, 5)
     assert gain(Unhashable(), 50, 5) == pytest.approx(wanted, rel=1e-7)
     own = Activation("own", np.tanh, kinks=[0.0])  # type: ignore[arg-type]

@@ -26,18 +26,17 @@ from cli_helpers import (
     run_cli,
     run_until,
 )
-from keras_rwinit.models import model_zoo
-from keras_rwinit.models.model_zoo import deep_mlp
 
 import keras_rwinit
 from keras_rwinit import data
 from keras_rwinit._files import locked
+from keras_rwinit.models import model_zoo
+from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.training import run as training_run
 from keras_rwinit.training.loop import compile_classifier, reset_compile_options
 from keras_rwinit.training.strategies.base import KerasLoop
 
-SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3)
-SMALLEST = ("train", "--depth", 3, "--width", 16, "--epochs", 2, "--batch", 256)
+SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3, "--batch", 256)
 
 
 def weights_of(folder: Path) -> list[Any]:
@@ -56,14 +55,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> tuple[Finished, Path]:
-    """A small run into a folder of its own choice."""
+    """A small run into the folder that the command chooses."""
     return run_cli(*SMALL), home / "runs/train-1"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(first: tuple[Finished, Path], home: Path) -> Path:
-    """The smallest run, once through."""
-    assert run_cli(*SMALLEST).code == 0
+def undisturbed(first: tuple[Finished, Path]) -> Path:
+    """Folder of a run that nothing has interrupted."""
+    assert first[0].code == 0
+    return first[1]
+
+
+@pytest.fixture(scope="module")
+def with_biases(first: tuple[Finished, Path], home: Path) -> Path:
+    """Folder of a second unnamed run, with random biases and hardly any training."""
+    options = ("--no-compare", "--bias-stddev", 0.1, "--learning-rate", 1e-30, "--epochs", 1)
+    assert run_cli(*SMALL, *options).code == 0
     return home / "runs/train-2"
 
 
@@ -115,9 +122,9 @@ def test_report_holds_settings_plan_and_results(first: tuple[Finished, Path]) ->
     assert abs(drift) < 5.0 * walk.std[0] / 11  # a draw's own drift: one standard deviation is std / steps
 
 
-def test_unnamed_runs_are_numbered(undisturbed: Path, home: Path) -> None:
+def test_unnamed_runs_are_numbered(undisturbed: Path, with_biases: Path, home: Path) -> None:
     assert {path.name for path in (home / "runs").iterdir()} >= {"train-1", "train-2"}
-    assert files_in(undisturbed) == FILES
+    assert files_in(undisturbed) == files_in(with_biases) == FILES
 
 
 def test_resuming_a_finished_run_changes_nothing(undisturbed: Path) -> None:
@@ -140,12 +147,21 @@ STOPS = [
 ]
 
 
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([STOPS[0], STOPS[-1]], id="twice"),
+        pytest.param(STOPS, id="at every moment", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
+    stops: list[Stop], undisturbed: Path, tmp_path: Path
+) -> None:
     processes = multiprocessing.get_context("forkserver")  # imports TensorFlow once for all of them
-    processes.set_forkserver_preload(["keras_rwinit.cli", "pytest"])
+    processes.set_forkserver_preload(["keras_rwinit.commands.train", "pytest"])
     folder = tmp_path / "killed"
-    arguments = [*SMALLEST, "--output", folder]
-    for stop in STOPS:
+    arguments = [*SMALL, "--output", folder]
+    for stop in stops:
         process = processes.Process(target=run_until, args=(stop, [str(part) for part in arguments]))
         process.start()
         process.join(timeout=120)
@@ -159,11 +175,12 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(undisturbed: Path
     assert files_in(folder) == FILES
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     """One line, 130, and a run that goes on; meanwhile no other process gets at the folder."""
     folder = tmp_path / "run"
     options = ("--output", folder, "--no-compare", "--epochs", 8)
-    command = [sys.executable, "-m", "keras_rwinit", *map(str, (*SMALLEST, *options))]
+    command = [sys.executable, "-m", "keras_rwinit", *map(str, (*SMALL, *options))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(" epoch " in line for line in process.stdout)
@@ -192,18 +209,18 @@ def test_a_new_run_keeps_off_one_that_began_meanwhile(
 ) -> None:
     """Two commands started together can both find the folder empty."""
     before = contents_of(undisturbed)
-    monkeypatch.setattr("keras_rwinit.commands.train.new_folder", lambda *args: undisturbed)
+    monkeypatch.setattr("keras_rwinit.commands.train.new_folder", lambda *args, **kwargs: undisturbed)
     with locked(undisturbed):
-        assert "Another process is at work" in refusal(*SMALLEST, "--seed", 5)
+        assert "Another process is at work" in refusal(*SMALL, "--seed", 5)
     assert contents_of(undisturbed) == before
-    assert "not empty" in refusal(*SMALLEST, "--seed", 5)
+    assert "not empty" in refusal(*SMALL, "--seed", 5)
     assert contents_of(undisturbed) == before
 
 
 def test_what_is_not_finite_is_said_and_can_be_shown_again(tmp_path: Path) -> None:
     """A network that diverges, compared with one whose gradient is dead from the start."""
     options = ("--activation", "relu", "--learning-rate", 1e30, "--compare", "zeros", "--epochs", 9)
-    finished = run_cli(*SMALLEST, *options, "--output", tmp_path / "run")
+    finished = run_cli(*SMALL, *options, "--output", tmp_path / "run")
     assert (finished.code, finished.err) == (0, "")
     networks = report_of(tmp_path / "run")["networks"]
     assert networks["random_walk"]["diverged"] is True
@@ -266,10 +283,11 @@ def test_several_steps_at_once_change_no_number() -> None:
 
 
 def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -> None:
-    folder = home / "preset"
+    folder = home / "[red]preset"
     preset = model_zoo.presets["mnist_leaky_relu_1000"]
     options = ("--depth", 3, "--dataset", "digits", "--epochs", 1, "--output-gain", 2.0, "--no-compare")
-    run_cli("train", "--preset", "mnist_leaky_relu_1000", *options, "--output", folder)
+    finished = run_cli("train", "--preset", "mnist_leaky_relu_1000", *options, "--output", folder)
+    assert finished.out.endswith(f"Written to {folder}\n")  # brackets are not markup
     settings = report_of(folder)["settings"]
     said = {"depth": 3, "dataset": "digits", "epochs": 1, "output_gain": 2.0, "compare": None, "seed": 0}
     config = {name: value for name, value in preset.config.items() if name not in ("depth", "input_shape")}
@@ -285,13 +303,11 @@ def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -
     assert np.abs(model.get_layer("classifier").get_weights()[0] - kernel).max() < 0.01 * np.abs(kernel).max()
 
 
-def test_a_run_with_random_biases_is_recorded(home: Path) -> None:
-    folder = home / "biases"
-    run_cli(*SMALLEST, "--no-compare", "--bias-stddev", 0.1, "--learning-rate", 1e-30, "--output", folder)
-    assert report_of(folder)["settings"]["bias_stddev"] == 0.1
+def test_a_run_with_random_biases_is_recorded(with_biases: Path) -> None:
+    assert report_of(with_biases)["settings"]["bias_stddev"] == 0.1
     untrained = model_zoo.deep_mlp(
-        3, 16, "tanh", input_shape=(64,), distribution="orthogonal", bias_stddev=0.1, seed=0
+        12, 16, "tanh", input_shape=(64,), distribution="orthogonal", bias_stddev=0.1, seed=0
     )
-    for weight, expected in zip(weights_of(folder), untrained.get_weights(), strict=True):
+    for weight, expected in zip(weights_of(with_biases), untrained.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-7)
-    assert "bias_stddev" in refusal(*SMALLEST, "--bias-stddev", 0)
+    assert "bias_stddev" in refusal(*SMALL, "--bias-stddev", 0)

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from cli_helpers import FILES, files_in, left_in, refusal, report_of, run_cli
 
-from keras_rwinit import data, sharding
+from keras_rwinit import data, model_zoo, sharding
+from keras_rwinit.training.loop import compile_classifier
 from keras_rwinit.training.settings import Settings
-from keras_rwinit.training.strategies.base import padded_batches
+from keras_rwinit.training.strategies.base import Strategy, padded_batches
 
 EPOCHS, DEPTH, BATCH = 3, 20, 61  # 61 examples go evenly on neither two devices nor eight; nor do the last 35
 OPTIONS = ("--depth", DEPTH, "--width", 32, "--batch", BATCH, "--epochs", EPOCHS, "--no-compare")
@@ -57,7 +58,7 @@ def same_curve(one: np.ndarray, other: np.ndarray) -> bool:
 
 def environment(**variables: str) -> dict[str, str]:
     """Of a process that finds the package and the helpers of the tests."""
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "XLA_FLAGS")}
     return {**kept, "PYTHONPATH": tests, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
 
@@ -104,13 +105,46 @@ def test_two_mirrored_devices_have_the_curve_of_one(one_device: Path, tmp_path: 
     assert files_in(tmp_path / "run") == FILES
     assert report_of(tmp_path / "run")["devices"] == 2
     assert report_of(tmp_path / "run")["settings"]["strategy"] == "mirrored"
-    expected = curve(one_device)
-    assert same_curve(curve(tmp_path / "run"), expected)
-    assert run_cli(*TRAIN, "--seed", 1, "--output", tmp_path / "other").code == 0
-    assert not same_curve(curve(tmp_path / "other"), expected)
+    assert same_curve(curve(tmp_path / "run"), curve(one_device))
     drift = "measured_drift_nats_per_layer"
     measured, once = (report_of(f)["networks"]["random_walk"][drift] for f in (tmp_path / "run", one_device))
     assert measured == once
+
+
+@pytest.mark.slow
+def test_another_seed_has_another_curve(one_device: Path, tmp_path: Path) -> None:
+    assert run_cli(*TRAIN, "--seed", 1, "--output", tmp_path / "other").code == 0
+    assert not same_curve(curve(tmp_path / "other"), curve(one_device))
+
+
+JAX_LOOPS = """
+import json
+from keras_rwinit import data, model_zoo
+from keras_rwinit.training.loop import compile_classifier
+from keras_rwinit.training.strategies.base import Strategy
+from keras_rwinit.training.strategies.select import make_strategy
+
+digits, scores = data.load("digits"), {}
+for name in ("none", "data-parallel", "model-parallel"):
+    strategy = make_strategy(name, 16)
+    with strategy.scope():
+        model = model_zoo.deep_mlp(4, 16, "tanh", input_shape=(64,), distribution="orthogonal", seed=0)
+        loop = strategy.loop(compile_classifier(model, "adam", 1e-3), 61, lambda: None)
+        trained = loop.fit(digits.x_train, digits.y_train, 0)
+        scores[name] = [[*trained, *loop.evaluate(digits.x_test, digits.y_test)]]
+print(json.dumps(scores))
+"""
+
+
+def test_two_jax_devices_learn_as_one(tmp_path: Path) -> None:
+    """One epoch of four layers: the bound on the difference is that of more epochs and layers."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip('jax is not installed: pip install "keras-rwinit[jax]"')
+    variables = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    scores = run_script(JAX_LOOPS, tmp_path, **variables)
+    assert np.isfinite(scores["none"]).all()
+    for name in ("data-parallel", "model-parallel"):
+        assert same_curve(np.array(scores[name]), np.array(scores["none"]))
 
 
 JAX = """
@@ -168,6 +202,7 @@ def on_eight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, run_script(JAX, folder, *TRAIN, **variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data-parallel", "model-parallel"])
 def test_eight_jax_devices_have_the_curve_of_one(name: str, on_eight: tuple[Path, dict[str, Any]]) -> None:
     folder, results = on_eight
@@ -179,6 +214,7 @@ def test_eight_jax_devices_have_the_curve_of_one(name: str, on_eight: tuple[Path
     assert same_curve(curve(folder / name), curve(folder / "none"))
 
 
+@pytest.mark.slow
 def test_a_stack_is_cut_along_the_units_it_puts_out(on_eight: tuple[Path, dict[str, Any]]) -> None:
     results = on_eight[1]
     layouts = results["layouts"]
@@ -194,6 +230,7 @@ def test_a_stack_is_cut_along_the_units_it_puts_out(on_eight: tuple[Path, dict[s
     assert "--width must be a multiple of the 8 devices. Received: 30" in results["refused"]
 
 
+@pytest.mark.slow
 def test_devices_exchange_activations_and_never_the_kernel(on_eight: tuple[Path, dict[str, Any]]) -> None:
     results = on_eight[1]
     assert not results["whole_stack"]
@@ -246,6 +283,29 @@ def ended(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     return results
 
 
+def test_a_worker_alone_learns_as_one_device() -> None:
+    """The strategy of several workers in a cluster of one: TensorFlow allows it, the command does not."""
+    import tensorflow as tf
+
+    from keras_rwinit.training.strategies.tensorflow import TensorFlowStrategy
+
+    digits, scores = data.load("digits"), []
+    for strategy in (
+        Strategy(),
+        TensorFlowStrategy("multi-worker", tf.distribute.MultiWorkerMirroredStrategy()),
+    ):
+        strategy.check_same(7, "the test")
+        with strategy.scope():
+            model = model_zoo.deep_mlp(4, 16, "tanh", input_shape=(64,), distribution="orthogonal", seed=0)
+            loop = strategy.loop(compile_classifier(model, "adam", 1e-3), BATCH, lambda: None)
+            scores.append(
+                [*loop.fit(digits.x_train, digits.y_train, 0), *loop.evaluate(digits.x_test, digits.y_test)]
+            )
+        strategy.barrier()
+    assert same_curve(np.array(scores[1:]), np.array(scores[:1]))
+
+
+@pytest.mark.slow
 def test_two_workers_have_the_curve_of_one_device_and_only_the_chief_writes(
     one_device: Path, tmp_path: Path
 ) -> None:

@@ -1,7 +1,8 @@
-"""A search over several processes, and what is left of one that was killed."""
+"""A search by several processes, and what remains of one that was killed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,12 +12,13 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_helpers import Stop, run_cli, run_until
-from tuning_helpers import TINY, alive, begun, few_digits, processes_of, small_space, table_of, wait_for
+from tuning_helpers import TINY, begun, few_digits, small_space, table_of, wait_for
 
 pytest.importorskip("keras_tuner")
 
@@ -24,10 +26,13 @@ from keras_rwinit.tuning import LocalSearchOracle, SearchResult
 from keras_rwinit.tuning._processes import chief as chief_module
 from keras_rwinit.tuning._processes import heartbeat as heartbeat_module
 from keras_rwinit.tuning._processes import launch
+from keras_rwinit.tuning._processes import worker as worker_module
 from keras_rwinit.tuning._processes.role import ProcessRole
 from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from keras_rwinit import tuning
+
+psutil = pytest.importorskip("psutil")
 
 STOPS = [
     Stop("trial.json", 1, "before its renaming"),
@@ -39,10 +44,10 @@ STOPS = [
 ]
 
 
-def ended(folder: Path) -> dict[str, bytes]:
-    """What is known of each trial that has ended, its seconds included."""
+def ended(directory: Path) -> dict[str, bytes]:
+    """Returns the outcome of each trial that has ended, its seconds included."""
     found = {}
-    for path in sorted((folder / "trials").glob("trial_*/trial.json")):
+    for path in sorted((directory / "trials").glob("trial_*/trial.json")):
         if json.loads(path.read_text(encoding="utf-8"))["status"] in ("COMPLETED", "FAILED"):
             found[path.parent.name] = (path.parent / "outcome.json").read_bytes()
     return found
@@ -54,8 +59,8 @@ def test_a_search_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path
     assert run_cli(*arguments, tmp_path / "undisturbed").code == 0
     processes = multiprocessing.get_context("forkserver")  # imports TensorFlow once for all of them
     processes.set_forkserver_preload(["keras_rwinit.cli", "keras_rwinit.tuning", "pytest"])
-    folder, kept = tmp_path / "killed", {}
-    arguments.append(folder)
+    directory, kept = tmp_path / "killed", {}
+    arguments.append(directory)
     for stop in STOPS:
         process = processes.Process(target=run_until, args=(stop, [str(part) for part in arguments]))
         process.start()
@@ -65,116 +70,135 @@ def test_a_search_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path
             assert not compared  # the analytic optimum was best: there is nothing to compare
         else:
             assert process.exitcode == -signal.SIGKILL, stop
-        now = ended(folder)
+        now = ended(directory)
         assert {name: now[name] for name in kept} == kept  # none lost, none run again
         kept = now
-        arguments = ["tune", "--resume", "--output", folder]
+        arguments = ["tune", "--resume", "--output", directory]
     assert run_cli(*arguments).code == 0
-    assert table_of(folder) == table_of(tmp_path / "undisturbed")
+    assert table_of(directory) == table_of(tmp_path / "undisturbed")
     assert len(kept) == 3
 
 
-class Watched:
-    """A search by a chief and workers in a thread, its processes in reach."""
+def is_running(process: Any) -> bool:
+    """Returns whether a process of psutil's runs; one that has ended and waits to be collected does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, **options: Any) -> None:
-        self.processes: list[subprocess.Popen[bytes]] = []
-        popen = subprocess.Popen
 
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            process = popen(*args, **kwargs)
-            self.processes.append(process)
-            return process
+class BackgroundSearch:
+    """A search by a chief and workers in a thread, with its processes by name."""
 
-        monkeypatch.setattr(launch.subprocess, "Popen", recorded)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path, **options: Any) -> None:
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        start_process = launch._start_process
+
+        @contextlib.contextmanager
+        def record_process(directory: Path, name: str, *arguments: Any) -> Iterator[Any]:
+            with start_process(directory, name, *arguments) as process:
+                self.processes[name] = process
+                yield process
+
+        monkeypatch.setattr(launch, "_start_process", record_process)
         self.result: SearchResult | None = None
         self.error: BaseException | None = None
 
-        def work() -> None:
+        def search() -> None:
             try:
-                self.result = tuning.search(few_digits(), small_space(), folder=folder, seeds=0, **options)
+                self.result = tuning.search(
+                    few_digits(), small_space(), directory=directory, seeds=0, **options
+                )
             except BaseException as error:
                 self.error = error
 
-        self.thread = threading.Thread(target=work)
+        self.thread = threading.Thread(target=search)
         self.thread.start()
 
     def join(self) -> None:
-        self.thread.join(timeout=120)
+        """Waits for the end of the search, which all its processes have to reach."""
+        self.thread.join(timeout=240)
         assert not self.thread.is_alive()
-        assert not any(alive(process.pid) for process in self.processes)
+        assert all(process.poll() is not None for process in self.processes.values())
 
 
 def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "run"
-    watched = Watched(monkeypatch, folder, trials=4, workers=2, epochs=1, batch_size=64)
-    watched.join()
-    result = watched.result
-    assert result is not None, watched.error
-    assert len(watched.processes) == 3
+    directory = tmp_path / "run"
+    search = BackgroundSearch(monkeypatch, directory, trials=4, workers=2, epochs=1, batch_size=64)
+    search.join()
+    result = search.result
+    assert result is not None, search.error
+    assert search.processes.keys() == {"chief", "worker-1", "worker-2"}
     assert [row.trial for row in result] == [0, 1, 2, 3]
     assert all(row.status == "COMPLETED" and row.score is not None for row in result)
     assert result[0].gain_ratio == 1.0
-    assert sorted(line.split()[1] for line in begun(folder)) == ["0", "1", "2", "3"]
-    assert len(table_of(folder)) == 4
-    outcomes = [json.loads(path.read_text()) for path in folder.glob("trials/*/outcome.json")]
+    assert sorted(line.split()[1] for line in begun(directory)) == ["0", "1", "2", "3"]
+    assert len(table_of(directory)) == 4
+    outcomes = [json.loads(path.read_text()) for path in directory.glob("trials/*/outcome.json")]
     assert {outcome["worker"] for outcome in outcomes} <= {"worker-1", "worker-2"}
 
 
 @pytest.mark.slow
 def test_a_worker_killed_in_mid_trial_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "run"
-    watched = Watched(monkeypatch, folder, trials=3, workers=2, epochs=8, batch_size=8)
-    wait_for(lambda: any(line.startswith("worker-1 ") for line in begun(folder)))
-    (lost,) = (line.split()[1] for line in begun(folder) if line.startswith("worker-1 "))
-    watched.processes[1].send_signal(signal.SIGKILL)
-    watched.join()
-    result = watched.result
-    assert result is not None, watched.error
+    directory = tmp_path / "run"
+    search = BackgroundSearch(monkeypatch, directory, trials=3, workers=2, epochs=8, batch_size=8)
+    wait_for(lambda: any(line.startswith("worker-1 ") for line in begun(directory)))
+    (lost,) = (line.split()[1] for line in begun(directory) if line.startswith("worker-1 "))
+    search.processes["worker-1"].send_signal(signal.SIGKILL)
+    search.join()
+    result = search.result
+    assert result is not None, search.error
     assert [row.status for row in result] == ["COMPLETED"] * 3
-    counts = Counter(line.split()[1] for line in begun(folder))
+    counts = Counter(line.split()[1] for line in begun(directory))
     assert counts == {str(trial): 2 if str(trial) == lost else 1 for trial in range(3)}
-    outcome = json.loads((folder / f"trials/trial_{lost}/outcome.json").read_text())
+    outcome = json.loads((directory / f"trials/trial_{lost}/outcome.json").read_text())
     assert outcome["worker"] == "worker-2"
 
 
 @pytest.mark.slow
-def test_a_dead_chief_ends_the_search_which_goes_on_later(
+def test_a_killed_chief_ends_the_search_which_is_resumed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    watched = Watched(monkeypatch, folder, trials=2, workers=2, epochs=1, batch_size=64)
-    wait_for(lambda: len(begun(folder)) > 0)
-    watched.processes[0].send_signal(signal.SIGKILL)
-    watched.join()
-    assert isinstance(watched.error, OSError)
-    assert "The chief of the search has been killed by signal 9" in str(watched.error)
-    assert "--resume" in str(watched.error)
+    directory = tmp_path / "run"
+    search = BackgroundSearch(monkeypatch, directory, trials=2, workers=2, epochs=1, batch_size=64)
+    wait_for(lambda: len(begun(directory)) > 0)
+    search.processes["chief"].send_signal(signal.SIGKILL)
+    search.join()
+    assert isinstance(search.error, OSError)
+    assert "The chief of the search has been killed by signal 9" in str(search.error)
+    assert "--resume" in str(search.error)
     arguments: dict[str, Any] = {"trials": 2, "epochs": 1, "batch_size": 64, "seeds": 0}
-    result = tuning.search(few_digits(), small_space(), folder=folder, resume=True, **arguments)
+    result = tuning.search(few_digits(), small_space(), directory=directory, resume=True, **arguments)
     assert [row.status for row in result] == ["COMPLETED"] * 2
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, id="kill -9"),
+    ],
+)
 def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    options = (*TINY, "--trials", 90, "--workers", 2, "--output", folder)
+    directory = tmp_path / "run"
+    options = (*TINY, "--trials", 90, "--workers", 2, "--output", directory)
     command = [sys.executable, "-m", "keras_rwinit", *map(str, options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: len(processes_of(folder)) == 4)
+        wait_for(lambda: len(psutil.Process(process.pid).children()) == 3)
+        children = psutil.Process(process.pid).children()
         process.send_signal(how)
         _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert err == "keras-rwinit: interrupted\n"
-    wait_for(lambda: processes_of(folder) == [], seconds=20)
+    wait_for(lambda: not any(is_running(child) for child in children), seconds=20)
 
 
 def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chief in a thread, and clients of keras-tuner's for workers."""
     monkeypatch.setattr(heartbeat_module, "PATIENCE", 1.5)
     monkeypatch.setattr(chief_module, "_GRACE", 0.5)
-    monkeypatch.setattr(heartbeat_module, "_BEAT", 0.1)
+    monkeypatch.setattr(worker_module, "_BEAT", 0.1)
     oracle = LocalSearchOracle("loss", max_trials=1)
     oracle.hyperparameters.Float("gain_ratio", 0.8, 1.25, sampling="log", default=1.0)
     oracle._set_project_dir(str(tmp_path), "trials")
@@ -187,7 +211,7 @@ def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch:
     chief.start()
     heartbeat_module.check_chief(address, patience=20)
     client = OracleClient(oracle)
-    with heartbeat_module.heartbeat(ProcessRole("worker", "lively", address)):
+    with worker_module.show_alive(ProcessRole("worker", "lively", address)):
         assert client.create_trial("silent").trial_id == "0"
         assert client.create_trial("lively").status == "IDLE"
         wait_for(lambda: client.create_trial("lively").status == "RUNNING", seconds=20)
@@ -205,11 +229,11 @@ def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch:
 
 def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "PATIENCE", 0.3)
-    monkeypatch.setattr(heartbeat_module, "_BEAT", 0.1)
+    monkeypatch.setattr(worker_module, "_BEAT", 0.1)
     nowhere = ProcessRole("worker", "worker-1", f"127.0.0.1:{launch._free_port()}")
     with (
         pytest.raises(ValueError, match="chief at 127.0.0.1:.* no longer answers. Start it again"),
-        heartbeat_module.heartbeat(nowhere),
+        worker_module.show_alive(nowhere),
     ):
         time.sleep(20)
 
@@ -217,17 +241,17 @@ def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_several_machines_by_environment_variables(tmp_path: Path) -> None:
     """The same command as chief and as worker; the worker comes first and waits."""
-    folder = tmp_path / "run"
+    directory = tmp_path / "run"
     port = str(launch._free_port())
-    command = [sys.executable, "-m", "keras_rwinit", *map(str, (*TINY, "--trials", 2, "--output", folder))]
+    command = [sys.executable, "-m", "keras_rwinit", *map(str, (*TINY, "--trials", 2, "--output", directory))]
     both = []
     for name in ("worker-7", "chief"):
-        process_role = {
+        role = {
             "KERASTUNER_TUNER_ID": name,
             "KERASTUNER_ORACLE_IP": "127.0.0.1",
             "KERASTUNER_ORACLE_PORT": port,
         }
-        environment = {**os.environ, **process_role, "no_proxy": "127.0.0.1"}
+        environment = {**os.environ, **role, "no_proxy": "127.0.0.1"}
         both.append(
             subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -237,4 +261,4 @@ def test_several_machines_by_environment_variables(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "The search is over" in outputs[0][0]
     assert "Best val_loss" in outputs[1][0]
-    assert [row["status"] for row in table_of(folder)] == ["COMPLETED"] * 2
+    assert [row["status"] for row in table_of(directory)] == ["COMPLETED"] * 2

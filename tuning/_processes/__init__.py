@@ -1,1 +1,1 @@
-"""A search over several processes: a chief, its workers, and how they notice that another has died."""
+"""A search by several processes: a chief, its workers, and how each notices that another is lost."""

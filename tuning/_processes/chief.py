@@ -1,8 +1,8 @@
-"""A search over several processes or machines: keras-tuner's chief and workers, and what becomes of the dead.
+"""The chief of a search by several processes: it hands out trials and takes back those of lost workers.
 
-keras-tuner's own loop of the chief waits for ever for a worker that has died, and a worker for an hour for a
-chief that has. Here workers show a sign of life every second, in the metadata of a call that keras-tuner
-has anyway; the chief hands the trial of a silent worker to another, and a worker gives up a silent chief.
+keras-tuner's own chief waits forever for a worker that was killed, and its worker waits an hour for a chief
+that was. Here a worker sends a sign of life every second. The chief gives the trial of a silent worker to
+another one, and a worker ends when the chief is silent.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
@@ -22,11 +22,13 @@ from . import heartbeat
 
 __all__ = ["check_port_free", "serve"]
 
-_GRACE = 10.0  # for workers to be told that the search is over
+_TICK = 0.1
+_GRACE = 10.0
+"""Seconds in which the workers learn that the search has ended."""
 
 
 def check_port_free(address: str) -> None:
-    """ValueError if the chief's port is taken; gRPC itself would share it without a word."""
+    """ValueError if the chief's port is taken; gRPC itself would share it silently."""
     ip, port = address.rsplit(":", 1)
     try:
         with socket.socket() as probe:
@@ -40,30 +42,30 @@ def check_port_free(address: str) -> None:
 
 
 class _Servicer(OracleServicer):
-    """keras-tuner's own service, which also notes who is alive."""
+    """keras-tuner's service, which also records when each worker was last heard."""
 
     def __init__(self, oracle: LocalSearchOracle) -> None:
         super().__init__(oracle)
-        self.seen: dict[str, float] = {}
+        self.last_heard: dict[str, float] = {}
 
-    def GetSpace(self, request: Any, context: Any) -> Any:
-        for key, value in context.invocation_metadata():
+    def GetSpace(self, request: Message, context: grpc.ServicerContext) -> Message:
+        for key, worker in context.invocation_metadata():
             if key == heartbeat.ALIVE:
-                self.seen[value] = time.monotonic()
-            elif key == heartbeat.GONE:
-                self.oracle.release(value)
+                self.last_heard[worker] = time.monotonic()
+            elif key == heartbeat.LOST:
+                self.oracle.release(worker)
         return super().GetSpace(request, context)
 
-    def CreateTrial(self, request: Any, context: Any) -> Any:
-        self.seen[request.tuner_id] = time.monotonic()
+    def CreateTrial(self, request: Message, context: grpc.ServicerContext) -> Message:
+        self.last_heard[request.tuner_id] = time.monotonic()
         return super().CreateTrial(request, context)
 
     def release_silent(self) -> None:
         """Takes back the trials of workers that have been silent for too long."""
         now = time.monotonic()
-        for tuner_id in list(self.oracle.tuner_ids):
-            if now - self.seen.setdefault(tuner_id, now) > heartbeat.PATIENCE:
-                self.oracle.release(tuner_id)
+        for worker in list(self.oracle.tuner_ids):
+            if now - self.last_heard.setdefault(worker, now) > heartbeat.PATIENCE:
+                self.oracle.release(worker)
 
 
 def serve(oracle: LocalSearchOracle, address: str, on_tick: Callable[[], None] = lambda: None) -> None:
@@ -78,15 +80,20 @@ def serve(oracle: LocalSearchOracle, address: str, on_tick: Callable[[], None] =
         raise ValueError(f"The chief cannot listen at {address}: {error}") from error
     server.start()
     try:
-        over = None
-        while True:
-            time.sleep(0.1)
-            servicer.release_silent()
-            on_tick()
-            # A space that is exhausted ends by the answer to a worker, and all workers may be dead by then.
-            if over is None and (servicer.stop_triggered or oracle.finished):
-                over = time.monotonic()
-            if over is not None and (not oracle.tuner_ids or time.monotonic() - over > _GRACE):
-                return
+        _wait_for_end(servicer, oracle, on_tick)
     finally:
         server.stop(grace=1.0).wait()
+
+
+def _wait_for_end(servicer: _Servicer, oracle: LocalSearchOracle, on_tick: Callable[[], None]) -> None:
+    ended_at: float | None = None
+    while True:
+        time.sleep(_TICK)
+        servicer.release_silent()
+        on_tick()
+        # An exhausted space ends the search by the answer to a worker's request for a trial. If all trials
+        # have ended there may be no worker left to ask.
+        if ended_at is None and (servicer.stop_triggered or oracle.finished):
+            ended_at = time.monotonic()
+        if ended_at is not None and (not oracle.tuner_ids or time.monotonic() - ended_at > _GRACE):
+            return

@@ -1,4 +1,4 @@
-"""A process of a search on this machine, the chief or a worker, as `_workers` starts it."""
+"""Entry point of the processes that `launch` starts: the chief or a worker of a search on this machine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from pathlib import Path
 
 import keras
 
-from .._settings import SearchSettings, load_kept_data, training_set
+from .._data import load_saved_data, split_training_set
+from .._settings import SearchSettings
+from .._trainer import NetworkTrainer
 from .._tuner import make_tuner
 from .chief import serve
-from .role import CHIEF, process_role
-from .worker import work
+from .role import process_role
+from .worker import run_worker
 
 __all__ = ["main"]
 
 
-def main(folder: Path) -> None:
-    """Chief or worker of the search in `folder`, as keras-tuner's environment variables say."""
+def main(directory: Path) -> None:
+    """Runs the chief or a worker of the search in `directory`, as keras-tuner's environment variables say."""
     role = process_role()
     assert role is not None
-    settings = SearchSettings.load(folder)
+    settings = SearchSettings.load(directory)
     keras.config.set_dtype_policy(settings.dtype_policy)
     try:
-        if role.role == CHIEF:
-            serve(make_tuner(settings, folder).oracle, role.address)
+        if role.kind == "chief":
+            serve(make_tuner(settings, directory).oracle, role.address)
         else:
-            work(settings, folder, role, training_set(load_kept_data(settings, folder), settings.seed))
+            data = split_training_set(load_saved_data(settings.data, directory), settings.seed)
+            run_worker(NetworkTrainer(settings.make_hypermodel(), settings, data), directory, role)
     except (ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,8 @@
-"""TIMIT: its phones, its speakers, its files, and a tensorflow-datasets builder of it.
+"""The TIMIT corpus: its phones, and a tensorflow-datasets builder for its sentences.
 
-`keras_rwinit.data.load("timit")` gives frames to classify. `Timit` is the builder, for utterances:
-reading the attribute imports tensorflow-datasets and registers it, so that `tfds.load("timit")` works.
+`keras_rwinit.data.load("timit")` returns frames to classify. For whole sentences use the builder,
+`Timit`: accessing the attribute imports tensorflow-datasets and registers the builder, so that
+`tfds.load("timit")` works.
 
 Example:
     >>> from keras_rwinit.data import timit
@@ -11,7 +12,7 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .damage import DamagedFileError
 from .phones import FOLDED_PHONES, PHONES, fold
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLDED_PHONES", "PHONES", "DamagedFileError", "Timit", "fold"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[Timit]:
     if name == "Timit":
         from .builder import Timit
 

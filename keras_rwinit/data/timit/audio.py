@@ -1,4 +1,4 @@
-"""The two forms of TIMIT's recordings: NIST SPHERE, as on the disc, and RIFF, as many convert it."""
+"""Reads TIMIT's recordings, either NIST SPHERE as in the corpus or RIFF as many users convert them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _MUST_BE = {"sample_rate": SAMPLE_RATE, "sample_n_bytes": 2, "channel_count": 1}
 def read_audio(content: bytes, path: str) -> NDArray[np.int16]:
     """Returns the samples of a recording of one channel, 16 bits, 16 kHz.
 
-    What a file holds is told by its first bytes: the corpus calls its SPHERE files .WAV as well.
+    The first bytes tell the two forms apart, since the corpus calls its SPHERE files .WAV as well.
 
     Args:
         content: The whole file.
-        path: Its name, for messages.
+        path: Name of the file, for messages.
 
     Returns:
         int16, shape (samples,), at least one.
 
     Raises:
-        DamagedFileError: If the file is of another form, rate, width or number of channels, is
-            compressed, or holds more or fewer samples than its header says.
+        DamagedFileError: If the form, sample rate, sample width or number of channels is another
+            one, if the file is compressed, or if its header gives another number of samples.
 
     References:
         NIST, "Speech Header Resources (SPHERE)", version 2.6.
@@ -89,7 +89,7 @@ def _read_sphere(content: bytes, path: str) -> NDArray[np.int16]:
 
 
 def _sphere_header(content: bytes, path: str) -> tuple[dict[str, str | int], int]:
-    """Returns the fields, integers as such, and the size of the header in bytes."""
+    """Returns the fields (those of type `-i` as integers) and the size of the header in bytes."""
     broken = f"{path}: its SPHERE header is damaged"
     size_line = content[len(_MAGIC) : len(_MAGIC) + 8].strip()
     if not re.fullmatch(rb"\s*[0-9]{1,18}\s*", size_line) or not 16 <= int(size_line) <= len(content):
@@ -100,7 +100,7 @@ def _sphere_header(content: bytes, path: str) -> tuple[dict[str, str | int], int
     size = int(size_line)
     lines = content[len(_MAGIC) + 8 : size].decode("latin-1").split("\n")
     fields: dict[str, str | int] = {}
-    for line in lines:
+    for line in lines:  # "name type value" each
         if line.strip() == "end_head":
             break
         name, _, typed = line.strip().partition(" ")

@@ -1,9 +1,9 @@
-"""The tensorflow-datasets builder of TIMIT. Importing it registers it with TFDS as `timit`."""
+"""`Timit`, the tensorflow-datasets builder of TIMIT; importing it registers `timit` with TFDS."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -29,7 +29,11 @@ _REGIONS = (
     "Western",
     "Army Brat",
 )
+# The message names at most this many damaged files.
 _NAMED = 10
+
+# One example by feature, as TFDS encodes it.
+Example: TypeAlias = dict[str, Any]
 
 _CITATION = """\
 @misc{garofolo1993timit,
@@ -43,7 +47,7 @@ _CITATION = """\
 
 
 class Timit(tfds.core.GeneratorBasedBuilder):
-    """Read sentences of American English with the time of every phone, 16 kHz.
+    """Sentences of American English read aloud, with the time of every phone, 16 kHz.
 
     | split | speakers | sentences | |
     |---|---|---|---|
@@ -52,13 +56,13 @@ class Timit(tfds.core.GeneratorBasedBuilder):
     | core_test | 24 | 192 | the corpus's core test set, out of TEST |
     | other_test | 94 | 752 | the rest of TEST |
 
-    The complete test set is `validation+core_test+other_test`. The two SA sentences, which all
-    speakers read, are in no split. An example holds the samples (`audio`), the phones in order
+    The complete test set is `validation+core_test+other_test`. No split contains the two SA
+    sentences, which all speakers read. An example holds the samples (`audio`), the phones in order
     (`phones`: `start`, `stop` in samples, `label` among 61), `speaker`, `dialect_region`,
     `sentence`, and `audio/filename`.
 
-    A damaged file is an error that names it. The configuration `skip_damaged` leaves the sentence
-    out instead; `info.metadata["skipped"]` names what was left out.
+    Damaged files raise an error that names them. The configuration `skip_damaged` leaves their
+    sentences out instead and lists them in `info.metadata["skipped"]`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -69,7 +73,7 @@ class Timit(tfds.core.GeneratorBasedBuilder):
         tfds.core.BuilderConfig(name="skip_damaged", description="Sentences of damaged files are left out."),
     ]
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="TIMIT: read American English, transcribed phone by phone (LDC93S1).",
             homepage="https://catalog.ldc.upenn.edu/LDC93S1",
@@ -93,7 +97,9 @@ class Timit(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(skipped=[]),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, Example]]]:
         corpus = find_corpus(dl_manager.manual_dir)
         if corpus is None:
             raise DatasetNotFoundError(
@@ -104,7 +110,7 @@ class Timit(tfds.core.GeneratorBasedBuilder):
             of_split[split_of(sentence.part, sentence.speaker)].append(sentence)
         return {name: self._generate_examples(found) for name, found in of_split.items() if found}
 
-    def _generate_examples(self, found: list[Sentence]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, found: list[Sentence]) -> Iterator[tuple[str, Example]]:
         damaged: list[str] = []
         for sentence in found:
             try:
@@ -124,17 +130,23 @@ class Timit(tfds.core.GeneratorBasedBuilder):
                     "speaker": speaker,
                 },
             )
-        self._judge(damaged, len(found))
+        self._report_damage(damaged, len(found))
 
-    def _judge(self, damaged: list[str], sentences: int) -> None:
-        """Raises, or records, what was damaged once all files are read, so that one run names them all."""
+    def _report_damage(self, damaged: list[str], sentences: int) -> None:
+        """Raises an error with the damaged files, or records them if they are to be skipped.
+
+        It runs after all files of a split have been read, so that one message names all of them.
+        """
         if not damaged:
             return
         count = f"{len(damaged)} of {sentences} sentences are damaged"
         if self.builder_config.name != "skip_damaged":
             more = f"\n... and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
             raise DamagedFileError(
-                f"{count}:\n" + "\n".join(damaged[:_NAMED]) + more + "\nMend them, or leave these sentences "
+                f"{count}:\n"
+                + "\n".join(damaged[:_NAMED])
+                + more
+                + "\nRepair them, or leave these sentences "
                 'out: `data.load_timit(skip_damaged=True)`, or the configuration "timit/skip_damaged".'
             )
         self.info.metadata["skipped"].extend(damaged)

@@ -1,10 +1,14 @@
-"""Finding the corpus in a folder, and its sentences in the corpus, however it is spelt."""
+"""Finds the corpus in a folder and its sentences in the corpus, in upper or lower case."""
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .audio import read_audio
 from .damage import DamagedFileError
@@ -16,7 +20,7 @@ HOW_TO_OBTAIN = (
     "TIMIT is licensed and cannot be downloaded for you. Obtain it from the Linguistic Data Consortium, "
     "catalog number LDC93S1 (https://catalog.ldc.upenn.edu/LDC93S1), and put its folder TIMIT, or a link "
     "to it, into manual_dir, so that there is manual_dir/TIMIT/TRAIN/DR1/FCJF0/SI1027.WAV, with "
-    "SI1027.PHN beside it. Lower-case names and RIFF instead of SPHERE audio will do as well."
+    "SI1027.PHN beside it. Lower-case names and RIFF audio instead of SPHERE are accepted too."
 )
 
 _PARTS = ("train", "test")
@@ -24,15 +28,15 @@ _REGION = re.compile(r"dr([1-8])")
 _SPEAKER = re.compile(r"[fm][a-z]{3}\d")
 # .wav.wav: a RIFF copy beside the SPHERE original.
 _FILE = re.compile(r"(?P<name>s[ix]\d+)\.(?P<kind>phn|wav|wav\.wav)")
-# TIMIT stands at most at LDC93S1/data/TIMIT in what is unpacked.
+# The corpus unpacks at most to LDC93S1/data/TIMIT.
 _DEPTH = 3
 
-# pathlib.Path, or etils.epath.Path for folders that are not on a disk.
-Folder = Any
+# TFDS passes an etils.epath.Path, which has the same methods and also reaches folders not on a disk.
+Folder: TypeAlias = pathlib.Path
 
 
 class Sentence(NamedTuple):
-    """One sentence of one speaker, all names in lower case; a file that is not there is None."""
+    """One sentence of one speaker, all names in lower case; `None` for a file that is missing."""
 
     part: str
     region: int
@@ -47,7 +51,7 @@ def find_corpus(manual_dir: Folder) -> Folder | None:
     """Returns the folder that holds TRAIN and TEST, `manual_dir` or one up to three levels below it.
 
     Args:
-        manual_dir: Folder to search, a `pathlib.Path` or the like; it need not exist.
+        manual_dir: Folder to search, e.g. a `pathlib.Path`; it need not exist.
     """
     level = [manual_dir] if manual_dir.is_dir() else []
     for _ in range(_DEPTH + 1):
@@ -60,35 +64,42 @@ def find_corpus(manual_dir: Folder) -> Folder | None:
 
 
 def sentences(corpus: Folder) -> Iterator[Sentence]:
-    """Yields the sentences in a fixed order, without the two SA ones that every speaker reads.
+    """Yields the sentences in a fixed order, without the two SA sentences that every speaker reads.
 
     Args:
-        corpus: What `find_corpus` returned.
+        corpus: Folder that `find_corpus` returned.
     """
     for part, part_folder in _children(corpus):
         for region, region_folder in _children(part_folder) if part in _PARTS else ():
             number = _REGION.fullmatch(region)
             for speaker, folder in _children(region_folder) if number else ():
                 if number and _SPEAKER.fullmatch(speaker):
-                    yield from _of_speaker(part, int(number[1]), speaker, folder)
+                    yield from _sentences_of_speaker(part, int(number[1]), speaker, folder)
 
 
-def read_sentence(sentence: Sentence) -> tuple[Any, list[Segment]]:
+def read_sentence(sentence: Sentence) -> tuple[NDArray[np.int16], list[Segment]]:
     """Returns the samples, int16, and the phones of a sentence.
 
     Raises:
         DamagedFileError: If one of its files is missing, cannot be read or is damaged.
     """
-    for path, what in ((sentence.audio, "audio (.WAV)"), (sentence.labels, "labels (.PHN)")):
-        if path is None:
-            raise DamagedFileError(
-                f"{sentence.folder}: the sentence {sentence.name} has no {what}; copy it from the corpus."
-            )
-    samples = read_audio(_content(sentence.audio), str(sentence.audio))
-    return samples, read_labels(_content(sentence.labels), len(samples), str(sentence.labels))
+    audio = _required(sentence, sentence.audio, "audio (.WAV)")
+    labels = _required(sentence, sentence.labels, "labels (.PHN)")
+    samples = read_audio(_content(audio), str(audio))
+    return samples, read_labels(_content(labels), len(samples), str(labels))
 
 
-def _of_speaker(part: str, region: int, speaker: str, folder: Folder) -> Iterator[Sentence]:
+def _required(sentence: Sentence, path: Folder | None, content: str) -> Folder:
+    """Returns the path of one of the sentence's files; DamagedFileError if the file is missing."""
+    if path is None:
+        raise DamagedFileError(
+            f"{sentence.folder}: the sentence {sentence.name} has no {content}; copy it from the corpus."
+        )
+    return path
+
+
+def _sentences_of_speaker(part: str, region: int, speaker: str, folder: Folder) -> Iterator[Sentence]:
+    """Pairs the audio and the label files of one speaker."""
     found: dict[str, dict[str, Folder]] = {}
     for name, path in _children(folder, folders=False):
         matched = _FILE.fullmatch(name)
@@ -100,7 +111,7 @@ def _of_speaker(part: str, region: int, speaker: str, folder: Folder) -> Iterato
 
 
 def _children(folder: Folder, folders: bool = True) -> list[tuple[str, Folder]]:
-    """Returns what is in a folder, by lower-case name, in the order of these names."""
+    """Returns lower-case name and path of everything in a folder, sorted by that name."""
     entries = [(path.name.lower(), path) for path in folder.iterdir()]
     return sorted(
         ((name, path) for name, path in entries if not folders or path.is_dir()), key=lambda entry: entry[0]
@@ -108,6 +119,7 @@ def _children(folder: Folder, folders: bool = True) -> list[tuple[str, Folder]]:
 
 
 def _content(path: Folder) -> bytes:
+    """Returns the bytes of a file, or raises a DamagedFileError that names it."""
     try:
         content: bytes = path.read_bytes()
     except Exception as error:  # epath raises the errors of whatever file system it is on

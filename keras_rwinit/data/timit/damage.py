@@ -1,4 +1,4 @@
-"""What every reader of the corpus raises."""
+"""`DamagedFileError`, which every reader of the corpus raises."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["DamagedFileError"]
 
 
 class DamagedFileError(ValueError):
-    """A file of the corpus is damaged, missing or in a form that is not read; the message names it."""
+    """A file of the corpus is damaged, missing or in an unknown form; the message names it."""

@@ -1,4 +1,4 @@
-"""A .PHN file: one phone a line, `first-sample sample-after-the-last phone`."""
+"""Reads .PHN files, with one phone in each line: `first-sample sample-after-the-last phone`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .phones import PHONES
 __all__ = ["Segment", "phones_of_frames", "read_labels"]
 
 _KNOWN = frozenset(PHONES)
+# Samples (10 ms) by which the label of the last phone may end after the recording.
 _TOLERANCE = 160
-"""Samples, 10 ms, that a transcriber may set the end of a phone past that of the recording."""
 
 
 class Segment(NamedTuple):
@@ -40,8 +40,8 @@ def read_labels(content: bytes, samples: int, path: str) -> list[Segment]:
         At least one `Segment`.
 
     Raises:
-        DamagedFileError: If a line is not two whole numbers and one of `PHONES`, a phone ends before
-            it has begun, begins before the last has ended, or ends past the recording.
+        DamagedFileError: If a line is not two whole numbers and one of `PHONES`, if a phone
+            ends before it begins, begins before the previous one ends, or ends after the recording.
 
     Example:
         >>> from keras_rwinit.data.timit.labels import read_labels
@@ -68,6 +68,7 @@ before the last has ended, at 2400. Received: '2300 3000 sh'
 
 
 def _broken_rule(fields: list[str], before: list[Segment], samples: int) -> str | None:
+    """Returns the rule that a line breaks, or None."""
     if len(fields) != 3 or not all(re.fullmatch("[0-9]{1,18}", field) for field in fields[:2]):
         return "a line must be two whole numbers, first sample and the one after the last, and a phone"
     start, stop = int(fields[0]), int(fields[1])
@@ -93,7 +94,7 @@ def phones_of_frames(
     Args:
         starts: First sample of every phone, rising.
         stops: The sample after its last.
-        phones: Which phone it is.
+        phones: Index of every phone.
         centers: The sample in the middle of each frame.
 
     Example:

@@ -1,4 +1,4 @@
-"""The 61 phones of TIMIT's labels, and the 39 classes that results are reported in."""
+"""The 61 phones of TIMIT's labels, and the 39 classes in which results are reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["FOLDED_PHONES", "PHONES", "fold"]
 
 _GLOTTAL_STOP = "q"
 
-# Each class of the folding and the phones that become it.
+# Each class of the folding and its phones.
 _FOLDING = {
     "aa": ("aa", "ao"),
     "ae": ("ae",),
@@ -62,8 +62,8 @@ _FOLDED = np.array([_CLASS_OF.get(phone, -1) for phone in PHONES], np.int32)
 def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
     """Returns the class in `FOLDED_PHONES` of every phone in `PHONES`, -1 for none.
 
-    The glottal stop, q, has no class: Lee and Hon remove it, since it is no phoneme of English. -1
-    stays -1.
+    The glottal stop, q, has no class: Lee and Hon remove it, since it is not a phoneme of English.
+    -1 stays -1.
 
     Args:
         phones: Indices into `PHONES`, or -1; any shape.
@@ -72,7 +72,7 @@ def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
         int32, same shape.
 
     Raises:
-        ValueError: An entry is no index into `PHONES`, and not -1.
+        ValueError: If an entry is neither an index into `PHONES` nor -1.
 
     Example:
         >>> import numpy as np

@@ -1,10 +1,10 @@
-"""Which speakers of the TEST part are in the core test set and in the development set."""
+"""The split of every speaker: training, core test, validation or other test set."""
 
 from __future__ import annotations
 
 __all__ = ["SENTENCES", "split_of"]
 
-# Two men and a woman of each dialect region, as the corpus's own testset.doc lists them.
+# Two men and a woman of each dialect region, from the corpus's testset.doc.
 _CORE_TEST = """
     mdab0 mwbt0 felc0  mtas1 mwew0 fpas0  mjmp0 mlnt0 fpkt0  mlll0 mtls0 fjlm0
     mbpm0 mklt0 fnlp0  mcmj0 mjdh0 fmgd0  mgrt0 mnjm0 fdhc0  mjln0 mpam0 fmld0
@@ -17,7 +17,7 @@ _DEVELOPMENT = """
     mrcs0 mrjm4 fcal1 mmwh0 fjsj0 majc0 mjsw0 mreb0 fgjd0 fjmg0 mroa0 mteb0 mjfc0 mrjr0 fmml0 mrws1
 """
 
-# Sentences of the whole corpus, eight a speaker without the SA ones.
+# Number of sentences in the whole corpus, eight for each speaker without the SA sentences.
 SENTENCES = {"train": 3696, "validation": 400, "core_test": 192, "other_test": 752}
 
 
@@ -26,7 +26,7 @@ def split_of(part: str, speaker: str) -> str:
 
     Args:
         part: "train" or "test", the folder of the corpus.
-        speaker: In lower case.
+        speaker: Name in lower case.
 
     Example:
         >>> from keras_rwinit.data.timit.speakers import split_of

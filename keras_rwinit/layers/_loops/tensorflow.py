@@ -1,73 +1,76 @@
-"""The loop over a stack of Dense layers on TensorFlow: one while loop, with a gradient of its own.
+"""The loop over a stack of Dense layers on TensorFlow: one while loop with a hand-written gradient.
 
-Left to TensorFlow, the gradient of a loop that indexes a stacked kernel adds a tensor of the whole
-kernel's size at every layer. Here either loop reads its layers' weights where they lie, and the
-backward loop writes each layer's gradient to its own place, so that neither the kernel nor its gradient is
-ever copied as a whole.
+TensorFlow's own gradient of a loop that indexes a stacked kernel adds a tensor of the whole kernel's size at
+every layer. Here the forward and the backward loop read each layer's weights in place, and the backward loop
+writes each layer's gradient in place, so that neither the kernel nor its gradient is ever copied as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-import keras
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_rwinit._keras.activations import activation_name
+from keras_rwinit._keras.types import Tensor
+
 __all__ = ["run_stack"]
 
-Tensor = Any
-Gradient = Callable[[Tensor, Tensor], Tensor]
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+Gradient: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Gradients: TypeAlias = Callable[[Tensor], tuple[Tensor | None, ...]]
 
-# Layers to a round of the loop. A round of TensorFlow's own loop costs tens of microseconds beside its
-# layers: of 1, 2, 5, 10 and 20 layers at depth 1000, ten came within 3 % of the fastest step at widths
-# 64, 100 and 256; more cost tracing time and gain nothing. XLA's loop costs nothing beside its layers: one
-# to a round was as fast as ten, and compiled in a third of the time.
+# Layers in a round of the loop. A round of TensorFlow's loop costs tens of microseconds in addition to its
+# layers. Of 1, 2, 5, 10 and 20 layers at depth 1000, ten came within 3 % of the fastest step at widths 64,
+# 100 and 256; more layers cost tracing time and gain nothing. A round of XLA's loop costs nothing in
+# addition: one layer was as fast as ten, and compiled in a third of the time.
 _UNROLLED = 10
 _UNROLLED_BY_XLA = 1
 
-# df/da * upstream from the layer's output alone, so that pre-activations need not be kept.
-_GRADIENT_FROM_OUTPUT: dict[Any, Gradient] = {
-    keras.activations.linear: lambda h, upstream: upstream,
-    keras.activations.relu: lambda h, upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=h),
-    keras.activations.tanh: lambda h, upstream: tf.raw_ops.TanhGrad(y=h, dy=upstream),
-    keras.activations.sigmoid: lambda h, upstream: tf.raw_ops.SigmoidGrad(y=h, dy=upstream),
-    keras.activations.selu: lambda h, upstream: tf.raw_ops.SeluGrad(gradients=upstream, outputs=h),
+# df/da * upstream from the layer's output alone, so that pre-activations need not be kept. The keys are the
+# activations whose `slope_from_output` is set in the table of activations.
+GRADIENT_FROM_OUTPUT: dict[str, Gradient] = {
+    "linear": lambda h, upstream: upstream,
+    "relu": lambda h, upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=h),
+    "tanh": lambda h, upstream: tf.raw_ops.TanhGrad(y=h, dy=upstream),
+    "sigmoid": lambda h, upstream: tf.raw_ops.SigmoidGrad(y=h, dy=upstream),
+    "selu": lambda h, upstream: tf.raw_ops.SeluGrad(gradients=upstream, outputs=h),
 }
 
 
 def run_stack(
     x: Tensor,
     kernel: Tensor,
-    bias: Tensor,
-    activation: Callable[[Any], Any],
+    bias: Tensor | None,
+    activation: Activation,
     inference: bool = False,
     segment: int | None = None,
 ) -> Tensor:
-    """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
-    # Keras hands over the variables themselves where no cast makes tensors of them.
+    """Applies `depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
+    # Keras passes the variables themselves where it casts nothing.
     weights = [tf.convert_to_tensor(w) for w in (kernel, bias) if w is not None]
     depth = kernel.shape[0]
 
     @tf.custom_gradient
-    def stack(x: Tensor, *weights: Tensor) -> tuple[Tensor, Any]:
+    def stack(x: Tensor, *weights: Tensor) -> tuple[Tensor, Gradients]:
         layers = _Layers(weights, activation, inference)
         if segment is None or segment >= depth:
             y, kept = layers.forward(x, 0, depth)
         else:
-            y, kept = _segments_forward(layers, x, depth, segment)
-        # A SavedModel stores the gradient too, and cannot store one that closes over TensorArrays.
+            y, kept = _run_segments_forward(layers, x, depth, segment)
+        # A SavedModel stores the gradient too, but not one that closes over TensorArrays.
         stored = [array.stack() for array in kept] if inference else []
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            arrays = [_array(t.shape[0], t[0]).unstack(t) for t in stored] if inference else kept
-            empty = tuple(_empty(w, inference) for w in weights)
+            arrays = [_new_array(t.shape[0], t[0]).unstack(t) for t in stored] if inference else kept
+            empty = tuple(_allocate(w, inference) for w in weights)
             if segment is None or segment >= depth:
                 dx, *written = layers.backward(upstream, y, arrays, 0, depth, empty)
             else:
-                dx, *written = _segments_backward(layers, upstream, arrays[0], depth, segment, empty)
+                dx, *written = _run_segments_backward(layers, upstream, arrays[0], depth, segment, empty)
             results = (dx, *(w.stack() if inference else w for w in written))
             return tuple(tf.ensure_shape(r, t.shape) for r, t in zip(results, (x, *weights), strict=True))
 
@@ -78,40 +81,45 @@ def run_stack(
 
 @dataclass(frozen=True)
 class _Layers:
-    """Any run of the stack's layers, forward and backward. `weights` is `(kernel,)` or `(kernel, bias)`.
+    """The layers of a stack, any number of which run forward or backward in one loop.
 
-    `portable` makes it of operations that TensorFlow can store in a SavedModel, and differentiate and
-    compile by XLA once it is loaded, for a copy of every layer's weights as it is read.
+    Args:
+        weights: `(kernel,)` or `(kernel, bias)`, stacked.
+        activation: Element-wise function of tensors.
+        portable: Whether the loop has only operations that TensorFlow can store in a SavedModel, and can
+            differentiate and compile by XLA after loading it. This costs a copy of each layer's weights.
     """
 
     weights: tuple[Tensor, ...]
-    activation: Callable[[Any], Any]
+    activation: Activation
     portable: bool
 
     @property
     def from_output(self) -> Gradient | None:
-        return _GRADIENT_FROM_OUTPUT.get(self.activation)
+        """The activation's gradient from its output; None if it needs the pre-activation."""
+        return GRADIENT_FROM_OUTPUT.get(activation_name(self.activation) or "")
 
-    def _read(self, stacked: Tensor, start: Any, count: int, dtype: Any) -> list[Tensor]:
-        """One of the weights, of `count` layers; where they lie aligned, without copying them."""
+    def _read(self, stacked: Tensor, start: int | Tensor, count: int, dtype: tf.DType) -> list[Tensor]:
+        """Returns one of the weights of `count` layers, without a copy where the weights are aligned."""
         if self.portable:
             block = tf.gather(stacked, start + tf.range(count))
         else:
-            rest = [tf.shape(stacked)[i] if size is None else size for i, size in enumerate(stacked.shape)][
-                1:
-            ]
-            block = tf.slice(stacked, [start] + [0] * len(rest), [count, *rest])
+            sizes = [tf.shape(stacked)[i] if size is None else size for i, size in enumerate(stacked.shape)]
+            block = tf.slice(stacked, [start] + [0] * (len(sizes) - 1), [count, *sizes[1:]])
         return list(tf.unstack(tf.cast(block, dtype), count))
 
-    def forward(self, h: Tensor, start: Any, count: int, keep: bool = True) -> tuple[Tensor, list[Any]]:
-        """Layers `start` to `start + count`: their output, and what the gradient needs of each.
+    def forward(
+        self, h: Tensor, start: int | Tensor, count: int, keep: bool = True
+    ) -> tuple[Tensor, list[tf.TensorArray]]:
+        """Runs layers `start` to `start + count`; returns their output, and what the gradient needs.
 
-        That is every layer's input, and its pre-activation only where the slope cannot be read off the
-        output, which is the next layer's input.
+        The gradient needs every layer's input, and its pre-activation only where the slope cannot be read off
+        the output, which is the next layer's input.
         """
-        arrays = [_array(count, h) for _ in range((1 if self.from_output else 2) if keep else 0)]
+        number = (1 if self.from_output else 2) if keep else 0
+        arrays = [_new_array(count, h) for _ in range(number)]
 
-        def body(first: Any, size: int, h: Tensor, *kept: tf.TensorArray) -> tuple[Any, ...]:
+        def body(first: int | Tensor, size: int, h: Tensor, *kept: tf.TensorArray) -> tuple[Tensor, ...]:
             kernels, *biases = [self._read(w, start + first, size, h.dtype) for w in self.weights]
             for i in range(size):
                 a = tf.matmul(h, kernels[i])
@@ -122,71 +130,86 @@ class _Layers:
                 h = self.activation(a)
             return h, *kept
 
-        y, *kept = _rounds(body, count, _unrolled(), (h, *arrays))
+        y, *kept = _loop(body, count, _layers_per_round(), (h, *arrays))
         return y, kept
 
     def backward(
-        self, dh: Tensor, y: Tensor, kept: list[Any], start: Any, count: int, written: tuple[Any, ...]
+        self,
+        dh: Tensor,
+        y: Tensor,
+        kept: list[tf.TensorArray],
+        start: int | Tensor,
+        count: int,
+        written: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
-        """Gradient at the input of layer `start`, and `written` with these layers' gradients in it."""
+        """Returns the gradient at the input of layer `start`, and `written` with these layers' gradients."""
         inputs, *pre_activations = kept
 
-        def body(first: Any, size: int, dh: Tensor, h: Tensor, *written: Tensor) -> tuple[Any, ...]:
+        def body(
+            first: int | Tensor, size: int, dh: Tensor, h: Tensor, *written: Tensor
+        ) -> tuple[Tensor, ...]:
             kernels = self._read(self.weights[0], start + first, size, dh.dtype)
             gradients: list[list[Tensor]] = [[] for _ in self.weights]
             for i in reversed(range(size)):
                 if self.from_output:
                     delta = self.from_output(h, dh)
                 else:
-                    delta = _pulled_back(self.activation, pre_activations[0].read(first + i), dh)
+                    delta = _pull_back(self.activation, pre_activations[0].read(first + i), dh)
                 h = inputs.read(first + i)
                 gradients[0].insert(0, tf.matmul(h, delta, transpose_a=True))
-                for b, of_bias in zip(self.weights[1:], gradients[1:], strict=True):
-                    of_bias.insert(0, delta if len(b.shape) == 3 else tf.reduce_sum(delta, 0))
+                for biases in gradients[1:]:
+                    biases.insert(0, tf.reduce_sum(delta, 0))
                 dh = tf.matmul(delta, kernels[i], transpose_b=True)
             blocks = zip(written, gradients, strict=True)
             return dh, h, *(_write(w, start + first, tf.cast(tf.stack(g), w.dtype)) for w, g in blocks)
 
-        dx, _, *written_ = _rounds(body, count, _unrolled(), (dh, y, *written), backward=True)
-        return dx, *written_
+        dx, _, *gradients = _loop(body, count, _layers_per_round(), (dh, y, *written), backward=True)
+        return dx, *gradients
 
 
-def _segments_forward(layers: _Layers, x: Tensor, depth: int, segment: int) -> tuple[Tensor, list[Any]]:
-    """Keeps the input of every segment of layers, for `_segments_backward` to start from."""
+def _run_segments_forward(
+    layers: _Layers, x: Tensor, depth: int, segment: int
+) -> tuple[Tensor, list[tf.TensorArray]]:
+    """Runs all layers and keeps the input of every segment, from which `_run_segments_backward` starts."""
 
-    def body(first: Any, size: int, h: Tensor, inputs: tf.TensorArray) -> tuple[Any, ...]:
-        inputs = inputs.write(_number(first, segment), h)
+    def body(first: int | Tensor, size: int, h: Tensor, inputs: tf.TensorArray) -> tuple[Tensor, ...]:
+        inputs = inputs.write(_segment_index(first, segment), h)
         return layers.forward(h, first, size, keep=False)[0], inputs
 
-    y, inputs = _rounds(body, depth, segment, (x, _array(-(-depth // segment), x)))
+    y, inputs = _loop(body, depth, segment, (x, _new_array(-(-depth // segment), x)))
     return y, [inputs]
 
 
-def _segments_backward(
-    layers: _Layers, upstream: Tensor, inputs: Any, depth: int, segment: int, written: tuple[Tensor, ...]
-) -> tuple[Any, ...]:
-    """Runs each segment forward once more before going back through it."""
+def _run_segments_backward(
+    layers: _Layers,
+    upstream: Tensor,
+    inputs: tf.TensorArray,
+    depth: int,
+    segment: int,
+    written: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:
+    """Runs each segment forward once more, then backward."""
 
-    def body(first: Any, size: int, dh: Tensor, *written: Tensor) -> tuple[Any, ...]:
-        y, kept = layers.forward(inputs.read(_number(first, segment)), first, size)
+    def body(first: int | Tensor, size: int, dh: Tensor, *written: Tensor) -> tuple[Tensor, ...]:
+        y, kept = layers.forward(inputs.read(_segment_index(first, segment)), first, size)
         return layers.backward(dh, y, kept, first, size, written)
 
-    return _rounds(body, depth, segment, (upstream, *written), backward=True)
+    return _loop(body, depth, segment, (upstream, *written), backward=True)
 
 
-def _number(first: Any, segment: int) -> Any:
-    """Which segment begins with layer `first`; only the first one may be short."""
+def _segment_index(first: int | Tensor, segment: int) -> int | Tensor:
+    """Returns the index of the segment that begins with layer `first`; only the first one may be short."""
     return (first + segment - 1) // segment
 
 
-def _rounds(
-    body: Callable[..., tuple[Any, ...]],
+def _loop(
+    body: Callable[..., tuple[Tensor, ...]],
     count: int,
     size: int,
-    variables: tuple[Any, ...],
+    variables: tuple[Tensor, ...],
     backward: bool = False,
-) -> tuple[Any, ...]:
-    """`body(first, size, *variables)` for rounds of `size` layers; layers that fill no round come first."""
+) -> tuple[Tensor, ...]:
+    """Runs `body(first, size, *variables)` for rounds of `size` layers, a shorter round first."""
     rounds, single = divmod(count, size)
     if single and not backward:
         variables = body(0, single, *variables)
@@ -194,14 +217,14 @@ def _rounds(
         variables = body(single, size, *variables)
     elif rounds:
 
-        def round_of_layers(number: Any, *variables: Any) -> tuple[Any, ...]:
+        def round_of_layers(number: int | Tensor, *variables: Tensor) -> tuple[Tensor, ...]:
             at = rounds - 1 - number if backward else number
             return number + 1, *body(single + at * size, size, *variables)
 
-        _, *variables_ = tf.while_loop(
+        _, *results = tf.while_loop(
             lambda number, *_: number < rounds, round_of_layers, (0, *variables), maximum_iterations=rounds
         )
-        variables = tuple(variables_)
+        variables = tuple(results)
     if single and backward:
         variables = body(0, single, *variables)
     return variables
@@ -211,27 +234,27 @@ def _compiled_by_xla() -> bool:
     return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
-def _unrolled() -> int:
+def _layers_per_round() -> int:
     return _UNROLLED_BY_XLA if _compiled_by_xla() else _UNROLLED
 
 
-def _array(size: int, like: Tensor) -> tf.TensorArray:
+def _new_array(size: int, like: Tensor) -> tf.TensorArray:
     return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=like.shape)
 
 
-def _empty(like: Tensor, portable: bool) -> Any:
-    """Where the gradient of a stacked weight is written: a tensor, or a TensorArray of its layers.
+def _allocate(like: Tensor, portable: bool) -> Tensor | tf.TensorArray:
+    """Returns room for the gradient of a stacked weight: a tensor, or a TensorArray of its layers.
 
-    The tensor is written in place outside XLA by an operation that XLA does not have, so that what is
-    traced for a SavedModel, which may be compiled later, takes the other, at the cost of a copy.
+    Outside XLA, an operation that XLA does not have writes into the tensor in place. A SavedModel may be
+    compiled later, so that its loop writes into a TensorArray, at the cost of a copy.
     """
     if portable:
         return tf.TensorArray(like.dtype, like.shape[0], element_shape=like.shape[1:])
     return tf.raw_ops.Empty(shape=tf.shape(like), dtype=like.dtype)
 
 
-def _write(stacked: Any, start: Any, block: Tensor) -> Any:
-    """`stacked`, which nothing else may hold, with `block` at `start`."""
+def _write(stacked: Tensor | tf.TensorArray, start: int | Tensor, block: Tensor) -> Tensor | tf.TensorArray:
+    """Writes `block` into `stacked` at `start`; no other code may hold `stacked`, which changes in place."""
     count = block.shape[0]
     if isinstance(stacked, tf.TensorArray):
         for i in range(count):
@@ -244,8 +267,8 @@ def _write(stacked: Any, start: Any, block: Tensor) -> Any:
 
 
 @tf.custom_gradient
-def _write_in_place(stacked: Tensor, rows: Tensor, block: Tensor) -> tuple[Tensor, Any]:
-    """With a gradient, for gradients of gradients."""
+def _write_in_place(stacked: Tensor, rows: Tensor, block: Tensor) -> tuple[Tensor, Gradients]:
+    """Writes in place; TensorFlow's operation has no gradient, which second derivatives need."""
 
     def gradient(upstream: Tensor) -> tuple[Tensor, None, Tensor]:
         return upstream, None, tf.gather(upstream, rows)
@@ -253,7 +276,8 @@ def _write_in_place(stacked: Tensor, rows: Tensor, block: Tensor) -> tuple[Tenso
     return tf.raw_ops.InplaceUpdate(x=stacked, i=rows, v=block), gradient
 
 
-def _pulled_back(activation: Callable[[Any], Any], a: Tensor, upstream: Tensor) -> Tensor:
+def _pull_back(activation: Activation, a: Tensor, upstream: Tensor) -> Tensor:
+    """Returns the gradient at the pre-activations `a` for the gradient `upstream` at the activations."""
     with tf.GradientTape() as tape:
         tape.watch(a)
         h = activation(a)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from keras_rwinit._keras.types import Tensor
 
 __all__ = ["run_stack"]
 
 
 def run_stack(
-    x: Any,
-    kernel: Any,
-    bias: Any,
-    activation: Callable[[Any], Any],
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    activation: Callable[[Tensor], Tensor],
     inference: bool = False,
     segment: int | None = None,
-) -> Any:
-    """`depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
+) -> Tensor:
+    """Applies `depth` Dense layers; see `keras_rwinit.layers.dense_stack.run_stack`."""
     depth = len(kernel)
     kernels = kernel.unbind(0)
     biases = [None] * depth if bias is None else bias.unbind(0)
 
-    def layers(x: Any, first: int, last: int) -> Any:
+    def layers(x: Tensor, first: int, last: int) -> Tensor:
         for w, b in zip(kernels[first:last], biases[first:last], strict=True):
             a = x @ w.to(x.dtype)
             x = activation(a if b is None else a + b.to(x.dtype))

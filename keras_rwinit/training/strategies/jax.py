@@ -1,23 +1,23 @@
-"""Strategies of `keras.distribution` on JAX: the batch, or the kernels, cut among devices."""
+"""Strategies of `keras.distribution` on JAX: devices share the batch, or the kernels."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_rwinit.sharding import layout_map
 
-from .base import KerasLoop, Loop, Scores, Strategy, padded_batches
+from .base import Features, KerasLoop, Labels, Loop, Scores, Strategy, padded_batches
 
 __all__ = ["jax_strategy"]
 
 
 def jax_strategy(name: str, width: int) -> Strategy:
-    """The strategy of a name; ValueError if this machine has not what it needs."""
+    """Returns the strategy of a name; ValueError if this machine lacks what it needs."""
     devices = keras.distribution.list_devices()
     if len(devices) < 2:
         raise ValueError(
@@ -32,6 +32,7 @@ def jax_strategy(name: str, width: int) -> Strategy:
             "The strategy model-parallel cuts the units of every hidden layer into equal parts: --width "
             f"must be a multiple of the {len(devices)} devices. Received: {width}"
         )
+    # All devices hold parts of one copy of the model: the mesh's batch axis has length 1.
     mesh = keras.distribution.DeviceMesh((1, len(devices)), ("batch", "model"), devices)
     distribution = keras.distribution.ModelParallel(layout_map=layout_map(mesh), batch_dim_name="batch")
     return JaxStrategy(name, distribution)
@@ -41,36 +42,36 @@ class JaxStrategy(Strategy):
     """A `keras.distribution`, set only in the scope.
 
     Args:
-        name: On the command line.
-        distribution: That does the work.
+        name: Name on the command line.
+        distribution: The distribution.
     """
 
-    def __init__(self, name: str, distribution: Any) -> None:
+    def __init__(self, name: str, distribution: keras.distribution.DataParallel) -> None:
         self.name, self.distribution = name, distribution
         self.devices = int(distribution.device_mesh.devices.size)
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Variables made in it lie on the devices as the distribution says."""
+        """Places variables made in it on the devices as the distribution says."""
         with self.distribution.scope():
             yield
 
     def loop(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> Loop:
-        """What trains a model that was built in the scope; `batch_size` is of all devices together."""
+        """Returns the loop of a model built in the scope; `batch_size` counts all devices' examples."""
         parts = self.distribution.num_model_replicas
-        return (
-            KerasLoop(model, batch_size, on_step) if parts == 1 else _Loop(model, batch_size, on_step, parts)
-        )
+        if parts == 1:
+            return KerasLoop(model, batch_size, on_step)
+        return _PaddedLoop(model, batch_size, on_step, parts)
 
 
-class _Loop(KerasLoop):
+class _PaddedLoop(KerasLoop):
     """Keras's `fit` on batches that `parts` devices can share: JAX cuts no axis into unequal parts."""
 
     def __init__(self, model: keras.Model, batch_size: int, on_step: Callable[[], None], parts: int) -> None:
         super().__init__(model, batch_size, on_step)
         self.parts = parts
-        # A mean over the examples that count, in the gradient and in what is reported: Keras's own
-        # report of the loss goes by the size of a batch.
+        # Gradient and reported loss are means over the examples of weight one. Keras's own report of the
+        # loss weighs batches by their size, which counts the others too.
         model.compile(
             model.optimizer,
             keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
@@ -80,11 +81,10 @@ class _Loop(KerasLoop):
             ],
         )
 
-    def _batches(self, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-        arrays = padded_batches(x, y, self.batch_size, self.parts)
-        size = arrays[2].shape[1]
-        x, y, weight = (array.reshape(-1, *array.shape[2:]) for array in arrays)
-        return {"x": x, "y": y, "sample_weight": weight, "batch_size": size}
+    def _fit_arguments(self, x: Features, y: Labels) -> dict[str, NDArray[np.generic] | int]:
+        batches = padded_batches(x, y, self.batch_size, self.parts)
+        flat = [array.reshape(-1, *array.shape[2:]) for array in batches]
+        return {"x": flat[0], "y": flat[1], "sample_weight": flat[2], "batch_size": batches[2].shape[1]}
 
-    def _scores(self, logs: dict[str, Any]) -> Scores:
+    def _scores(self, logs: Mapping[str, float]) -> Scores:
         return float(logs["mean_loss"]), float(logs["accuracy"])

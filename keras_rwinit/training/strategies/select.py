@@ -1,4 +1,4 @@
-"""The strategies by name, and the one that a run asks for."""
+"""Finds the strategy of a name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from .base import Strategy
 
 __all__ = ["STRATEGIES", "make_strategy"]
 
-
 STRATEGIES = {
     "none": None,
     "mirrored": "tensorflow",
@@ -17,20 +16,20 @@ STRATEGIES = {
     "data-parallel": "jax",
     "model-parallel": "jax",
 }
-"""Names on the command line, and the back end each belongs to."""
+"""Names on the command line, and the back end that each needs."""
 
 
 def make_strategy(name: str, width: int) -> Strategy:
-    """The strategy of a name, its devices found and, on TensorFlow, set up.
+    """Returns the strategy of a name, its devices found and, on TensorFlow, set up.
 
-    To be called before anything else makes TensorFlow compute: workers cannot be joined later.
+    Call it before anything makes TensorFlow compute: workers cannot join a cluster later.
 
     Args:
         name: A key of `STRATEGIES`.
-        width: Of the network, which model parallelism cuts into equal parts.
+        width: Width of the network, which model parallelism cuts into equal parts.
 
     Raises:
-        ValueError: There is no such strategy on this back end, or not what it needs on this machine.
+        ValueError: There is no such strategy on this back end, or this machine lacks what it needs.
     """
     if name not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
@@ -38,11 +37,12 @@ def make_strategy(name: str, width: int) -> Strategy:
     if needed is None:
         return Strategy()
     if needed != backend:
-        others = [other for other, of in STRATEGIES.items() if of in (None, backend)]
+        usable = [other for other, needs in STRATEGIES.items() if needs in (None, backend)]
         raise ValueError(
             f"The strategy {name} is one of Keras's {needed} back end. Received: {backend}; "
-            f"set KERAS_BACKEND={needed}, or choose among {', '.join(others)}"
+            f"set KERAS_BACKEND={needed}, or choose among {', '.join(usable)}"
         )
+    # Imported here: each needs a back end that need not be installed.
     if needed == "tensorflow":
         from .tensorflow import tensorflow_strategy
 

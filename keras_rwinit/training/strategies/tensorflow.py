@@ -11,25 +11,28 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .base import Loop, Scores, Strategy, padded_batches
+from .base import Features, Labels, Loop, Scores, Strategy, padded_batches
 
 __all__ = ["tensorflow_strategy"]
+
+_Step: TypeAlias = Callable[..., tf.Tensor]
 
 _EXAMPLE = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
 
 
 def tensorflow_strategy(name: str) -> Strategy:
-    """The strategy of a name; ValueError if this machine has not what it needs."""
+    """Returns the strategy of a name; ValueError if this machine lacks what it needs."""
     if name == "mirrored":
         return TensorFlowStrategy(name, _mirrored())
     if name == "tpu":
         return TensorFlowStrategy(name, _tpu())
+    # TensorFlow reads TF_CONFIG itself; the check says what is wrong with it.
     chief = _is_chief(os.environ.get("TF_CONFIG"))
     try:
         return TensorFlowStrategy(name, tf.distribute.MultiWorkerMirroredStrategy(), chief)
@@ -41,6 +44,7 @@ def tensorflow_strategy(name: str) -> Strategy:
 
 
 def _mirrored() -> tf.distribute.Strategy:
+    # Several logical processors, too, which the tests use.
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
         raise ValueError(
@@ -79,6 +83,7 @@ def _is_chief(config: str | None) -> bool:
             "The strategy multi-worker needs a cluster of two workers or more, and this process's place in "
             f"it, in the environment variable TF_CONFIG, as in {_EXAMPLE}. Received: {config or 'none'}"
         )
+    # Without a task of type "chief" the first worker is the chief.
     return kind == "chief" or (index == 0 and not cluster.get("chief"))
 
 
@@ -86,41 +91,51 @@ class TensorFlowStrategy(Strategy):
     """A `tf.distribute` strategy.
 
     Args:
-        name: On the command line.
-        strategy: That does the work.
-        chief: Whether this process is the one that writes.
+        name: Name on the command line.
+        strategy: The strategy.
+        chief: Whether this process writes the run's files.
     """
 
     def __init__(self, name: str, strategy: tf.distribute.Strategy, chief: bool = True) -> None:
         self.name, self.strategy, self.chief = name, strategy, chief
         self.devices = strategy.num_replicas_in_sync
-        # Traced once: functions made anew at every call draw a warning.
-        self._gathered = tf.function(lambda own: strategy.gather(strategy.run(lambda: own), axis=0))
+        # Made once: TensorFlow warns of functions that are traced again and again.
+        self._gather = tf.function(lambda own: strategy.gather(strategy.run(lambda: own), axis=0))
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Variables made in it have a copy on every device."""
-        with self.strategy.scope(), self._named_failures():
+        """Gives variables made in it a copy on every device."""
+        with self.strategy.scope(), self._name_lost_workers():
             yield
 
     def loop(self, model: keras.Model, batch_size: int, on_step: Callable[[], None]) -> Loop:
-        """What trains a model that was built in the scope; `batch_size` is of all devices together."""
+        """Returns the loop of a model built in the scope; `batch_size` counts all devices' examples."""
         return _ReplicaLoop(model, self.strategy, batch_size, on_step)
 
     def check_same(self, value: int, what: str) -> None:
-        """Waits for all workers; ValueError in each of them if `value` is not the same in all."""
-        if self.name != "multi-worker":
-            return
-        with self._named_failures():
-            values = self._gathered(tf.constant([value])).numpy().tolist()
+        """Waits for all workers; raises ValueError in each of them unless `value` is the same in all."""
+        values = self._values_of_all(value)
         if len(set(values)) > 1:
             raise ValueError(
                 f"All workers must see the same run, but {what} differs among them. Received: {values}; "
                 "give every worker the same options, and a folder --output that they share"
             )
 
+    def barrier(self) -> None:
+        """Waits for all workers."""
+        self._values_of_all(0)
+
+    def _values_of_all(self, value: int) -> list[int]:
+        """Waits for all workers and returns the values that they give."""
+        if self.name != "multi-worker":
+            return [value]
+        with self._name_lost_workers():
+            values: list[int] = self._gather(tf.constant([value])).numpy().tolist()
+        return values
+
     @contextlib.contextmanager
-    def _named_failures(self) -> Iterator[None]:
+    def _name_lost_workers(self) -> Iterator[None]:
+        """Turns TensorFlow's errors about a lost connection into one that says what to do."""
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
@@ -148,9 +163,9 @@ class _ReplicaLoop:
         self.model, self.strategy = model, strategy
         self.batch_size, self.on_step = batch_size, on_step
         self._train = tf.function(self._on_replicas(self._training_step))
-        self._test = tf.function(self._on_replicas(self._scores))
+        self._test = tf.function(self._on_replicas(self._test_step))
 
-    def fit(self, x: np.ndarray, y: np.ndarray, epoch: int) -> Scores:
+    def fit(self, x: Features, y: Labels, epoch: int) -> Scores:
         """Trains on every example once, in the order given."""
         sums = []
         for batch in self._batches(x, y):
@@ -158,18 +173,19 @@ class _ReplicaLoop:
             self.on_step()
         return self._means(sums, len(x))
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Scores:
+    def evaluate(self, x: Features, y: Labels) -> Scores:
         """Changes nothing of the model."""
         return self._means([self._test(*batch) for batch in self._batches(x, y)], len(x))
 
-    def _batches(self, x: np.ndarray, y: np.ndarray) -> Any:
+    def _batches(self, x: Features, y: Labels) -> tf.distribute.DistributedDataset:
         replicas = self.strategy.num_replicas_in_sync
         batches = padded_batches(x, y, self.batch_size, replicas)
+        # An example's share in its batch's mean, which no replica knows by itself.
         size = np.maximum(batches[2].sum(axis=1, keepdims=True), 1.0)
         arrays = (*batches, np.broadcast_to(1.0 / size, batches[2].shape).astype("float32"))
 
         def parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            """Those of this process's replicas, one replica's batch after another."""
+            """Batches of this process's replicas, one replica's after another's."""
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             cut = (a.reshape(len(a), replicas, -1, *a.shape[2:])[:, first : first + local] for a in arrays)
@@ -177,38 +193,41 @@ class _ReplicaLoop:
 
         return self.strategy.distribute_datasets_from_function(parts)
 
-    def _on_replicas(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*batch: Any) -> Any:
+    def _on_replicas(self, step: _Step) -> _Step:
+        def run(*batch: tf.Tensor) -> tf.Tensor:
             return self.strategy.reduce("SUM", self.strategy.run(step, args=batch), axis=None)
 
         return run
 
-    def _training_step(self, x: Any, y: Any, weight: Any, share: Any) -> Any:
+    def _training_step(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            losses, correct = self._examples(x, y, weight, training=True)
+            losses, correct = self._score_examples(x, y, weight, training=True)
             loss = tf.reduce_sum(losses * share)
         variables = self.model.trainable_variables
         gradients = tape.gradient(loss, variables)
+        # The optimizer sums the replicas' gradients.
         self.model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
 
-    def _scores(self, x: Any, y: Any, weight: Any, share: Any) -> Any:
-        losses, correct = self._examples(x, y, weight, training=False)
+    def _test_step(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+        losses, correct = self._score_examples(x, y, weight, training=False)
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
 
-    def _examples(self, x: Any, y: Any, weight: Any, training: bool) -> tuple[Any, Any]:
-        """Loss, and 1.0 where the class is right, of each example; 0.0 of those that fill up."""
+    def _score_examples(
+        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns each example's loss, and 1.0 where its class is right; both 0.0 at weight zero."""
         outputs = self.model(x, training=training)
         losses = keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
         correct = keras.metrics.sparse_categorical_accuracy(y, outputs)
         return losses * weight, tf.cast(correct, weight.dtype) * weight
 
-    def _means(self, sums: list[Any], examples: int) -> Scores:
+    def _means(self, sums: list[tf.Tensor], examples: int) -> Scores:
         loss, correct = np.sum([step.numpy() for step in sums], axis=0, dtype="float64") / examples
         return float(loss), float(correct)
 
 
 def _first_line(error: BaseException) -> str:
-    """Of an error's message, ending in a full stop."""
+    """Returns the first line of an error's message, ending in a full stop."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line.rstrip(".") + "."

@@ -1,0 +1,280 @@
+"""The tables and numbers of the page of results, made from the CSV files in results."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from _experiment import Row, mean_and_deviation, read, select
+from loss_against_gain import WALKS, groups, optimum
+from recipe import variants
+
+__all__ = ["page_values"]
+
+RESULTS = Path(__file__).parent / "results"
+ERRORS = ("training_error", "test_error")
+
+
+def page_values() -> dict[str, str]:
+    """Returns the text of every mark in page.md; a mark is named `experiment.value`."""
+    return {f"{values.__name__}.{name}": text for values in EXPERIMENTS for name, text in values().items()}
+
+
+def deep_mnist() -> dict[str, str]:
+    """Returns one table and the size of the network for each preset."""
+    rows = read_results("deep_mnist")
+    columns = ["", "epochs", "training loss (nats)", "training error (%)", "test error (%)", "time"]
+    values = {"source": source("deep_mnist", rows, ["history.csv"])}
+    for preset in distinct(rows, "preset"):
+        of_preset = select(rows, preset=preset)
+        lines = [
+            [
+                row["initializer"],
+                str(row["epochs_run"]),
+                f"{row['loss']:.4f}",
+                f"{100 * row['training_error']:.2f}",
+                f"{100 * row['test_error']:.2f}",
+                f"{row['seconds'] / 60:.0f} min",
+            ]
+            for row in of_preset
+        ]
+        values[f"{preset}.table"] = table(columns, lines)
+        values[f"{preset}.size"] = f"{size(of_preset[0])}, {of_preset[0]['epochs']} epochs"
+    return values
+
+
+def sample_walks() -> dict[str, str]:
+    """Returns the exponents of the two laws, and the measured and predicted drifts of Keras networks."""
+    rows = read_results("sample_walks")
+    fits = read_results("sample_walks", "exponents.csv")
+    networks = read_results("sample_walks", "networks.csv")
+    exponents = [
+        [
+            f"{fit['activation']}, spread against {fit['law']} at {fit['fixed']}",
+            f"{fit['expected']:g}",
+            f"{fit['exponent']:.4f}",
+            f"{fit['low']:.4f} to {fit['high']:.4f}",
+            str(fit["inside"]),
+            str(fit["points"]),
+        ]
+        for fit in fits
+    ]
+    drifts = []
+    for name in distinct(networks, "initializer"):
+        of_name = select(networks, initializer=name)
+        mean, deviation = of_name[0]["mean_predicted"], of_name[0]["std_predicted"]
+        predicted = "" if mean == "" else f"{mean:.2f} ± {deviation:.2f}"
+        drifts.append([str(name), mean_cell(of_name, "drift"), predicted])
+    return {
+        "samples": str(rows[0]["samples"]),
+        "exponents": table(["law", "expected", "fitted", "95 % interval", "inside", "points"], exponents),
+        "size": f"{networks[0]['depth']} ReLU layers of width {networks[0]['width']}",
+        "drifts": table(["", "measured", "predicted"], drifts),
+        "source": source("sample_walks", [*rows, *networks], ["exponents.csv", "networks.csv"]),
+    }
+
+
+def optimal_gain() -> dict[str, str]:
+    """Returns computed and simulated gains, and the predicted drift of other initializers."""
+    rows = read_results("optimal_gain")
+    points = read_results("optimal_gain", "points.csv")
+    baselines = read_results("optimal_gain", "baselines.csv")
+    gains = [
+        [
+            str(row["width"]),
+            str(row["depth"]),
+            f"{row['gain']:.4f}",
+            f"{row['gain_simulated']:.4f} ± {row['gain_error']:.4f}",
+            f"{row['deviation']:+.1f}",
+        ]
+        for row in points
+    ]
+    drifts = [
+        [str(name), *(signed(row["drift"]) for row in select(baselines, initializer=name))]
+        for name in distinct(baselines, "initializer")
+    ]
+    depths = [f"depth {depth}" for depth in distinct(baselines, "depth")]
+    columns = ["width", "depth", "computed", "simulated ± standard error", "difference in standard errors"]
+    return {
+        "gains": table(columns, gains),
+        "width": str(baselines[0]["width"]),
+        "drifts": table(["", *depths], drifts),
+        "source": source("optimal_gain", [*rows, *points], ["points.csv", "baselines.csv"]),
+    }
+
+
+def loss_against_gain() -> dict[str, str]:
+    """Returns the losses at the computed and at the best gain, and those of other initializers."""
+    rows = read_results("loss_against_gain")
+    names = [name for name in distinct(rows, "initializer") if name not in WALKS.values()]
+    lines = []
+    for group in groups(rows):
+        best = optimum(group)
+        walks = select(group, initializer=WALKS[best["activation"]])
+        lines.append(
+            [
+                f"{best['activation']} {best['depth']}",
+                f"{best['computed_gain']:.4f}",
+                mean_cell(select(walks, gain_ratio=1.0), "loss"),
+                f"{best['best_ratio']:g}",
+                mean_cell(select(walks, gain_ratio=best["best_ratio"]), "loss"),
+                f"{best['excess_of_computed']:.3f}",
+                *(mean_cell(select(group, initializer=name), "loss") for name in names),
+            ]
+        )
+    columns = [
+        "network",
+        "computed gain",
+        "loss at computed gain",
+        "best ratio tried",
+        "loss at best ratio",
+        "difference",
+    ]
+    return {"losses": table([*columns, *map(str, names)], lines), "source": source("loss_against_gain", rows)}
+
+
+def fixed_parameters() -> dict[str, str]:
+    """Returns training and test errors by depth, and the depths at which the error is least."""
+    rows = read_results("fixed_parameters")
+    names, depths = distinct(rows, "initializer"), distinct(rows, "depth")
+    widths = [select(rows, depth=depth)[0]["width"] for depth in depths]
+    columns = ["", *(f"{depth} x {width}" for depth, width in zip(depths, widths, strict=True))]
+
+    def mean_training_error(name: str | float, depth: str | float) -> float:
+        return mean_and_deviation(select(rows, initializer=name, depth=depth), "training_error")[0]
+
+    best = [min(depths, key=lambda depth: mean_training_error(name, depth)) for name in names]
+    return {
+        **{error: table(columns, error_lines(rows, [error])) for error in ERRORS},
+        "least_from": str(min(best)),
+        "least_to": str(max(best)),
+        "source": source("fixed_parameters", rows),
+    }
+
+
+def speech() -> dict[str, str]:
+    """Returns training and test errors at both depths."""
+    rows = read_results("speech")
+    columns = [
+        f"{depth} layers, {error.removesuffix('_error')}"
+        for depth, error in itertools.product(distinct(rows, "depth"), ERRORS)
+    ]
+    return {"errors": table(["", *columns], error_lines(rows, ERRORS)), "source": source("speech", rows)}
+
+
+def autoencoder() -> dict[str, str]:
+    """Returns the reconstruction error by depth, without the runs of seed 0, which chose the rates."""
+    rows = read_results("autoencoder")
+    results = [row for row in rows if row["seed"] > 0]
+    depths = distinct(results, "depth")
+    lines = []
+    for name in distinct(results, "initializer"):
+        of_name = select(results, initializer=name)
+        lines.append(
+            [str(name), *(mean_cell(select(of_name, depth=depth), "test_error") for depth in depths)]
+        )
+    return {
+        "width": str(results[0]["width"]),
+        "bottleneck": str(results[0]["bottleneck"]),
+        "errors": table(["", *map(str, depths)], lines),
+        "source": source("autoencoder", rows, ["components.csv"]),
+    }
+
+
+def recipe() -> dict[str, str]:
+    """Returns one table and the size of the network for each activation."""
+    rows = read_results("recipe")
+    values = {"source": source("recipe", rows)}
+    for activation in distinct(rows, "activation"):
+        of_activation = select(rows, activation=activation)
+        lines = [
+            [name, mean_cell(group, "loss"), *(mean_cell(group, error, percent=True) for error in ERRORS)]
+            for name, group in variants(of_activation).items()
+        ]
+        columns = ["", "training loss (nats)", "training error (%)", "test error (%)"]
+        values[f"{activation}.table"] = table(columns, lines)
+        values[f"{activation}.size"] = size(of_activation[0])
+    return values
+
+
+EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
+    deep_mnist,
+    sample_walks,
+    optimal_gain,
+    loss_against_gain,
+    fixed_parameters,
+    speech,
+    autoencoder,
+    recipe,
+)
+
+
+def read_results(name: str, file: str = "results.csv") -> list[Row]:
+    """Returns the rows of one of an experiment's tables."""
+    return read(RESULTS / name / file)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def source(name: str, rows: Sequence[Row], more_files: Sequence[str] = ()) -> str:
+    """Returns the sentence that names the command, the tables, the seeds, the time and the machine."""
+    files = ", ".join(f"[{file}](paper/results/{name}/{file})" for file in ("results.csv", *more_files))
+    minutes = sum(row["seconds"] for row in rows) / 60.0
+    machines = " / ".join(dict.fromkeys(row["machine"] for row in rows))
+    seeds = sorted({row[column] for row in rows for column in ("seed", "root") if column in row})
+    if len(seeds) == 1:
+        shown = f"seed {seeds[0]}"
+    elif len(seeds) <= 10:
+        shown = f"seeds {', '.join(map(str, seeds))}"
+    else:
+        shown = "seeds as in the tables"
+    runs = f"{len(rows)} runs, {minutes:.0f} min"
+    return f"`python examples/paper/{name}.py`: {files}; {shown}; {runs}; {machines}."
+
+
+def size(row: Row) -> str:
+    """Returns depth, activation and width of a network in words."""
+    return f"{row['depth']} {row['activation']} layers of width {row['width']}"
+
+
+def error_lines(rows: Sequence[Row], errors: Sequence[str]) -> list[list[str]]:
+    """Returns the errors in per cent, a line for each initializer, a cell for each depth and error."""
+    cells = list(itertools.product(distinct(rows, "depth"), errors))
+    return [
+        [
+            str(name),
+            *(
+                mean_cell(select(rows, initializer=name, depth=depth), error, percent=True)
+                for depth, error in cells
+            ),
+        ]
+        for name in distinct(rows, "initializer")
+    ]
+
+
+def mean_cell(rows: Sequence[Row], column: str, percent: bool = False) -> str:
+    """Returns mean ± deviation of a column, or "diverged"."""
+    if not rows:
+        return ""
+    mean, deviation = mean_and_deviation(rows, column)
+    if not math.isfinite(mean):
+        return "diverged"
+    scale, digits = (100.0, 2) if percent else (1.0, 3)
+    spread = f" ± {scale * deviation:.{digits}f}" if math.isfinite(deviation) else ""
+    return f"{scale * mean:.{digits}f}{spread}"
+
+
+def signed(value: float) -> str:
+    """Returns a number with its sign; 0 if it would round to zero."""
+    return "0" if abs(value) < 0.005 else f"{value:+.2f}"
+
+
+def distinct(rows: Iterable[Row], column: str) -> list[str | int | float]:
+    """Returns the values of a column in the order of their first rows."""
+    return list(dict.fromkeys(row[column] for row in rows))

@@ -1,0 +1,262 @@
+"""The one table of layer kinds: which kernels a layer has, and what it does to the signal that passes.
+
+To add a kind of layer, add an entry to `_KINDS`. Initializers, tracing, `initialize` and `gradient_walk` read
+this table. A layer defined above this module registers itself by `register_layer_kind`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import keras
+
+from keras_rwinit.theory import ACTIVATIONS
+
+from .types import ActivationLike
+
+__all__ = [
+    "Effect",
+    "KernelKind",
+    "LayerKind",
+    "contracted_axes",
+    "has_own_activation",
+    "layer_kind",
+    "register_layer_kind",
+]
+
+L = keras.layers
+Operation: TypeAlias = keras.Operation
+Axes: TypeAlias = tuple[int, ...]
+
+
+class Effect(enum.Enum):
+    """What an operation without kernels does to a signal."""
+
+    ACTIVATION = "acts element by element"
+    NORMALIZATION = "gives its output unit variance"
+    SUM = "adds its inputs"
+    PRODUCT = "multiplies its inputs"
+    CONCATENATION = "puts its inputs side by side"
+    EMBEDDING = "looks rows of a table up"
+
+
+@dataclass(frozen=True)
+class KernelKind:
+    """A kernel of a kind of layer.
+
+    Args:
+        attribute: Attribute of the layer that holds the kernel.
+        contracted: Returns the axes that an output unit sums over, for the layer and all axes of the kernel.
+        activated: Whether the layer's own activation follows.
+        zero_padded: Whether the kernel reads zeros beyond the edge where the layer's `padding` is "same".
+        transposed: Whether the strides of the layer spread its inputs, so that an output unit sums over a
+            part of the kernel's fan-in only.
+        stacked: Attribute of the layer that counts the kernels along the first axis of the weight; empty for
+            an ordinary kernel.
+    """
+
+    attribute: str
+    contracted: Callable[[keras.layers.Layer, Axes], Axes]
+    activated: bool = True
+    zero_padded: bool = False
+    transposed: bool = False
+    stacked: str = ""
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What the package knows of a kind of layer or operation.
+
+    Args:
+        kernels: The kernels in the order in which the layer applies them.
+        effect: What the layer does to a signal, if it has no kernel.
+        activation: Returns the activation that the layer applies, where `effect` is `Effect.ACTIVATION`.
+        wrapped: Attribute of the layer that it applies and whose kernels are its own; empty if there is none.
+        hides_sublayers: Whether its sublayers may run inside a loop of the back end, out of sight.
+        skip_reason: Why its weights are no kernels of a walk; empty if they may be.
+    """
+
+    kernels: tuple[KernelKind, ...] = ()
+    effect: Effect | None = None
+    activation: Callable[[Operation], ActivationLike] | None = None
+    wrapped: str = ""
+    hides_sublayers: bool = False
+    skip_reason: str = ""
+
+
+def _leading(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """As Keras reads a kernel: the last axis counts the outputs."""
+    return axes[:-1]
+
+
+def _window(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """A depthwise kernel sums over its window; its channels stay apart."""
+    return axes[:-2]
+
+
+def _transposed(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """A transposed convolution's kernel has the outputs before the inputs."""
+    return (*axes[:-2], axes[-1])
+
+
+def _einsum(layer: keras.layers.EinsumDense, axes: Axes) -> Axes:
+    """The axes of the kernel that the equation sums over."""
+    operands, output = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = operands.split(",")
+    summed = tuple(
+        axis for axis, label in zip(axes, kernel, strict=True) if label in inputs and label not in output
+    )
+    return summed or axes[:-1]
+
+
+def _prelu_activation(layer: keras.layers.PReLU) -> str:
+    """Each unit has a slope of its own; the mean stands for all."""
+    slope = float(keras.ops.convert_to_numpy(layer.alpha.value).mean())
+    return f"leaky_relu({slope!r})" if slope else "relu"
+
+
+def _relu_activation(layer: keras.layers.ReLU) -> ActivationLike:
+    slope, highest = float(layer.negative_slope or 0.0), layer.max_value
+    if layer.threshold or (highest is not None and (slope or highest != 6.0)):
+        return layer
+    if highest is not None:
+        return "relu6"
+    return f"leaky_relu({slope!r})" if slope else "relu"
+
+
+def _named_activation(name: str) -> LayerKind:
+    return LayerKind(effect=Effect.ACTIVATION, activation=lambda operation: name)
+
+
+def _class_name(name: str) -> str:
+    """Returns `HardTanh` for `hard_tanh`, as Keras names its operations."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+_DENSE = LayerKind((KernelKind("kernel", _leading),))
+_CONVOLUTION = LayerKind((KernelKind("kernel", _leading, zero_padded=True),))
+_TRANSPOSED = LayerKind((KernelKind("kernel", _transposed, transposed=True),))
+_DEPTHWISE = LayerKind((KernelKind("kernel", _window, zero_padded=True),))
+_SEPARABLE = LayerKind(
+    (
+        KernelKind("depthwise_kernel", _window, activated=False, zero_padded=True),
+        KernelKind("pointwise_kernel", _leading),
+    )
+)
+_RECURRENT = LayerKind(
+    hides_sublayers=True, skip_reason="recurrent kernels repeat over time and make no random walk"
+)
+_NORMALIZATION = LayerKind(effect=Effect.NORMALIZATION)
+_ITSELF = LayerKind(effect=Effect.ACTIVATION, activation=lambda layer: layer)
+
+_KINDS: dict[type, LayerKind] = {
+    # Layers that compute `activation(inputs @ kernel + bias)` and nothing after it
+    L.Dense: _DENSE,
+    L.EinsumDense: LayerKind((KernelKind("kernel", _einsum),)),
+    L.Conv1D: _CONVOLUTION,
+    L.Conv2D: _CONVOLUTION,
+    L.Conv3D: _CONVOLUTION,
+    L.Conv1DTranspose: _TRANSPOSED,
+    L.Conv2DTranspose: _TRANSPOSED,
+    L.Conv3DTranspose: _TRANSPOSED,
+    L.DepthwiseConv1D: _DEPTHWISE,
+    L.DepthwiseConv2D: _DEPTHWISE,
+    L.SeparableConv1D: _SEPARABLE,
+    L.SeparableConv2D: _SEPARABLE,
+    # Layers of other layers
+    L.TimeDistributed: LayerKind(wrapped="layer", hides_sublayers=True),
+    L.RNN: _RECURRENT,
+    L.Bidirectional: _RECURRENT,
+    L.SpectralNormalization: LayerKind(
+        hides_sublayers=True, skip_reason="the layer divides its kernel by its largest singular value"
+    ),
+    L.Embedding: LayerKind(
+        effect=Effect.EMBEDDING,
+        hides_sublayers=True,
+        skip_reason="an embedding is a table, not a kernel",
+    ),
+    # Layers without a kernel
+    L.BatchNormalization: _NORMALIZATION,
+    L.LayerNormalization: _NORMALIZATION,
+    L.GroupNormalization: _NORMALIZATION,
+    L.RMSNormalization: _NORMALIZATION,
+    L.UnitNormalization: _NORMALIZATION,
+    L.Activation: _ITSELF,
+    L.LeakyReLU: _ITSELF,
+    L.ELU: _ITSELF,
+    L.ReLU: LayerKind(effect=Effect.ACTIVATION, activation=_relu_activation),
+    L.PReLU: LayerKind(effect=Effect.ACTIVATION, activation=_prelu_activation),
+    L.Add: LayerKind(effect=Effect.SUM),
+    L.Average: LayerKind(effect=Effect.SUM),
+    L.Subtract: LayerKind(effect=Effect.SUM),
+    L.Multiply: LayerKind(effect=Effect.PRODUCT),
+    L.Concatenate: LayerKind(effect=Effect.CONCATENATION),
+}
+
+# Functions of `keras.ops`, by the names of their classes, which are not public.
+_OPERATIONS: dict[str, LayerKind] = {
+    **{_class_name(name): _named_activation(name) for name in ACTIVATIONS},
+    "LeakyRelu": LayerKind(
+        effect=Effect.ACTIVATION,
+        activation=lambda operation: f"leaky_relu({float(operation.negative_slope)!r})",
+    ),
+    "Add": LayerKind(effect=Effect.SUM),
+    "Average": LayerKind(effect=Effect.SUM),
+    "Subtract": LayerKind(effect=Effect.SUM),
+    "Multiply": LayerKind(effect=Effect.PRODUCT),
+    "Concatenate": LayerKind(effect=Effect.CONCATENATION),
+    "Stack": LayerKind(effect=Effect.CONCATENATION),
+    "Hstack": LayerKind(effect=Effect.CONCATENATION),
+    "Vstack": LayerKind(effect=Effect.CONCATENATION),
+}
+
+# Any other layer may have a weight called `kernel`, as recurrent cells have.
+_OTHER_LAYER = _DENSE
+_OTHER_OPERATION = LayerKind()
+
+
+def register_layer_kind(cls: type[keras.layers.Layer], kind: LayerKind) -> None:
+    """Adds a class of layers, and its subclasses, to the table."""
+    _KINDS[cls] = kind
+
+
+def layer_kind(operation: Operation) -> LayerKind:
+    """Returns the kind of a layer or operation: that of its class or of the nearest class above it."""
+    cls = _registered_class(operation)
+    if cls is not None:
+        return _KINDS[cls]
+    if isinstance(operation, keras.layers.Layer):
+        return _OTHER_LAYER
+    names = (cls.__name__ for cls in type(operation).__mro__)
+    return next((_OPERATIONS[name] for name in names if name in _OPERATIONS), _OTHER_OPERATION)
+
+
+def _registered_class(operation: Operation) -> type | None:
+    return next((cls for cls in type(operation).__mro__ if cls in _KINDS), None)
+
+
+def has_own_activation(layer: keras.layers.Layer) -> bool:
+    """Returns whether what `layer` passes to its own `activation` are the pre-activations of its kernel."""
+    cls = _registered_class(layer)
+    if cls is None or not any(kernel.activated for kernel in _KINDS[cls].kernels):
+        return False
+    # A subclass with its own `call` may do anything. An instance's `call` hides that of its class.
+    return bool(type(layer).call is cls.call)  # type: ignore[attr-defined]
+
+
+def contracted_axes(layer: keras.layers.Layer | None, rank: int) -> Axes:
+    """Returns the axes that an output unit sums over, of the kernel that `layer` makes next.
+
+    Args:
+        layer: The layer whose `build` is running, if known.
+        rank: Number of axes of the kernel.
+    """
+    axes = tuple(range(rank))
+    kernels = () if layer is None else layer_kind(layer).kernels
+    if not kernels:
+        return axes[:-1]
+    missing = (kernel for kernel in kernels if getattr(layer, kernel.attribute, None) is None)
+    return next(missing, kernels[-1]).contracted(layer, axes)

@@ -1,0 +1,64 @@
+"""Checks of names that users give: of optimizers, initializers and activations."""
+
+from __future__ import annotations
+
+import keras
+
+from .activations import get_activation, theory_activation
+
+__all__ = ["check_activation_name", "check_initializer_name", "check_optimizer_name"]
+
+
+def check_optimizer_name(name: str, argument: str = "optimizer") -> str:
+    """Returns the name of an optimizer; ValueError unless Keras has an optimizer of that name.
+
+    Args:
+        name: The name.
+        argument: Name of the argument, for the message.
+    """
+    _check_string(name, argument, "adam")
+    try:
+        keras.optimizers.get(name)
+    except ValueError as error:
+        raise ValueError(
+            f"`{argument}` must be one of Keras's, such as adam, sgd, rmsprop or lion. Received: {name!r}"
+        ) from error
+    return name
+
+
+def check_initializer_name(name: str, argument: str = "initializer") -> str:
+    """Returns the name of an initializer; ValueError unless it is one of Keras's or of this package's.
+
+    Args:
+        name: The name.
+        argument: Name of the argument, for the message.
+    """
+    _check_string(name, argument, "random_walk")
+    try:
+        keras.initializers.get(name)
+    except (KeyError, TypeError, ValueError) as error:
+        if name == "random_walk":  # registered by `keras_rwinit.initializers`, which may not be imported yet
+            return name
+        raise ValueError(
+            f"`{argument}` must be random_walk or one of Keras's, such as he_normal, glorot_uniform or "
+            f"orthogonal. Received: {name!r}"
+        ) from error
+    return name
+
+
+def check_activation_name(name: str, argument: str = "activation") -> str:
+    """Returns the name of an activation; ValueError unless `keras_rwinit.gain` and Keras's layers take it.
+
+    Args:
+        name: The name, as in `"tanh"`, `"erf"` or `"leaky_relu(0.1)"`.
+        argument: Name of the argument, for the message.
+    """
+    _check_string(name, argument, "tanh")
+    theory_activation(name)
+    get_activation(name)
+    return name
+
+
+def _check_string(name: str, argument: str, example: str) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"`{argument}` must be a name, as in {example!r}. Received: {name!r}")

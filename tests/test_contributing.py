@@ -1,0 +1,56 @@
+"""The recipes of CONTRIBUTING.md work: what they name exists, and the activation's is followed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras_rwinit.models import model_zoo
+from keras_rwinit.theory import activations
+
+import keras_rwinit
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+RECIPES = dict(re.findall(r"\*\*An? ([a-z ]+)\.\*\*.*?```python\n(.*?)```", TEXT, re.DOTALL))
+
+
+def test_there_is_a_recipe_for_each() -> None:
+    assert list(RECIPES) == ["activation", "layer kind", "distribution", "preset", "data set"]
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:\w+/)+\w+\.py)`", TEXT))))
+def test_every_file_it_names_exists(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+def test_every_room_it_lists_exists() -> None:
+    rooms = re.findall(
+        r"`([\w/]+)`", "".join(line.split("|")[1] for line in TEXT.splitlines() if line[:3] == "| `")
+    )
+    assert len(rooms) > 20
+    for room in rooms:
+        places = [ROOT / room, ROOT / "keras_rwinit" / room, ROOT / "keras_rwinit" / f"{room}.py"]
+        assert any(place.exists() for place in places), room
+
+
+def test_the_recipe_for_an_activation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Theory, layers and models take the new name, and a saved model with it loads."""
+    (name,) = re.findall(r'ACTIVATIONS\["(\w+)"\]', RECIPES["activation"])
+    monkeypatch.setitem(activations.ACTIVATIONS, name, None)  # which removes the name again after the test
+    exec(RECIPES["activation"], vars(activations).copy())
+
+    by_differences = keras_rwinit.gain(np.arctan, width=64, depth=20)
+    assert keras_rwinit.gain(name, width=64, depth=20) == pytest.approx(by_differences, rel=1e-9)
+    model = model_zoo.deep_mlp(depth=3, width=8, activation=name, input_shape=(4,), seed=0)
+    x = np.linspace(-1.0, 1.0, 8, dtype="float32").reshape(2, 4)
+    kernel, _ = model.layers[1].get_weights()
+    hidden = keras.ops.convert_to_numpy(model.layers[1](x))
+    np.testing.assert_allclose(hidden, np.arctan(x @ kernel), rtol=1e-5)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
