@@ -23,7 +23,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import keras_tuner
 import numpy as np
-from keras_rwinit.tuning.search_job import SearchJob
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from rich.console import Console
@@ -31,6 +30,7 @@ from rich.table import Table
 
 from keras_rwinit import data, tuning
 from keras_rwinit._files import write_json
+from keras_rwinit.tuning.search_job import SearchJob
 
 BOXES: dict[str, int | tuple[int, int]] = {"gain ratio and width": (16, 64), "gain ratio alone": 64}
 OBJECTIVE = "val_loss"

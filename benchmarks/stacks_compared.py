@@ -27,12 +27,12 @@ from typing import Any, TypeAlias
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _contenders import CONTENDERS
-from keras_rwinit.models.model_zoo import count_parameters
 from rich.console import Console
 from rich.table import Table
 
 from keras_rwinit._files import write_json
 from keras_rwinit._memory import physical_memory
+from keras_rwinit.models.model_zoo import count_parameters
 
 # Weights, gradient, Adam's two moments, and a second copy of the weights while they are drawn.
 _BYTES_PER_PARAMETER = 20

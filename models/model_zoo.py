@@ -27,12 +27,11 @@ from ._arguments import (
 from ._autoencoder import deep_autoencoder
 from ._builder import ChainBuilder
 from ._float16 import warn_where_float16_is_too_narrow
-from ._presets import Preset, Recipe, presets
+from ._presets import Preset, presets
 from ._stacking import stack, unstack
 
 __all__ = [
     "Preset",
-    "Recipe",
     "count_parameters",
     "deep_autoencoder",
     "deep_mlp",

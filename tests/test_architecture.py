@@ -1,4 +1,4 @@
-"""Imports point one way: between rooms as listed here, without a circle, and into no other room's private module."""
+"""Imports between rooms point one way, form no circle and reach no private module of another room."""
 
 from __future__ import annotations
 

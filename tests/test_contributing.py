@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras_rwinit.models import model_zoo
-from keras_rwinit.theory import activations
 
 import keras_rwinit
+from keras_rwinit.models import model_zoo
+from keras_rwinit.theory import activations
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_the_recipe_for_an_activation(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     by_differences = keras_rwinit.gain(np.arctan, width=64, depth=20)
     assert keras_rwinit.gain(name, width=64, depth=20) == pytest.approx(by_differences, rel=1e-9)
-    model = model_zoo.deep_mlp(depth=3, width=8, activation=name, input_shape=(4,), seed=0)
+    model = model_zoo.deep_mlp(depth=3, width=32, activation=name, input_shape=(4,), seed=0)
     x = np.linspace(-1.0, 1.0, 8, dtype="float32").reshape(2, 4)
     kernel, _ = model.layers[1].get_weights()
     hidden = keras.ops.convert_to_numpy(model.layers[1](x))

@@ -6,10 +6,10 @@ import doctest
 import importlib
 import pkgutil
 
-import keras_rwinit.models
 import pytest
 
 import keras_rwinit
+import keras_rwinit.models
 
 _OTHER_BACKENDS = {
     "keras_rwinit.layers._loops.jax",

@@ -51,7 +51,10 @@ def assert_same(stacked: list[Any], separate: list[Any]) -> None:
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
         pytest.param(lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1), marks=SLOW_ON_JAX),
         pytest.param(lambda: keras.optimizers.Adam(1e-2, global_clipnorm=0.05), marks=SLOW_ON_JAX),
-        lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
+        pytest.param(
+            lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
+            marks=SLOW_ON_JAX,
+        ),
         *(
             pytest.param(optimizer, marks=pytest.mark.slow)
             for optimizer in (

@@ -17,7 +17,7 @@ from keras_rwinit._files import write_atomically
 
 from ._space import HyperparameterValue
 
-__all__ = ["LocalSearchOracle"]
+__all__ = ["ENDED", "LocalSearchOracle"]
 
 Values: TypeAlias = dict[str, HyperparameterValue]
 """Values of the hyperparameters by name."""
@@ -25,7 +25,7 @@ Values: TypeAlias = dict[str, HyperparameterValue]
 # Shortest and longest step, as fractions of a hyperparameter's range.
 _SHORTEST, _LONGEST = 0.02, 0.5
 _ATTEMPTS = 200
-_ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class LocalSearchOracle(keras_tuner.Oracle):
@@ -187,7 +187,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
             self._add_ended_or_queued(_load_trial(path))
         _check_none_missing(sorted(int(trial_id) for trial_id in self.trials), project)
         for trial in reversed(self.trials.values()):  # the queue is emptied from its end
-            if trial.status not in _ENDED:
+            if trial.status not in ENDED:
                 self._queue_again(trial)
 
     def _add_ended_or_queued(self, trial: Trial) -> None:
@@ -195,7 +195,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
         self.start_order.append(trial.trial_id)
         self.update_space(trial.hyperparameters)
         self._record_values(trial)
-        if trial.status in _ENDED:
+        if trial.status in ENDED:
             self.end_order.append(trial.trial_id)
             self._run_times[trial.trial_id] = 1
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ._oracle import ENDED
 from ._results import SearchResult, TrialRow
 from ._trial_files import trial_files
 
@@ -30,7 +31,7 @@ class SearchProgress:
         self, console: Console, trials: int, directory: Path, read: Callable[[], SearchResult]
     ) -> None:
         self.console, self.trials, self.directory, self.read = console, trials, directory, read
-        self.shown = {row.trial for row in read() if row.ended}
+        self.shown = {row.trial for row in read() if row.status in ENDED}
         self.ended_before = len(self.shown)
         self.times: list[int] = []
         self.start = time.monotonic()
@@ -63,7 +64,7 @@ class SearchProgress:
             self._show(self.read())
 
     def _show(self, result: SearchResult) -> None:
-        ended = [row for row in result if row.ended]
+        ended = [row for row in result if row.status in ENDED]
         best = result.best
         best_text = f"best {best.score:.4g} (trial {best.trial})" if best else "no score yet"
         left = self._time_left(len(ended))

@@ -56,11 +56,6 @@ class TrialRow:
     reason: str | None
     others: dict[str, HyperparameterValue]
 
-    @property
-    def ended(self) -> bool:
-        """Whether the trial was completed or failed."""
-        return self.status in ("COMPLETED", "FAILED")
-
     def as_dict(self) -> dict[str, object]:
         """Returns the row by column, the other hyperparameters last."""
         row = dict(vars(self))

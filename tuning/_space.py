@@ -9,9 +9,9 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import keras
 import keras_tuner
-from keras_rwinit.models.model_zoo import count_parameters
 
 from keras_rwinit._checks import check_count
+from keras_rwinit.models.model_zoo import count_parameters
 
 __all__ = [
     "Axis",

@@ -9,6 +9,7 @@ import keras_tuner
 
 from keras_rwinit._files import read_json, write_json
 
+from ._oracle import ENDED
 from ._results import SearchResult, TrialRow
 from ._settings import SearchSettings
 from .hypermodel import DeepMLPHyperModel
@@ -73,7 +74,7 @@ def _read_row(path: Path, hypermodel: DeepMLPHyperModel) -> TrialRow:
         reason=None,
         others={name: described[name] for name in hypermodel.tuned if name not in _COLUMNS},
     )
-    if outcome is None or not row.ended:
+    if outcome is None or row.status not in ENDED:
         return row
     return dataclasses.replace(row, seconds=outcome.seconds, reason=outcome.reason)
 

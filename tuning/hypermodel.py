@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
-from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
 from keras_tuner.errors import FailedTrialError
 
 from keras_rwinit._checks import check_count, check_positive, check_seed
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
+from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import resolve_distribution
 from keras_rwinit.training.loop import compile_classifier

@@ -52,12 +52,12 @@ class SumTerm(NamedTuple):
     """One sum that the output of a kernel is a term of.
 
     Args:
-        count: Number of terms of the sum.
+        size: Number of terms of the sum.
         beside_shortcut: Whether another term has fewer kernels, so that the kernel ends a branch beside a
             shortcut. Otherwise all terms are equally deep.
     """
 
-    count: int
+    size: int
     beside_shortcut: bool
 
 

@@ -66,9 +66,10 @@ def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
         x: Arrays of the structure of the model's inputs, for a model that does not know their shapes.
     """
     tracer = _Tracer()
-    if _function_of(model) is not None:
-        tensors = list(_function_of(model).inputs)
-        arguments: ArrayTree = None
+    function = _function_of(model)
+    arguments: ArrayTree = None
+    if function is not None:
+        tensors = list(function.inputs)
     else:
         arguments = _symbols(model, x)
         tensors = keras.tree.flatten(arguments)

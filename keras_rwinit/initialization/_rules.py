@@ -89,7 +89,7 @@ def _share_of_sums(context: KernelContext, sums: int) -> tuple[float, str]:
     if not context.terms:
         return 1.0, ""
     # With equally deep terms in one sum and a shortcut in another, the share of the equal terms holds.
-    equal = max((term.count for term in context.terms if not term.beside_shortcut), default=0)
+    equal = max((term.size for term in context.terms if not term.beside_shortcut), default=0)
     if equal:
         return 1.0 / math.sqrt(equal), f"; one of {equal} terms"
     return 1.0 / math.sqrt(max(sums, 1)), f"; branch of one of {sums} sums"

@@ -43,7 +43,7 @@ class StackedInitializer(keras.initializers.Initializer):
     def _draw(self, shape: tuple[int, ...], dtype: str) -> Tensor:
         if isinstance(self.initializer, _CONSTANT):
             return self.initializer(shape, dtype=dtype)
-        layers = layer_initializers(self.initializer, shape[0])
+        layers: list[Any] = layer_initializers(self.initializer, shape[0])
         # A list of a hundred thousand kernels would take the memory a second time, and making a tensor takes
         # longer than drawing its numbers: random-walk kernels are drawn into one array.
         if all(type(layer).__call__ is RandomWalk.__call__ for layer in layers):

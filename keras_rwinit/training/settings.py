@@ -19,8 +19,8 @@ def default_learning_rate(depth: int) -> float:
     """Returns the learning rate of Adam where none is given: 0.03 / depth, at most 0.001.
 
     Example:
-        >>> default_learning_rate(10), default_learning_rate(1000)
-        (0.001, 3e-05)
+        >>> default_learning_rate(10), default_learning_rate(100)
+        (0.001, 0.0003)
     """
     return min(0.03 / depth, 1e-3)
 

@@ -152,6 +152,17 @@ def test_subclassed_models_and_layers_of_layers() -> None:
     np.testing.assert_allclose(walk.backward[:, -1], log_norm((h > 0) * (top @ direction)), **CLOSE)
 
 
+@backends
+def test_an_activation_that_reads_a_variable_is_measured_as_it_is_now() -> None:
+    """No compiled loop of the first measurement, which would keep the old value, serves the second."""
+    slope = keras.Variable(1.0)
+    model = keras.Sequential([keras.Input((6,)), DenseStack(4, lambda a: slope * a), L.Dense(2)])
+    before = gradient_walk(model, data(6))
+    slope.assign(2.0)
+    after = gradient_walk(model, data(6))
+    np.testing.assert_allclose(np.diff(after.backward - before.backward), -np.log(2.0), **CLOSE)
+
+
 def test_nested_models_and_shared_layers() -> None:
     shared = L.Dense(6, "tanh", name="shared")
     inner = keras.Sequential([keras.Input((6,)), shared, L.Dense(6, "tanh", name="own")], name="inner")

@@ -307,7 +307,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
         (6, 6, 4),
     ),
     "stack": (lambda: model_zoo.deep_mlp(60, 32, "relu", input_shape=(64,), classes=10), (64,)),
-    "residual": (lambda: residual(20), (64,)),
+    "residual": (lambda: residual(30), (64,)),
     "deep residual": (lambda: residual(50), (64,)),
     "deep convolutional": (
         lambda: chain(

@@ -19,6 +19,7 @@ from keras_helpers import (
     fit,
     relative_error,
     run,
+    slow_on_jax,
     to_numpy,
     weight_gradients,
     weights_of,
@@ -163,6 +164,7 @@ def test_layers_that_are_built_already_are_kept() -> None:
     np.testing.assert_array_equal(to_numpy(chain.layers[0].kernel), kernel)
 
 
+@slow_on_jax
 def test_images() -> None:
     chain = DeepSequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2)], (6, 6, 1))
     assert chain.input_shape == (None, 6, 6, 1)

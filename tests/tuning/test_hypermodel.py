@@ -15,10 +15,9 @@ from keras_rwinit import model_zoo
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
+from keras_rwinit import tuning  # noqa: E402
 from keras_rwinit.tuning._forecast import forecast_trial  # noqa: E402
 from keras_rwinit.tuning._space import Point, largest_depth  # noqa: E402
-
-from keras_rwinit import tuning  # noqa: E402
 
 
 def hp_with(**fixed: Any) -> Any:

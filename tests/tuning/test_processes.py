@@ -22,15 +22,15 @@ from tuning_helpers import TINY, begun, few_digits, small_space, table_of, wait_
 
 pytest.importorskip("keras_tuner")
 
+from keras_tuner.src.distribute.oracle_client import OracleClient
+
+from keras_rwinit import tuning
 from keras_rwinit.tuning import LocalSearchOracle, SearchResult
 from keras_rwinit.tuning._processes import chief as chief_module
 from keras_rwinit.tuning._processes import heartbeat as heartbeat_module
 from keras_rwinit.tuning._processes import launch
 from keras_rwinit.tuning._processes import worker as worker_module
 from keras_rwinit.tuning._processes.role import ProcessRole
-from keras_tuner.src.distribute.oracle_client import OracleClient
-
-from keras_rwinit import tuning
 
 psutil = pytest.importorskip("psutil")
 

@@ -20,11 +20,10 @@ from keras_rwinit._files import locked
 
 pytest.importorskip("keras_tuner")
 
+from keras_rwinit import tuning
 from keras_rwinit.tuning import Comparison, LocalSearchOracle, SearchResult, TrialRow
 from keras_rwinit.tuning._tuner import make_tuner
 from keras_rwinit.tuning.search_job import SearchJob
-
-from keras_rwinit import tuning
 
 COLUMNS = [
     "trial",

@@ -1,0 +1,77 @@
+"""Every public name of the recorded version is still there, but for the renames listed here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compatibility.make_names import NAMES, list_names
+
+pytest.importorskip("keras_tuner")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RENAMED = {
+    "callbacks.GradientWalkCallback(directory)": "callbacks.GradientWalkCallback(log_dir)",
+    "callbacks.GradientWalkCallback(every)": "callbacks.GradientWalkCallback(update_freq)",
+    "callbacks.GradientWalkCallback(unit)": "callbacks.GradientWalkCallback(update_freq)",
+    "data.load(standardise)": "data.load(standardize)",
+    "data.load_timit(standardise)": "data.load_timit(standardize)",
+    "data.standardise": "data.standardize",
+    "keras_rwinit.distribution": "keras_rwinit.sharding",
+    "tuning.DeepMLPHyperModel(.prognosis)": "tuning.DeepMLPHyperModel(.forecast)",
+    "tuning.HopelessTrialError": "tuning.UntrainableTrialError",
+    "tuning.OutwardOracle": "tuning.LocalSearchOracle",
+    "tuning.search(console)": "tuning.search(verbose)",
+    "tuning.search(folder)": "tuning.search(directory)",
+}
+REMOVED = {"data.Dataset(.to_tf)"}
+ADDED = {
+    "initialization.InitializationReport(.summary)",
+    "diagnostics.GradientWalk(.example_spread)",
+    "keras_rwinit.theory",
+    "theory.Activation(.keras)",
+    "theory.Activation(.slope_from_output)",
+    "theory.Activation(keras)",
+    "theory.Activation(slope_from_output)",
+    "theory.WalkPrediction(.spread)",
+}
+
+
+def flatten(names: dict[str, list[str]]) -> set[str]:
+    """Returns `module.name` and `module.name(argument)` for each; a class that stands twice, once."""
+    flat = set(names) | {f"{name}({part})" for name, parts in names.items() for part in parts}
+    return {name for name in flat if not (name.startswith("keras_rwinit.") and "(" in name)}
+
+
+RECORDED = flatten(json.loads(NAMES.read_text(encoding="utf-8"))["names"])
+PRESENT = flatten(list_names())
+
+
+def rename(name: str) -> str:
+    """Returns the present name of a recorded one; the arguments and attributes of a class move with it."""
+    if name in RENAMED:
+        return RENAMED[name]
+    owner, bracket, part = name.partition("(")
+    return RENAMED.get(owner, owner) + bracket + part
+
+
+def test_every_recorded_name_is_there_or_was_renamed() -> None:
+    assert {rename(name) for name in RECORDED - REMOVED} - PRESENT == set()
+
+
+def test_every_new_name_is_listed() -> None:
+    assert PRESENT - {rename(name) for name in RECORDED} == ADDED
+
+
+def test_nothing_is_listed_that_did_not_change() -> None:
+    assert RENAMED.keys() | REMOVED <= RECORDED
+    assert not (RENAMED.keys() | REMOVED) & PRESENT
+
+
+@pytest.mark.parametrize("name", sorted({*RENAMED, *RENAMED.values(), *REMOVED}))
+def test_the_changelog_names_it(name: str) -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert name.rstrip(")").replace("(", ".").split(".")[-1] in changelog
