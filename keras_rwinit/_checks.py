@@ -7,13 +7,20 @@ import inspect
 import math
 import numbers
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_count", "check_positive", "check_real", "check_seed", "deprecate_positional"]
+__all__ = [
+    "check_count",
+    "check_input_shape",
+    "check_positive",
+    "check_real",
+    "check_seed",
+    "deprecate_positional",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,6 +30,7 @@ _LARGEST = 10**15  # counts enter formulas as floats, which are exact up to 2**5
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:
     """Returns `value` as an int; ValueError unless it is an integer of at least `minimum`."""
+    # Python counts bool among the integers; as a depth or width it is a mistake.
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}")
     if int(value) > _LARGEST and name != "seed":  # a seed enters no formula
@@ -45,6 +53,13 @@ def check_seed(value: object, rule: str = "an integer or None") -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
         raise ValueError(f"`seed` must be {rule}. Received: seed={value!r}")
     return None if value is None else int(value)
+
+
+def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of one input as a tuple; ValueError unless it is a sequence of sizes."""
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
+        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
+    return tuple(check_count("input_shape", size) for size in input_shape)
 
 
 def check_real(name: str, values: ArrayLike) -> NDArray[Any]:

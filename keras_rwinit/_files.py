@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar
 
 __all__ = [
     "check_new",
+    "delete_partial_files",
+    "has_settings",
     "locked",
     "new_folder",
     "read_json",
@@ -56,9 +58,9 @@ def new_folder(
 def _make_empty(path: Path, name: str, resume: str | None) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
-        way_out = f", or go on with the run in it with {resume}" if resume else ""
+        way_out = f", or resume the run in it with {resume}" if resume else ""
         raise ValueError(
-            f"{path} is not empty, and no run overwrites another. Choose another {name}{way_out}."
+            f"{path} is not empty. A run never overwrites files. Choose another {name}{way_out}."
         )
     return path
 
@@ -105,6 +107,7 @@ def write_json(path: Path, content: object, *, non_finite: Literal["null", "name
             `"name"` for the strings "nan", "inf" and "-inf", which `float` reads.
     """
     replace: Callable[[float], str | None] = str if non_finite == "name" else lambda value: None
+    # `allow_nan=False`: Python would write NaN, which other readers of JSON refuse.
     text = json.dumps(_replace_non_finite(content, replace), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -124,9 +127,20 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def delete_partial_files(folder: Path) -> None:
+    """Deletes the temporary files of processes that were killed while they wrote."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        partial.unlink(missing_ok=True)
+
+
 def write_settings(directory: Path, settings: Mapping[str, object]) -> None:
     """Writes the settings of a run or search to its folder; tuples are kept apart from lists."""
     write_json(directory / _SETTINGS, _mark_tuples(dict(settings)))
+
+
+def has_settings(directory: Path) -> bool:
+    """Returns whether a run or search began in a folder."""
+    return (directory / _SETTINGS).exists()
 
 
 def read_settings(directory: Path, what: str, make: Callable[[dict[str, Any]], T]) -> T:
@@ -146,7 +160,7 @@ def read_settings(directory: Path, what: str, make: Callable[[dict[str, Any]], T
         return make(_restore_tuples(read_json(path)))
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"There is no {what} to go on with in {directory}: {path} is missing or damaged."
+            f"There is no {what} to resume in {directory}: {path} is missing or damaged."
         ) from error
 
 
@@ -179,12 +193,12 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
+    # The lock is a file that nothing replaces: a lock on a replaced file excludes nobody.
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(f"Another process is at work on the run in {folder}.") from error
         # A process that was killed while it wrote leaves its temporary file; nobody else holds the lock.
-        for partial in folder.glob(f"{_PARTIAL}*"):
-            partial.unlink(missing_ok=True)
+        delete_partial_files(folder)
         yield

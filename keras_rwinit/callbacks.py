@@ -50,7 +50,7 @@ class WalkRecord:
         epoch: Number of finished epochs.
         step: Number of finished batches.
         verdict: `GradientWalk.verdict`.
-        drift: `GradientWalk.drift`, nats a layer.
+        drift: `GradientWalk.drift`, nats per layer.
         relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,).
     """
 
@@ -149,6 +149,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         return self.log_dir / "gradient_walk.png"
 
     def on_train_begin(self, logs: Logs = None) -> None:
+        # A second `fit` continues the record.
         if not self.history:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             if not self.model.built:  # one example is enough to build it
@@ -202,7 +203,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
 
 def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | None:
-    """Number of batches from one record to the next; None for a record an epoch."""
+    """Returns the number of batches from one record to the next; None for a record per epoch."""
     if update_freq == "epoch":
         return None
     if update_freq == "batch":
@@ -216,7 +217,7 @@ def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | N
 
 
 def _finite_mean(values: Array) -> Array:
-    """Mean over the examples with a finite value, layer by layer; nan where there is none."""
+    """Returns the mean over the examples with a finite value, layer by layer; nan where there is none."""
     finite = np.isfinite(values)
     count = finite.sum(axis=0)
     total = np.where(finite, values, 0.0).sum(axis=0)

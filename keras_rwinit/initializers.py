@@ -83,6 +83,7 @@ class RandomWalk(keras.initializers.Initializer):
         *,
         fan_in: int | None = None,
     ) -> None:
+        # Loading passes a saved activation or seed generator as its config.
         if isinstance(activation, dict):
             activation = keras.saving.deserialize_keras_object(activation)
         if isinstance(seed, dict):
@@ -120,6 +121,7 @@ class RandomWalk(keras.initializers.Initializer):
         contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
         fan_in = math.prod(shape[axis] for axis in contracted)
         scale = self.gain if self.gain is not None else self._compute_gain(fan_in)
+        # NumPy's generator gives the same kernel on every back end.
         rng = np.random.default_rng(self._entropy(shape))
         matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
         return assemble_kernel(scale * matrix, shape, contracted)
@@ -141,6 +143,7 @@ class RandomWalk(keras.initializers.Initializer):
 
     def _entropy(self, shape: tuple[int, ...]) -> int | list[int]:
         """Returns the seed of NumPy's generator for the next kernel."""
+        # Python's generator, which `keras.utils.set_random_seed` seeds.
         if self.seed is None:
             return random.getrandbits(63)
         if isinstance(self.seed, keras.random.SeedGenerator):

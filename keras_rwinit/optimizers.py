@@ -72,8 +72,8 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         for setting in ("gradient_accumulation_steps", "loss_scale_factor"):
             if getattr(self.inner_optimizer, setting) is not None:
                 raise ValueError(
-                    f"The inner optimizer's `{setting}` would take effect after the clipping and not before; "
-                    f"leave it out. Received: {setting}={getattr(self.inner_optimizer, setting)!r}"
+                    f"The inner optimizer's `{setting}` would be applied after clipping; leave it out. "
+                    f"Received: {setting}={getattr(self.inner_optimizer, setting)!r}"
                 )
         self._largest_norm = check_positive("clipnorm", clipnorm)
 
@@ -93,12 +93,13 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         """Clips the gradients and lets the inner optimizer update the variables."""
         if trainable_variables is None and not self.built:
             raise ValueError(
-                "Gradients without variables go to an optimizer that knows its variables: call "
-                "`build(variables)` first, or pass `trainable_variables`. Received: None"
+                "To apply gradients without naming their variables, build the optimizer first: call "
+                "`build(variables)`, or pass `trainable_variables`. Received: None"
             )
         variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
         if not self.built:
             self.build(variables)
+        # `overwrite_with_gradient` marks values that replace a variable, such as float8 scales.
         clipped = [
             gradient
             if gradient is None or getattr(variable, "overwrite_with_gradient", False)

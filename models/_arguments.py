@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import keras
 
-from keras_rwinit._checks import check_count
 from keras_rwinit._keras.types import Initializer
 from keras_rwinit._memory import check_fits
 
 __all__ = [
     "DType",
     "check_excluded",
-    "check_input_shape",
     "check_parameters_fit",
     "computes_in_float16",
     "count_parameters",
@@ -25,13 +22,6 @@ DType: TypeAlias = str | keras.DTypePolicy | None
 
 # Bytes of one number; other dtypes have 4.
 _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
-
-
-def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of one input as a tuple, or raises ValueError."""
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
-        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
-    return tuple(check_count("input_shape", size) for size in input_shape)
 
 
 def check_parameters_fit(count: int, dtype: DType, what: str) -> None:

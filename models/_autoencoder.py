@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_rwinit._checks import check_count
+from keras_rwinit._checks import check_count, check_input_shape
 from keras_rwinit._keras.activations import keras_activation, theory_activation
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
@@ -20,7 +20,6 @@ from keras_rwinit.theory.gains import gain_or_nearest_width
 from ._arguments import (
     DType,
     check_excluded,
-    check_input_shape,
     check_parameters_fit,
     computes_in_float16,
 )
@@ -84,7 +83,7 @@ def deep_autoencoder(
         gain: Gain of the hidden kernels in place of the computed ones.
         output_gain: Gain of the last kernel. `None`: 0.3, with which the outputs of tanh layers have a root
             mean square of about 0.1. So a mean squared error starts near that of the best constant.
-        seed: Root of the seeds of all layers. `None` draws anew, repeatably after
+        seed: Root of the seeds of all layers. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
         dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`. A UserWarning tells if
             the gradient or the activations are expected to leave float16's range.

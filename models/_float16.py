@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from keras_rwinit.theory import Activation
-from keras_rwinit.theory.float_range import find_shortfall, float_range, predict_norms
+from keras_rwinit.theory.float_range import find_range_risk, float_range, predict_norms
 
 __all__ = ["warn_where_float16_is_too_narrow"]
 
@@ -13,9 +13,9 @@ __all__ = ["warn_where_float16_is_too_narrow"]
 def warn_where_float16_is_too_narrow(
     activation: Activation, width: int, depth: int, gain: float, distribution: str
 ) -> None:
-    """Warns if `find_shortfall` finds that gradient or activations may leave the range of float16."""
+    """Warns if `find_range_risk` finds that gradient or activations may leave the range of float16."""
     norms = predict_norms(activation, width, depth, gain=gain, distribution=distribution)
-    shortfall = find_shortfall(norms, float_range("float16"))
+    shortfall = find_range_risk(norms, float_range("float16"))
     if shortfall is not None:
         quantity, needed, available = shortfall
         warnings.warn(

@@ -20,7 +20,7 @@ class Recipe:
         dataset: Name of the data set for `keras_rwinit.data.load`.
         optimizer: Keras optimizer id.
         learning_rate: Learning rate of the optimizer; at the start, if it decays.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         epochs: Passes over the training set.
         cosine_decay: Whether the learning rate falls to zero along half a cosine.
     """

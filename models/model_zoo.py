@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_rwinit._checks import check_count, check_positive
+from keras_rwinit._checks import check_count, check_input_shape, check_positive
 from keras_rwinit._keras.activations import keras_activation, theory_activation
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
@@ -19,7 +19,6 @@ from keras_rwinit.theory import gain as computed_gain
 from ._arguments import (
     DType,
     check_excluded,
-    check_input_shape,
     check_parameters_fit,
     computes_in_float16,
     count_parameters,
@@ -100,7 +99,7 @@ def deep_mlp(
             seed gives the same weights and outputs; `stack` and `unstack` convert.
         remat: `remat` of the `DenseStack`: `"sqrt"` keeps the activations of `2 sqrt(depth)` layers for the
             gradient instead of `depth`, for one more forward pass.
-        seed: Root of the seeds of all layers. `None` draws anew, repeatably after
+        seed: Root of the seeds of all layers. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
         dtype: Dtype or dtype policy of the layers, such as `"mixed_bfloat16"`. A UserWarning tells if
             the gradient or the activations are expected to leave float16's range; scale the loss there

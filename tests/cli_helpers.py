@@ -62,12 +62,12 @@ def refusal(*arguments: object) -> str:
     return finished.err.removeprefix("keras-rwinit: ")
 
 
-def shown(arguments: object) -> str:
+def case_name(arguments: object) -> str:
     """Name of a case."""
     return " ".join(str(argument)[:12] for argument in arguments) if isinstance(arguments, tuple) else ""
 
 
-def left_in(folder: Path) -> list[Path]:
+def paths_in(folder: Path) -> list[Path]:
     """All that lies in a folder and below."""
     return sorted(folder.rglob("*"))
 

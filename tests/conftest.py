@@ -12,11 +12,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # The threads of a small matrix product wait for each other where other processes are busy: 0.42 s for an
 # orthogonal kernel of width 200 beside one, 0.005 s with a single thread.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-if os.environ["KERAS_BACKEND"] == "jax":
-    # Compiling is most of the time of the tests on JAX, and what is compiled runs once.
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

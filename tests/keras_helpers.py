@@ -111,8 +111,8 @@ def as_model(stack: DenseStack) -> keras.Model:
     return keras.Sequential([keras.Input((WIDTH,)), stack])
 
 
-def restacked(weights: list[Array], count: int) -> list[Array]:
-    """Per-layer arrays, `count` a layer, in the shape of a stack's."""
+def stack_weights(weights: list[Array], count: int) -> list[Array]:
+    """Per-layer arrays, `count` per layer, in the shape of a stack's."""
     return [np.stack(weights[first::count]) for first in range(count)]
 
 

@@ -10,17 +10,29 @@ from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
+# Files that compile much on JAX; they run on the other back ends with the slow tests.
+LONG = (
+    "diagnostics/test_walks_of_any_model.py",
+    "layers/test_round_trips.py",
+    "models/test_autoencoder.py",
+    "models/test_stacking.py",
+    "test_callbacks.py",
+)
+pytestmark = pytest.mark.skipif(
+    os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them"
+)
 
 
-@pytest.mark.skipif(os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them")
-@pytest.mark.parametrize("backend", OTHER_BACKENDS)
-def test_marked_tests_pass_on(backend: str) -> None:
+def run_on(backend: str, marks: str, *arguments: str | Path) -> None:
+    """Runs tests on a back end in another process; they must pass, and there must be some."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f'{backend} is not installed: pip install "keras-rwinit[{backend}]"')
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "backends and not slow", Path(__file__).parent],
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-m", marks, *arguments],
         env={**os.environ, "KERAS_BACKEND": backend},
+        cwd=TESTS.parent,
         capture_output=True,
         text=True,
         timeout=1800,
@@ -28,3 +40,20 @@ def test_marked_tests_pass_on(backend: str) -> None:
     )
     assert finished.returncode == 0, finished.stdout[-6000:]
     assert " passed" in finished.stdout
+
+
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_marked_tests_pass_on(backend: str) -> None:
+    run_on(backend, "backends and not slow", TESTS, *(f"--ignore={TESTS / name}" for name in LONG))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_long_files_pass_on(backend: str) -> None:
+    run_on(backend, "backends and not slow", *(TESTS / name for name in LONG))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_slow_tests_pass_on(backend: str) -> None:
+    run_on(backend, "backends and slow", TESTS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 import pytest
-from cli_helpers import files_in, left_in, refusal, run_cli
+from cli_helpers import files_in, paths_in, refusal, run_cli
 
 from keras_rwinit._files import (
     locked,
@@ -98,11 +98,9 @@ def test_settings_that_are_not_whole_are_named(error: type[Exception], tmp_path:
         raise error
 
     write_settings(tmp_path, {})
-    with pytest.raises(
-        ValueError, match=r"no search to go on with in .*settings\.json is missing or damaged"
-    ):
+    with pytest.raises(ValueError, match=r"no search to resume in .*settings\.json is missing or damaged"):
         read_settings(tmp_path, "search", make)
-    with pytest.raises(ValueError, match=r"no run to go on with in .*absent: .*settings\.json is missing"):
+    with pytest.raises(ValueError, match=r"no run to resume in .*absent: .*settings\.json is missing"):
         read_settings(tmp_path / "absent", "run", dict)
 
 
@@ -123,7 +121,7 @@ def test_named_folder(tmp_path: Path) -> None:
     (folder / "mine").touch()
     with pytest.raises(ValueError, match=r"down is not empty.*another --output.*--resume"):
         new_folder(folder, tmp_path / "runs", "train", name="--output", resume="--resume")
-    with pytest.raises(ValueError, match=r"down is not empty, and no run .*\. Choose another folder\.$"):
+    with pytest.raises(ValueError, match=r"down is not empty\. A run never .*\. Choose another folder\.$"):
         new_folder(folder, tmp_path / "runs", "train")
     assert not (tmp_path / "runs").exists()
 
@@ -180,7 +178,7 @@ def test_results_are_written_to_new_files_only(
     line = refusal(*command, "--output", "taken/below.json")
     assert "taken/below.json" in line
     assert "another --output" in line
-    assert left_in(tmp_path) == [tmp_path / "taken"]
+    assert paths_in(tmp_path) == [tmp_path / "taken"]
     assert Path("taken").read_text(encoding="utf-8") == "old"
 
 
@@ -195,7 +193,7 @@ def test_runs_are_written_to_new_folders_only(tmp_path: Path, monkeypatch: pytes
     ):
         line = refusal("train", "--depth", 3, "--width", 16, "--output", output)
         assert re.search(message, line), line
-    assert left_in(tmp_path) == [tmp_path / "used", tmp_path / "used/mine.txt"]
+    assert paths_in(tmp_path) == [tmp_path / "used", tmp_path / "used/mine.txt"]
 
 
 SETTINGS: dict[str, Any] = {

@@ -19,8 +19,8 @@ from keras_helpers import (
     as_model,
     dense_layers,
     make_stack,
-    restacked,
     slow_on_jax,
+    stack_weights,
     to_numpy,
     weights_of,
 )
@@ -41,7 +41,7 @@ def train(model: keras.Model, optimizer: Any, epochs: int = 2) -> list[Any]:
 
 
 def assert_same(stacked: list[Any], separate: list[Any]) -> None:
-    for one, other in zip(stacked, restacked(separate, 2), strict=True):
+    for one, other in zip(stacked, stack_weights(separate, 2), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
@@ -107,12 +107,12 @@ def test_what_it_is_made_of_is_kept() -> None:
 
 
 def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
-    def made() -> keras.Model:
+    def build() -> keras.Model:
         model = as_model(make_stack(DEPTH))
         model.compile(LayerwiseClipping("adam", CLIPNORM), "mse", jit_compile=BACKEND == "jax")
         return model
 
-    model = made()
+    model = build()
     model.fit(X, Y, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -154,7 +154,7 @@ def test_bad_norms(clipnorm: Any) -> None:
     "setting", [{"gradient_accumulation_steps": 2}, {"loss_scale_factor": 1000.0}], ids=str
 )
 def test_what_would_come_after_the_clipping_is_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(setting))}` would take effect after the clipping"):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}` would be applied after clipping"):
         LayerwiseClipping(keras.optimizers.SGD(0.1, **setting))
 
 

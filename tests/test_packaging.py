@@ -124,6 +124,7 @@ def test_the_bare_folder_names_the_right_import(
     assert folder not in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_importing_the_package_imports_nothing_heavy_beyond_keras(backend: str, tmp_path: Path) -> None:
     """Keras itself imports matplotlib, and JAX on PyTorch, where they are installed."""

@@ -43,7 +43,7 @@ def table_of(directory: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def begun(directory: Path) -> list[str]:
+def trial_starts(directory: Path) -> list[str]:
     """Returns every begin of a trial in the logs of a search's workers, as `worker-1 0`."""
     lines = []
     for log in sorted((directory / "logs").glob("worker-*.log")):

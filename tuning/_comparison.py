@@ -18,7 +18,7 @@ class Comparison:
     """The best point and the analytic optimum, trained again under the same fresh seeds.
 
     Args:
-        best: Scores of the best point, one a seed; None where a run failed.
+        best: Scores of the best point, one per seed; None where a run failed.
         analytic: Scores of the analytic optimum under the same seeds.
     """
 

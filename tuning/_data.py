@@ -62,6 +62,7 @@ def split_training_set(dataset: Dataset, seed: int) -> TrainingSet:
 def load_data(source: str | Dataset, data_dir: str | Path | None = None) -> tuple[Dataset, DataSource]:
     """Returns the data and what the settings record of them."""
     dataset = source if isinstance(source, Dataset) else data.load(source, data_dir)
+    # The test set is not part of the hash, because a search does not use it.
     digest = hashlib.sha256()
     for array in (dataset.x_train, dataset.y_train):
         digest.update(np.ascontiguousarray(array).tobytes())

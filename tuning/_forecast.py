@@ -10,7 +10,7 @@ from keras_tuner.errors import FailedTrialError
 
 from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory.float_range import FloatRange, find_violation, float_range, predict_norms
+from keras_rwinit.theory.float_range import FloatRange, find_range_violation, float_range, predict_norms
 
 from ._space import Point
 
@@ -30,7 +30,7 @@ class TrialForecast:
 
     Args:
         gain: Gain of the hidden kernels.
-        drift: Mean step of the gradient's log-norm, in nats of `|delta|` a layer.
+        drift: Mean step of the gradient's log-norm, in nats of `|delta|` per layer.
         spread: Standard deviation of the log-norm over all layers, in nats of `|delta|`.
         reason: Why the network cannot be trained; None if it may be.
     """
@@ -45,7 +45,8 @@ def forecast_trial(point: Point, dtype: str | None = None) -> TrialForecast:
     r"""Predicts a network's walk and compares it with the range of the dtype in use.
 
     A network cannot be trained if its gradient or its activations leave the range by three standard
-    deviations (see `find_violation`), or if with a probability above 0.9973 some layer passes no gradient.
+    deviations (see `find_range_violation`), or if with a probability above 0.9973 some layer passes no
+    gradient.
 
     Args:
         point: The network.
@@ -74,7 +75,7 @@ def _forecast(point: Point, floats: FloatRange) -> TrialForecast:
             f"{point.width} is too small for {point.depth} layers"
         )
     else:
-        reason = find_violation(norms, floats)
+        reason = find_range_violation(norms, floats)
     return TrialForecast(gain, walk.drift, walk.spread, reason)
 
 

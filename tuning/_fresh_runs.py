@@ -46,6 +46,7 @@ def compare_best(
             if str(index) not in runs:
                 console.print(f"  trial {trial} again, fresh seed {index + 1}/{seeds}", highlight=False)
                 runs[str(index)] = _train_again(trainer, hp, index, console)
+                # After every run, since each takes as long as a trial.
                 write_json(path, kept)
         scores.append(tuple(runs[str(index)] for index in range(seeds)))
     return Comparison(*scores)

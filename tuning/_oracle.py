@@ -13,7 +13,7 @@ from keras_tuner.engine.hyperparameters import Boolean, Fixed, HyperParameter
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalValueError
 
-from keras_rwinit._files import write_atomically
+from keras_rwinit._files import delete_partial_files, write_atomically
 
 from ._space import HyperparameterValue
 
@@ -101,6 +101,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
     def _default_values(self) -> Values:
         hps = HyperParameters()
         for hp in self.hyperparameters.space:
+            # In order: values before this hyperparameter decide whether it is active.
             hps.merge([hp])
             if hps.is_active(hp):
                 hps.values[hp.name] = hp.default
@@ -181,9 +182,8 @@ class LocalSearchOracle(keras_tuner.Oracle):
             FatalValueError: (a ValueError) A trial's file is damaged, or a trial before the last is missing.
         """
         project = Path(self._project_dir)
-        for partial in project.glob("trial_*/.partial-*"):  # left by a process that was killed while writing
-            partial.unlink(missing_ok=True)
         for path in sorted(project.glob("trial_*/trial.json")):
+            delete_partial_files(path.parent)
             self._add_ended_or_queued(_load_trial(path))
         _check_none_missing(sorted(int(trial_id) for trial_id in self.trials), project)
         for trial in reversed(self.trials.values()):  # the queue is emptied from its end
@@ -210,7 +210,7 @@ def _load_trial(path: Path) -> Trial:
 
 
 def _check_none_missing(numbers: list[int], project: Path) -> None:
-    """ValueError if a number is left out: keras-tuner numbers a new trial by how many there are."""
+    """Raises FatalValueError if a number is missing: keras-tuner would give it to the next trial."""
     missing = sorted(set(range(len(numbers))) - set(numbers))
     if missing:
         raise FatalValueError(
@@ -229,6 +229,7 @@ def _step(
         return hp.value
     if not getattr(hp, "ordered", True) or isinstance(hp, Boolean):
         return hp.prob_to_value(anywhere) if draw < length else value
+    # A normal step on [0, 1), reflected at both ends.
     place = abs(hp.value_to_prob(value) + length * normal) % 2.0
     place = min(2.0 - place if place > 1.0 else place, 1.0 - 1e-9)  # at 1, keras-tuner's integers overflow
     stepped = hp.prob_to_value(place)

@@ -72,7 +72,9 @@ class SearchProgress:
             if row.trial not in self.shown:
                 self.shown.add(row.trial)
                 line = f"{len(self.shown)}/{self.trials} done  trial {row.trial}: {_describe(row)}"
-                self.console.print(f"  {line};  {best_text};  {left}", highlight=False, soft_wrap=True)
+                # A trial's reason may hold an error's text, whose brackets are no markup.
+                text = f"  {line};  {best_text};  {left}"
+                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         self.bar.update(self.task, completed=len(ended), best=best_text, left=left)
 
     def _time_left(self, ended: int) -> str:

@@ -33,7 +33,7 @@ class TrialRow:
         width: Units of a hidden layer.
         depth: Number of hidden layers.
         parameters: Number of weights and biases.
-        drift: Predicted mean step of the gradient's log-norm, in nats of `|delta|` a layer.
+        drift: Predicted mean step of the gradient's log-norm, in nats of `|delta|` per layer.
         spread: Predicted standard deviation of the log-norm over all layers, in nats of `|delta|`.
         score: The objective, finite; None unless the trial was completed.
         seconds: Time that the trial took; None unless it has ended.
@@ -121,6 +121,7 @@ class SearchResult:
                 f"{found}the analytic optimum itself, gain {best.gain:.5g} at width {best.width} and depth "
                 f"{best.depth}; none of the other {len(self.rows) - 1} trials beat it."
             )
+        # A gain larger by a factor r multiplies the gradient by r at every layer.
         nats = best.depth * math.log(best.gain_ratio)
         found += (
             f"gain ratio {best.gain_ratio:.4g} at width {best.width} (gain {best.gain:.5g}, depth "
@@ -150,7 +151,7 @@ class SearchResult:
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes one line a trial, atomically."""
+        """Writes one line per trial, atomically."""
         text = io.StringIO()
         rows = [row.as_dict() for row in self.rows]
         columns = list(dict.fromkeys(name for row in rows for name in row))

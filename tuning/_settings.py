@@ -43,9 +43,7 @@ class SearchSettings:
             check_count(name, getattr(self, name))
         check_count("seed", self.seed, minimum=0)
         if check_count("seeds", self.seeds, minimum=0) == 1:
-            raise ValueError(
-                "The noise between seeds takes `seeds` of at least 2, or 0 for none. Received: 1"
-            )
+            raise ValueError("`seeds` must be 0 or at least 2: one run does not show the noise. Received: 1")
         if self.objective not in OBJECTIVES:
             raise ValueError(
                 f"`objective` must be one of {', '.join(OBJECTIVES)}. Received: {self.objective!r}"
@@ -76,7 +74,7 @@ class SearchSettings:
         return settings
 
     def check_same(self, directory: Path) -> None:
-        """ValueError unless the search in `directory` has these settings."""
+        """Raises ValueError unless the search in `directory` has these settings."""
         saved, given = self.load(directory)._flatten(), self._flatten()
         changed = [
             f"{name} {saved.get(name)!r}, not {given.get(name)!r}"
@@ -85,7 +83,7 @@ class SearchSettings:
         ]
         if changed:
             raise ValueError(
-                f"The search in {directory} has other settings: {'; '.join(changed)}. Go on with those, or "
+                f"The search in {directory} has other settings: {'; '.join(changed)}. Resume with those, or "
                 "choose another directory."
             )
 

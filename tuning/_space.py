@@ -22,7 +22,7 @@ __all__ = [
     "first_value",
     "geometric_mean",
     "largest_depth",
-    "make_axis",
+    "make_search_axis",
     "widths_within",
 ]
 
@@ -88,13 +88,13 @@ class Axis(Generic[T]):
 
     @property
     def domain(self) -> T | tuple[T, ...] | list[T]:
-        """What `make_axis` makes an equal axis of."""
+        """The domain from which `make_search_axis` rebuilds this axis."""
         if self.kind == "fixed":
             return self.default
         return self.values if self.kind == "range" else list(self.values)
 
 
-def make_axis(
+def make_search_axis(
     name: str,
     domain: object,
     check: Callable[[str, Any], T],
@@ -112,7 +112,7 @@ def make_axis(
         ValueError: A value is wrong, the range or the list is empty, or the default is not in it.
 
     Example:
-        >>> make_axis("width", (16, 64), check_count, max)
+        >>> make_search_axis("width", (16, 64), check_count, max)
         Axis(name='width', kind='range', values=(16, 64), default=64)
     """
     kind: Kind = "fixed"
@@ -194,6 +194,7 @@ def largest_depth(width: int, inputs: int, classes: int, budget: int) -> int:
         100
     """
     left = budget - count_parameters(1, width, inputs, classes)
+    # Each layer after the first has a square kernel and as many biases as units.
     return 0 if left < 0 else 1 + left // (width * (width + 1))
 
 
@@ -224,6 +225,6 @@ def widths_within(width: Axis[int], depth: Axis[int], inputs: int, classes: int,
             f"parameters: width {low:,} has room for {most[0]:,} layers, width {high:,} for {most[1]:,}. "
             "Change the budget, `width` or `depth`."
         )
-    return make_axis(
+    return make_search_axis(
         "width", (fitting[0], fitting[-1]) if width.kind == "range" else fitting, check_count, max
     )

@@ -43,7 +43,9 @@ class NetworkTrainer:
         _free_memory()
         model = self.hypermodel.build(hp, seed=seed)
         for epoch in range(settings.epochs):
+            # A function of seed and epoch alone: a repeated trial gives the same score.
             order = np.random.default_rng([seed, epoch]).permutation(len(data.x))
+            # Only the score after the last epoch counts.
             validate = epoch + 1 == settings.epochs and settings.objective.startswith("val_")
             history = self.hypermodel.fit(
                 hp,

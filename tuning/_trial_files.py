@@ -74,6 +74,7 @@ def _read_row(path: Path, hypermodel: DeepMLPHyperModel) -> TrialRow:
         reason=None,
         others={name: described[name] for name in hypermodel.tuned if name not in _COLUMNS},
     )
+    # The outcome of a trial that was killed before it ended does not count: the trial runs again.
     if outcome is None or row.status not in ENDED:
         return row
     return dataclasses.replace(row, seconds=outcome.seconds, reason=outcome.reason)

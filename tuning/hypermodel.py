@@ -12,7 +12,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._checks import check_count, check_input_shape, check_positive, check_seed
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
 from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
 from keras_rwinit.theory import gain as computed_gain
@@ -30,7 +30,7 @@ from ._space import (
     first_value,
     geometric_mean,
     largest_depth,
-    make_axis,
+    make_search_axis,
     widths_within,
 )
 
@@ -71,7 +71,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         same_parameters_as: A pair (depth, width) or a built model whose number of parameters is the
             largest, in place of `max_parameters`.
         dtype: Dtype or dtype policy of the layers. `None`: Keras's global policy.
-        seed: Random seed of every network built. `None` draws anew, so that `executions_per_trial` differ.
+        seed: Random seed of every network built. `None`: a new one for each, so that the networks of
+            `executions_per_trial` differ.
         name: Name of the hypermodel.
         tunable: See `keras_tuner.HyperModel`. `tuning.search` requires True.
 
@@ -116,20 +117,20 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         tunable: bool = True,
     ) -> None:
         super().__init__(name, tunable)
-        self.input_shape = _check_input_shape(input_shape)
+        self.input_shape = check_input_shape(input_shape)
         self.classes, self.seed = check_count("classes", classes), check_seed(seed)
         self.dtype = _check_dtype(dtype)
 
         # Size: width and depth, which a budget may tie to each other
         inputs = math.prod(self.input_shape)
         self.budget = check_budget(max_parameters, same_parameters_as, inputs, self.classes)
-        self.depth = make_axis("depth", depth, check_count, min)
-        self.width = make_axis("width", width, check_count, max)
+        self.depth = make_search_axis("depth", depth, check_count, min)
+        self.width = make_search_axis("width", width, check_count, max)
         if self.budget is not None:
             if self.depth.kind == "choice":
                 raise ValueError(
-                    "On a budget the depth follows from the width: give `depth` as a number or a range "
-                    f"(low, high). Received: depth={depth!r}"
+                    "With `max_parameters` or `same_parameters_as`, the depth follows from the width: give "
+                    f"`depth` as a number or a range (low, high). Received: depth={depth!r}"
                 )
             self.width = widths_within(self.width, self.depth, inputs, self.classes, self.budget)
 
@@ -255,7 +256,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         return history
 
     def get_config(self) -> dict[str, Any]:
-        """Returns arguments that make an equal space: JSON values, but for tuples."""
+        """Returns the arguments to rebuild this space, as JSON values and tuples."""
         return {
             "input_shape": self.input_shape,
             "classes": self.classes,
@@ -285,12 +286,6 @@ class _StopWhenDiverged(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
-        raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
-    return tuple(check_count("input_shape", size) for size in input_shape)
-
-
 def _check_dtype(dtype: str | keras.DTypePolicy | None) -> str | None:
     """Returns the name of a dtype policy, which settings can keep."""
     try:
@@ -302,18 +297,18 @@ def _check_dtype(dtype: str | keras.DTypePolicy | None) -> str | None:
 
 
 def _ratio_axis(name: str, domain: Domain[float]) -> Axis[float]:
-    return make_axis(name, domain, check_positive, lambda values: 1.0)
+    return make_search_axis(name, domain, check_positive, lambda values: 1.0)
 
 
 def _name_axis(name: str, domain: Domain[str], check: Callable[[str, str], str]) -> Axis[str]:
-    return make_axis(name, domain, lambda argument, value: check(value, argument), first_value)
+    return make_search_axis(name, domain, lambda argument, value: check(value, argument), first_value)
 
 
 def _learning_rate_axis(domain: Domain[float] | None) -> Axis[float | None]:
     def check(name: str, value: float | None) -> float | None:
         return None if value is None else check_positive(name, value)
 
-    return make_axis(
+    return make_search_axis(
         "learning_rate", domain, check, geometric_mean if isinstance(domain, tuple) else first_value
     )
 

@@ -47,19 +47,19 @@ def search(
         data: Name for `keras_rwinit.data.load`, or a `Dataset`. A fifth of its training examples is held
             out for validation; its test set is not used.
         hypermodel: The space. `None`: `DeepMLPHyperModel` with its defaults, for the data.
-        directory: New directory for the search: `settings.json`, a directory a trial, `trials.csv` and
+        directory: New directory for the search: `settings.json`, a directory per trial, `trials.csv` and
             `trials.json`. `None`: a temporary one, deleted at the end.
         data_dir: See `keras_rwinit.data.load`.
         objective: `"val_loss"`, `"loss"`, `"val_accuracy"` or `"accuracy"`, after the last epoch.
         trials: Number of trials, failed ones included.
         epochs: Passes over the training examples in a trial.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         executions_per_trial: Networks trained in a trial; the score is their mean.
         seeds: Runs of the best and of the analytic point at the end; 0 for none.
         seed: Random seed. In one process the same seed gives the same table.
         workers: Number of worker processes on this machine; more than 1 need a chief process as well, which
             is started too.
-        resume: Go on with the search in `directory`, which must have the same settings.
+        resume: Resume the search in `directory`, which must have the same settings.
         verbose: 0: silent. 1: prints a line for every trial, and a progress bar on a terminal.
 
     Returns:

@@ -9,7 +9,7 @@ import keras
 from rich.console import Console
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import locked, new_folder
+from keras_rwinit._files import has_settings, locked, new_folder
 from keras_rwinit.data import Dataset
 
 from ._data import load_data, save_data, split_training_set
@@ -103,8 +103,8 @@ class SearchJob:
         settings = SearchSettings.load(directory)
         if not settings.data.load:
             raise ValueError(
-                f"The search in {directory} uses data that no name stands for: go on with "
-                "keras_rwinit.tuning.search(data, ..., resume=True)."
+                f"The search in {directory} uses your own arrays, which the command line cannot load: "
+                "resume it with keras_rwinit.tuning.search(data, ..., resume=True)."
             )
         return cls(
             settings.data.dataset,
@@ -126,7 +126,7 @@ class SearchJob:
 
         Args:
             directory: Directory of the search; new or empty unless `resume` is set.
-            resume: Go on with the search in `directory`, which must have the same settings.
+            resume: Resume the search in `directory`, which must have the same settings.
 
         Raises:
             ValueError: The directory holds another search, another process is at work in it, a trial is
@@ -139,6 +139,7 @@ class SearchJob:
             run_worker(self.trainer, directory, self.role)
             return self._read(directory)
         if self.role is not None:
+            # A taken port ends the search before its directory exists.
             check_port_free(self.role.address)
         if resume:
             self.settings.check_same(directory)
@@ -146,9 +147,9 @@ class SearchJob:
             new_folder(directory, Path(), "", name="directory (--output)", resume="resume=True (--resume)")
         with locked(directory):
             if not resume:
-                if (directory / "settings.json").exists():  # another process was faster
+                if has_settings(directory):  # another process was faster
                     raise ValueError(
-                        f"{directory} is not empty: another search began in it. Choose another directory."
+                        f"{directory} is not empty: it holds another search. Choose another directory."
                     )
                 self.settings.save(directory)
             return self._run_locked(directory)

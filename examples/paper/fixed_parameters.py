@@ -18,6 +18,7 @@ from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data, model_zoo
 from keras_rwinit.plots import new_figure
+from keras_rwinit.training.settings import default_learning_rate
 
 PARAMETERS, BATCH = 500_000, 128
 DEPTHS = (2, 8, 32, 128, 512, 1000)
@@ -46,7 +47,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "parameters": parameters,
             "epochs": 2,
             "batch_size": 32 if quick else BATCH,
-            "rate": min(0.03 / depth, 1e-3),
+            "rate": default_learning_rate(depth),
         }
         for activation, seed, depth, name in itertools.product(("tanh",), seeds, depths, names)
     ]

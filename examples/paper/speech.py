@@ -22,6 +22,7 @@ from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data
 from keras_rwinit.plots import new_figure
+from keras_rwinit.training.settings import default_learning_rate
 
 WIDTH, BATCH = 64, 256
 
@@ -52,7 +53,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "width": WIDTH,
             "epochs": 20 if quick else 2,
             "batch_size": 8 if quick else BATCH,
-            "rate": min(0.03 / depth, 1e-3),
+            "rate": default_learning_rate(depth),
         }
         for seed, depth, name in itertools.product(seeds, depths, names)
     ]

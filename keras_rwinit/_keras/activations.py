@@ -25,7 +25,7 @@ __all__ = [
     "theory_activation",
 ]
 
-# Files saved by earlier versions hold these layers, which new ones go on to hold.
+# Files saved by earlier versions hold these layers, and so do new ones.
 _LAYERS: dict[str, tuple[type[keras.layers.Layer], str]] = {
     "leaky_relu": (keras.layers.LeakyReLU, "negative_slope"),
     "elu": (keras.layers.ELU, "alpha"),
@@ -48,7 +48,9 @@ class NamedActivation:
     def __init__(self, name: str) -> None:
         known = resolve_activation(name)
         if not callable(known.keras):
-            raise ValueError(f"`keras.activations` has this activation. Received: {name!r}")
+            raise ValueError(
+                f"`name` must be an activation that `keras.activations` lacks. Received: {name!r}"
+            )
         self.name = self.__name__ = known.name
         # Looked up once: PyTorch's compiler cannot look through the table.
         self._function = known.keras
@@ -57,6 +59,7 @@ class NamedActivation:
         return self._function(keras.ops, a)
 
     def __eq__(self, other: object) -> bool:
+        # By name, so that caches keyed by an activation serve a loaded copy too.
         return isinstance(other, NamedActivation) and other.name == self.name
 
     def __hash__(self) -> int:
@@ -198,6 +201,7 @@ def _on_arrays(function: Callable[[Any], Any]) -> Callable[[NDArray[np.float64]]
                 value = keras.ops.convert_to_numpy(value)
         return np.asarray(value, np.float64)
 
+    # A cheap look at the shape; the theory's moments check that elements do not mix.
     probe = evaluate(np.linspace(-1.0, 1.0, 5).reshape(1, 5))
     if probe.shape != (1, 5):
         raise ValueError(

@@ -44,7 +44,10 @@ def gradients_at_taps(
     """
     backend = keras.backend.backend()
     if backend not in _TAP:
-        raise ValueError(f"Gradients need the {', '.join(_TAP)} back end of Keras. Received: {backend!r}")
+        *others, last = _TAP
+        raise ValueError(
+            f"Gradients need Keras's {', '.join(others)} or {last} back end. Received: {backend!r}"
+        )
     return _TAP[backend](function, list(tensors))
 
 
@@ -61,6 +64,7 @@ def _tap_tensorflow(function: TappedFunction, tensors: list[Tensor]) -> tuple[li
             return value
 
         result = function(tensors, tap, True)
+    # Zeros, as JAX gives them, where the result does not depend on a tensor.
     both = tape.gradient(result, [*tensors, *values], unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return both[: len(tensors)], both[len(tensors) :]
 
@@ -72,11 +76,12 @@ def _tap_jax(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Tens
     # argument and has the gradient of the value.
     zeros: list[Tensor] = []
 
-    def measure(value: Tensor) -> Tensor:
+    def add_zero(value: Tensor) -> Tensor:
         zeros.append(jax.numpy.zeros_like(value))
         return value
 
-    function(tensors, measure, True)
+    # The first run finds the taps' shapes, which the zeros need before the second.
+    function(tensors, add_zero, True)
 
     def with_taps(tensors: list[Tensor], taps: list[Tensor]) -> Tensor:
         waiting = iter(taps)
@@ -92,6 +97,7 @@ def _tap_torch(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Te
     values: list[Tensor] = []
 
     def tap(value: Tensor) -> Tensor:
+        # A value that depends on no differentiated tensor has to become a leaf to have a gradient.
         values.append(value if value.requires_grad else value.detach().requires_grad_())
         return values[-1]
 
@@ -102,6 +108,7 @@ def _tap_torch(function: TappedFunction, tensors: list[Tensor]) -> tuple[list[Te
         if not (leaves or values):
             return [], []
         both = torch.autograd.grad(result, [*leaves, *values], allow_unused=True)
+    # PyTorch gives None where the result does not depend on a tensor.
     filled = [
         torch.zeros_like(at) if gradient is None else gradient
         for gradient, at in zip(both, [*leaves, *values], strict=True)

@@ -50,6 +50,7 @@ def fan_in_axes(
     """
     axes = tuple(range(len(shape)))
     if fan_in is not None:
+        # The shortest run comes first: axes of size 1 can make several fit.
         for count in axes[1:]:
             if math.prod(shape[:count]) == fan_in:
                 return axes[:count]
@@ -65,6 +66,7 @@ def assemble_kernel(
 ) -> NDArray[np.float64]:
     """Lays a (fan-in, fan-out) matrix out as a kernel of `shape` whose fan-in axes are `contracted`."""
     others = tuple(axis for axis in range(len(shape)) if axis not in contracted)
+    # The matrix has the fan-in axes first; the kernel may have them anywhere.
     order = contracted + others
     stacked = matrix.reshape([shape[axis] for axis in order])
     return stacked.transpose(np.argsort(order))

@@ -21,8 +21,8 @@ __all__ = [
     "Effect",
     "KernelKind",
     "LayerKind",
+    "activates_kernel_output",
     "contracted_axes",
-    "has_own_activation",
     "layer_kind",
     "register_layer_kind",
 ]
@@ -40,7 +40,7 @@ class Effect(enum.Enum):
     SUM = "adds its inputs"
     PRODUCT = "multiplies its inputs"
     CONCATENATION = "puts its inputs side by side"
-    EMBEDDING = "looks rows of a table up"
+    EMBEDDING = "looks up rows of a table"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class LayerKind:
         kernels: The kernels in the order in which the layer applies them.
         effect: What the layer does to a signal, if it has no kernel.
         activation: Returns the activation that the layer applies, where `effect` is `Effect.ACTIVATION`.
-        wrapped: Attribute of the layer that it applies and whose kernels are its own; empty if there is none.
+        wrapped: Attribute that holds the wrapped layer, whose kernels count as this layer's; empty if there
+            is none.
         hides_sublayers: Whether its sublayers may run inside a loop of the back end, out of sight.
         skip_reason: Why its weights are no kernels of a walk; empty if they may be.
     """
@@ -87,39 +88,41 @@ class LayerKind:
     skip_reason: str = ""
 
 
-def _leading(layer: keras.layers.Layer, axes: Axes) -> Axes:
-    """As Keras reads a kernel: the last axis counts the outputs."""
+def _leading_axes(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """Returns all axes but the last, which counts the outputs: so Keras reads a kernel."""
     return axes[:-1]
 
 
-def _window(layer: keras.layers.Layer, axes: Axes) -> Axes:
-    """A depthwise kernel sums over its window; its channels stay apart."""
+def _window_axes(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """Returns the axes of a depthwise kernel's window; its channels stay apart."""
     return axes[:-2]
 
 
-def _transposed(layer: keras.layers.Layer, axes: Axes) -> Axes:
-    """A transposed convolution's kernel has the outputs before the inputs."""
+def _transposed_axes(layer: keras.layers.Layer, axes: Axes) -> Axes:
+    """Returns the axes of a transposed convolution's window and of its inputs, which come last."""
     return (*axes[:-2], axes[-1])
 
 
-def _einsum(layer: keras.layers.EinsumDense, axes: Axes) -> Axes:
-    """The axes of the kernel that the equation sums over."""
+def _einsum_axes(layer: keras.layers.EinsumDense, axes: Axes) -> Axes:
+    """Returns the axes of the kernel that the equation sums over."""
     operands, output = layer.equation.replace(" ", "").split("->")
     inputs, kernel = operands.split(",")
     summed = tuple(
         axis for axis, label in zip(axes, kernel, strict=True) if label in inputs and label not in output
     )
+    # An equation that sums over no axis of the kernel is read as a Dense kernel is.
     return summed or axes[:-1]
 
 
 def _prelu_activation(layer: keras.layers.PReLU) -> str:
-    """Each unit has a slope of its own; the mean stands for all."""
+    """Returns the activation of the mean slope, which stands for the units' own slopes."""
     slope = float(keras.ops.convert_to_numpy(layer.alpha.value).mean())
     return f"leaky_relu({slope!r})" if slope else "relu"
 
 
 def _relu_activation(layer: keras.layers.ReLU) -> ActivationLike:
     slope, highest = float(layer.negative_slope or 0.0), layer.max_value
+    # Other shifted or cut ReLUs have no name in the theory's table.
     if layer.threshold or (highest is not None and (slope or highest != 6.0)):
         return layer
     if highest is not None:
@@ -136,14 +139,14 @@ def _class_name(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-_DENSE = LayerKind((KernelKind("kernel", _leading),))
-_CONVOLUTION = LayerKind((KernelKind("kernel", _leading, zero_padded=True),))
-_TRANSPOSED = LayerKind((KernelKind("kernel", _transposed, transposed=True),))
-_DEPTHWISE = LayerKind((KernelKind("kernel", _window, zero_padded=True),))
+_DENSE = LayerKind((KernelKind("kernel", _leading_axes),))
+_CONVOLUTION = LayerKind((KernelKind("kernel", _leading_axes, zero_padded=True),))
+_TRANSPOSED = LayerKind((KernelKind("kernel", _transposed_axes, transposed=True),))
+_DEPTHWISE = LayerKind((KernelKind("kernel", _window_axes, zero_padded=True),))
 _SEPARABLE = LayerKind(
     (
-        KernelKind("depthwise_kernel", _window, activated=False, zero_padded=True),
-        KernelKind("pointwise_kernel", _leading),
+        KernelKind("depthwise_kernel", _window_axes, activated=False, zero_padded=True),
+        KernelKind("pointwise_kernel", _leading_axes),
     )
 )
 _RECURRENT = LayerKind(
@@ -155,7 +158,7 @@ _ITSELF = LayerKind(effect=Effect.ACTIVATION, activation=lambda layer: layer)
 _KINDS: dict[type, LayerKind] = {
     # Layers that compute `activation(inputs @ kernel + bias)` and nothing after it
     L.Dense: _DENSE,
-    L.EinsumDense: LayerKind((KernelKind("kernel", _einsum),)),
+    L.EinsumDense: LayerKind((KernelKind("kernel", _einsum_axes),)),
     L.Conv1D: _CONVOLUTION,
     L.Conv2D: _CONVOLUTION,
     L.Conv3D: _CONVOLUTION,
@@ -238,8 +241,8 @@ def _registered_class(operation: Operation) -> type | None:
     return next((cls for cls in type(operation).__mro__ if cls in _KINDS), None)
 
 
-def has_own_activation(layer: keras.layers.Layer) -> bool:
-    """Returns whether what `layer` passes to its own `activation` are the pre-activations of its kernel."""
+def activates_kernel_output(layer: keras.layers.Layer) -> bool:
+    """Returns whether `layer` applies its `activation` directly to its kernel's output."""
     cls = _registered_class(layer)
     if cls is None or not any(kernel.activated for kernel in _KINDS[cls].kernels):
         return False
@@ -248,7 +251,7 @@ def has_own_activation(layer: keras.layers.Layer) -> bool:
 
 
 def contracted_axes(layer: keras.layers.Layer | None, rank: int) -> Axes:
-    """Returns the axes that an output unit sums over, of the kernel that `layer` makes next.
+    """Returns which axes of the next kernel that `layer` creates are summed over.
 
     Args:
         layer: The layer whose `build` is running, if known.
@@ -258,5 +261,6 @@ def contracted_axes(layer: keras.layers.Layer | None, rank: int) -> Axes:
     kernels = () if layer is None else layer_kind(layer).kernels
     if not kernels:
         return axes[:-1]
+    # Layers create their kernels in the table's order: the first one that is missing is next.
     missing = (kernel for kernel in kernels if getattr(layer, kernel.attribute, None) is None)
     return next(missing, kernels[-1]).contracted(layer, axes)

@@ -21,7 +21,7 @@ def check_optimizer_name(name: str, argument: str = "optimizer") -> str:
         keras.optimizers.get(name)
     except ValueError as error:
         raise ValueError(
-            f"`{argument}` must be one of Keras's, such as adam, sgd, rmsprop or lion. Received: {name!r}"
+            f"`{argument}` must be a Keras optimizer, such as adam, sgd, rmsprop or lion. Received: {name!r}"
         ) from error
     return name
 
@@ -40,8 +40,8 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
         if name == "random_walk":  # registered by `keras_rwinit.initializers`, which may not be imported yet
             return name
         raise ValueError(
-            f"`{argument}` must be random_walk or one of Keras's, such as he_normal, glorot_uniform or "
-            f"orthogonal. Received: {name!r}"
+            f"`{argument}` must be random_walk or a Keras initializer, such as he_normal, "
+            f"glorot_uniform or orthogonal. Received: {name!r}"
         ) from error
     return name
 

@@ -30,6 +30,7 @@ def layer_seeds(seed: int | None, count: int) -> list[int]:
 
 def with_seed(initializer: Initializer, seed: int) -> Initializer:
     """Returns a copy of `initializer` with the given seed, or `initializer` itself if it takes no seed."""
+    # `RandomWalk` copies itself: a copy by its config would need a serializable activation.
     if hasattr(initializer, "reseeded"):
         return initializer.reseeded(seed)
     if not isinstance(initializer, keras.initializers.Initializer):

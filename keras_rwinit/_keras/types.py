@@ -24,4 +24,4 @@ Initializer: TypeAlias = Callable[..., Tensor]
 """A Keras initializer, or a function of a shape and a dtype."""
 
 Seed: TypeAlias = int | keras.random.SeedGenerator | None
-"""A seed of an initializer; None draws anew."""
+"""A seed of an initializer; None draws new values at every call."""

@@ -1,1 +1,1 @@
-"""Runs a model forward and back once and measures the signals and gradients at every kernel."""
+"""Runs a model forward and backward once and measures the signals and gradients at every kernel."""

@@ -19,7 +19,7 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
         ValueError: It holds no array, no example, different numbers of examples, or something other than
             finite numbers.
     """
-    arrays = keras.tree.map_structure(lambda leaf: _as_array(name, leaf), _join_numbers(value))
+    arrays = keras.tree.map_structure(lambda leaf: _as_array(name, leaf), _list_to_array(value))
     flat = keras.tree.flatten(arrays)
     counts = {len(array) for array in flat}
     if not flat or len(counts) != 1 or counts == {0}:
@@ -30,7 +30,7 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
     return arrays, counts.pop()
 
 
-def _join_numbers(value: ArrayTree) -> ArrayTree:
+def _list_to_array(value: ArrayTree) -> ArrayTree:
     """Makes one array of nested lists of numbers; a list of arrays stays as it is."""
     if isinstance(value, list) and not any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(value)):
         return np.asarray(value)
@@ -40,7 +40,7 @@ def _join_numbers(value: ArrayTree) -> ArrayTree:
 def _as_array(name: str, leaf: ArrayLike) -> NDArray[np.generic]:
     if not hasattr(leaf, "__array__") and not keras.ops.is_tensor(leaf) and not np.isscalar(leaf):
         raise ValueError(
-            f"`{name}` must hold arrays. Received: {type(leaf).__name__}; of a dataset take one batch, for "
+            f"`{name}` must hold arrays. Received: {type(leaf).__name__}; take one batch of a dataset, for "
             "example with `next(iter(dataset))`."
         )
     array = check_real(name, keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)

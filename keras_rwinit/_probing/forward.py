@@ -40,7 +40,7 @@ def run_layers(
 
 
 def _has_no_state(activation: Callable[[Tensor], Tensor]) -> bool:
-    """Whether it is a known function; another one may read variables, which `jit` would freeze."""
+    """Returns whether it is a known function; another one may read variables, which `jit` would freeze."""
     if isinstance(activation, NamedActivation):
         return True
     package = str(getattr(activation, "__module__", "")).split(".")[0]
@@ -49,7 +49,7 @@ def _has_no_state(activation: Callable[[Tensor], Tensor]) -> bool:
 
 @lru_cache(maxsize=64)
 def _jitted_scan(activation: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Returns a loop that is compiled once: JAX compiles a new function anew, at every measurement."""
+    """Returns a loop that is compiled once: JAX would compile a new function at every measurement."""
     import jax
 
     return jax.jit(_scan(activation))

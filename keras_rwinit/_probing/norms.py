@@ -15,7 +15,7 @@ from keras_rwinit._keras.types import Tensor
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.theory import Activation
 
-__all__ = ["flat_units", "kernel_log_norms", "log_norm", "to_numpy", "units_last"]
+__all__ = ["kernel_log_norms", "log_norm", "saturated_units", "to_numpy", "units_last"]
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating]
@@ -26,7 +26,7 @@ FLAT = 0.01
 
 
 def log_norm(vectors: Floats) -> Array:
-    """Natural logarithm of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
+    """Returns ln of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
     flat = np.asarray(vectors).reshape(len(vectors), -1)
     with np.errstate(divide="ignore"):
         if flat.dtype != np.float64:
@@ -46,7 +46,7 @@ def to_numpy(tensor: Tensor) -> Floats:
 
 
 def kernel_log_norms(kernel: Kernel, gradient: Tensor) -> Array:
-    """ln of the norm of a kernel's gradient, one for each layer of a stack; nan for a quantized kernel."""
+    """Returns ln of the norm of a kernel's gradient, layer by layer of a stack; nan if it is quantized."""
     if not keras.backend.is_float_dtype(kernel.variable.dtype):
         return np.array([np.nan])
     values = to_numpy(gradient)
@@ -60,8 +60,8 @@ def units_last(layer: keras.layers.Layer, values: Floats) -> Floats:
     return values.reshape(-1, values.shape[-1])
 
 
-def flat_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask | None:
-    """Tells which units have next to no slope for any example, at any position; None where it is unknown."""
+def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask | None:
+    """Returns which units have next to no slope at any example and position; None where it is unknown."""
     if activation is keras.activations.linear:
         return None
     try:
@@ -69,6 +69,7 @@ def flat_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask | None
         steepest = _steepest_slope(known)
     except Exception:  # softmax and others that do not act unit by unit
         return None
+    # A derivative may return one number for the whole array.
     slopes = np.broadcast_to(np.abs(known.slope_at(cast(Array, a))), a.shape)  # float32 will do
     return np.asarray((slopes <= FLAT * steepest).all(axis=0))
 

@@ -68,6 +68,7 @@ def make_objective(model: keras.Model, y: ArrayTree, loss: LossLike, examples: i
 
 def random_direction(outputs: ArrayTree) -> Tensor:
     """Returns the sum over the examples of a random projection of their outputs, the same for all of them."""
+    # A generator of its own leaves the seeds of the model, Keras and NumPy alone.
     rng = np.random.default_rng(DIRECTION_SEED)
     total: Tensor = 0.0
     for output in keras.tree.flatten(outputs):
@@ -165,6 +166,7 @@ def _check_target(loss: keras.losses.Loss, name: str, target: Targets, shape: tu
     if "sparse" in name:
         _check_labels(name, target, shape, getattr(loss, "ignore_class", None))
         return target
+    # Keras would broadcast other shapes silently, into another loss.
     if target.shape != shape and target.shape != tuple(size for size in shape if size != 1):
         raise _BadTargetsError(f"{name} of outputs of shape {shape} received targets of shape {target.shape}")
     return target.reshape(shape) if target.ndim == len(shape) - 1 else target
@@ -173,6 +175,7 @@ def _check_target(loss: keras.losses.Loss, name: str, target: Targets, shape: tu
 def _check_labels(name: str, target: Targets, shape: tuple[int, ...], ignored: int | None) -> None:
     classes = shape[-1]
     labels = target[target != ignored] if ignored is not None else target
+    # Not every back end refuses a label that is out of range.
     whole = labels.size == 0 or ((labels == np.round(labels)) & (labels >= 0) & (labels < classes)).all()
     if target.shape not in (shape[:-1], (*shape[:-1], 1)) or not whole:
         raise _BadTargetsError(

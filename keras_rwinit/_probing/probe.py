@@ -1,4 +1,4 @@
-"""Runs a model once, forward and back, and measures it at every kernel; the model stays as it was."""
+"""Runs a model once, forward and backward, and measures it at every kernel; the model stays as it was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_rwinit._keras.activations import in_precision
 from keras_rwinit._keras.autodiff import double_precision, gradients_at_taps
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._tracing.kernels import (
-    has_own_activation,
+    activates_kernel_output,
     hides_sublayers,
     kernels_of,
     skip_reason,
@@ -25,7 +25,7 @@ from keras_rwinit.layers import DenseStack
 
 from .forward import dense_call, run_layers
 from .measurements import LayerCall, LayerMeasurement
-from .norms import Array, Floats, Mask, flat_units, kernel_log_norms, log_norm, to_numpy, units_last
+from .norms import Array, Floats, Mask, kernel_log_norms, log_norm, saturated_units, to_numpy, units_last
 from .objective import Objective
 
 __all__ = ["measure_layers"]
@@ -59,6 +59,7 @@ def measure_layers(
 
     dtypes = {str(variable.dtype) for variable in model.trainable_variables}
     own_dtype = "float64" if "float64" in dtypes else str(model.compute_dtype)
+    # Quantized kernels are integers, which no other dtype makes more precise.
     if any(getattr(layer.dtype_policy, "quantization_mode", None) for layer in model._flatten_layers()):
         return run(None), own_dtype
     dtype = "float64" if own_dtype == "float64" else "float32"
@@ -79,14 +80,14 @@ def measure_layers(
 
 
 def _is_near_the_ends(measurement: LayerMeasurement) -> bool:
-    """Whether float32 may have lost a norm; the exact zero of a dead unit (-inf) is no loss."""
+    """Returns whether float32 may have lost a norm; the exact zero of a dead unit (-inf) is no loss."""
     values = np.concatenate([measurement.forward, measurement.backward])
     return bool((np.abs(values[values > -np.inf]) > _FLOAT32_RANGE).any())
 
 
 @dataclass
 class _ForwardMeasurement:
-    """What the way forward shows at a layer call, before the gradient is known.
+    """What the forward pass shows at a layer call, before the gradient is known.
 
     Args:
         layer_call: The call.
@@ -104,8 +105,9 @@ class _ForwardMeasurement:
 class _Probe:
     """One forward and backward pass of a model whose layers with kernels are tapped.
 
-    A tap is a value on the way forward that the gradient is asked for. On JAX the model runs twice, first
-    with values (`concrete`) and then traced; the forward measurements are those of the first run.
+    A tap is an intermediate value of the forward pass at which the gradient is taken. On JAX the model runs
+    twice, first with values (`concrete`) and then traced; the forward measurements are those of the first
+    run.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class _Probe:
         self.concrete = False
 
     def measure(self) -> list[LayerMeasurement]:
-        """Runs the model forward and back and puts together what was measured on both ways."""
+        """Runs the model forward and backward and combines the measurements of both passes."""
         kernel_gradients, tap_gradients = self._gradients()
         norms = {
             id(kernel.variable): kernel_log_norms(kernel, gradient)
@@ -138,7 +140,7 @@ class _Probe:
         return measurements
 
     def _gradients(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Gradients with respect to the kernels, and at the taps."""
+        """Returns the gradients with respect to the kernels, and at the taps."""
         variables = [kernel.variable for kernel in self.kernels.values()]
         # The model computes with copies of its variables in `dtype`; none of its own is assigned to.
         scope = keras.StatelessScope()
@@ -179,8 +181,9 @@ class _Probe:
             for layer in self.layers:
                 if isinstance(layer, DenseStack):
                     stack.enter_context(_replace_attribute(layer, "call", self._stack_call(layer)))
-                elif has_own_activation(layer):
+                elif activates_kernel_output(layer):
                     stack.enter_context(_replace_attribute(layer, "activation", self._activation(layer)))
+                    # Keras's own Dense would round the product to float32 on some back ends.
                     if self.dtype == "float64" and type(layer) is keras.layers.Dense:
                         stack.enter_context(_replace_attribute(layer, "call", dense_call(layer)))
                 else:
@@ -203,6 +206,7 @@ class _Probe:
             h, pre_activations = run_layers(x, kernel, self.tap(biases), activation)
             if self.concrete:
                 values = to_numpy(pre_activations)
+                # The loop keeps no outputs; they follow from the pre-activations.
                 outputs = to_numpy(activation(keras.ops.convert_to_tensor(values)))
                 self.forward.append(
                     [
@@ -261,16 +265,24 @@ class _Probe:
             LayerCall(layer, index, self.calls[id(layer)]),
             log_norm(h),
             float(np.exp(log_norm(a[None])[0])) / np.sqrt(max(a.size, 1)),
-            flat_units(activation, units_last(layer, a)),
+            saturated_units(activation, units_last(layer, a)),
         )
 
 
 def _complete(forward: _ForwardMeasurement, delta: Floats, norms: dict[int, Array]) -> LayerMeasurement:
-    """Adds the gradient: `delta` at the pre-activations, and the kernels' `norms` by the variable's id."""
+    """Completes a forward measurement.
+
+    Args:
+        forward: The forward measurement.
+        delta: Gradient at the pre-activations.
+        norms: The kernels' gradient norms, keyed by the variable's id.
+    """
     layer_call = forward.layer_call
     kernels = kernels_of(layer_call.layer)
+    # A layer with several kernels is tapped behind its last one.
     kernel_norm = norms[id(kernels[-1].variable)][layer_call.index or 0] if kernels else float("nan")
     no_gradient = ~units_last(layer_call.layer, delta).any(axis=0)
+    # A unit is dead if its own slope vanishes, or if no gradient arrives from above.
     dead = no_gradient if forward.flat is None else forward.flat | no_gradient
     return LayerMeasurement(
         layer_call,
@@ -299,8 +311,9 @@ def _replace_attribute(layer: keras.layers.Layer, name: str, value: object) -> I
 
 
 def _layers_to_tap(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that have a kernel, or hide layers that may have one, each once."""
+    """Returns the layers that have a kernel, or hide layers that may have one, each once."""
     found: dict[int, keras.layers.Layer] = {}
+    # Without recursion: layers nest to any depth.
     pending, visited = [model], {id(model)}
     while pending:
         layer = pending.pop()
@@ -310,6 +323,7 @@ def _layers_to_tap(model: keras.Model) -> list[keras.layers.Layer]:
             below = [x for x in sublayers(layer) if id(x) not in visited]
             visited.update(id(x) for x in below)
             pending.extend(below)
+        # Its sublayers are out of reach, so that it is measured as a whole at its output.
         elif layer is not model and sublayers(layer):
             found[id(layer)] = layer
     return list(found.values())

@@ -66,7 +66,7 @@ class KernelContext:
     """One kernel with its surroundings in the model.
 
     Args:
-        kernel: The kernel, stacked in a `DenseStack`.
+        kernel: The kernel; for a `DenseStack`, all its layers' kernels.
         step: The operation it belongs to.
         call: Number of this call of its layer, counted from 1.
         signal: The tensor that feeds it.
@@ -92,7 +92,7 @@ class KernelContext:
 def trace_contexts(graph: Graph) -> tuple[list[KernelContext], Signal]:
     """Returns the context of every kernel of every step, and the deepest of the model's output signals.
 
-    A `DenseStack`, which has one weight, has one context of as many layers as it has.
+    A `DenseStack` has one context, which counts all its layers.
     """
     tracer = _ContextTracer()
     signals = {number: Signal() for number in graph.inputs}
@@ -137,6 +137,7 @@ class _ContextTracer:
             return _multiply(incoming)
         if effect is Effect.CONCATENATION:
             return _merge(incoming)
+        # An unknown function of several signals, which is taken to be linear.
         return replace(_merge(incoming), activation=LINEAR)
 
     def _apply_kernels(self, step: Step, kernels: Sequence[Kernel], signal: Signal) -> Signal:
@@ -157,11 +158,13 @@ class _ContextTracer:
 
     def _normalize(self, signal: Signal) -> Signal:
         for source in signal.sources or ():
+            # Behind a sum, the scales of its terms still matter relative to each other.
             if not signal.summed:
                 self.contexts[source].normalized_after = True
         return replace(signal, activation=LINEAR, normalized=True)
 
     def _sum(self, terms: Sequence[Signal]) -> Signal:
+        # The term with the fewest kernels is the shortcut, unless all have equally many.
         depths = [term.layers for term in terms]
         shortest = min(depths)
         has_shortcut = max(depths) > shortest
@@ -185,6 +188,7 @@ def _merge(signals: Sequence[Signal]) -> Signal:
         sources = None if sources is None or signal.sources is None else sources | signal.sources
     if sources is not None and len(sources) > _MANY:
         sources = None
+    # The most frequent activation; in a tie, the first.
     activation, _ = Counter(signal.activation for signal in signals).most_common(1)[0]
     return Signal(
         sources,
@@ -207,6 +211,7 @@ def _multiply(factors: Sequence[Signal]) -> Signal:
     first, *others = sorted(factors, key=lambda signal: signal.layers)
     if len(others) != 1 or others[0].sources != first.sources or others[0].layers != first.layers:
         return first
+    # SiLU is a linear factor times a sigmoid gate.
     one, other = first.activation, others[0].activation
     gate = other if one is LINEAR else one
     known = (

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_rwinit._keras.layer_kinds import KernelKind, has_own_activation, layer_kind
+from keras_rwinit._keras.layer_kinds import KernelKind, activates_kernel_output, layer_kind
 from keras_rwinit._keras.types import Tensor
 
 __all__ = [
     "Kernel",
-    "has_own_activation",
+    "activates_kernel_output",
     "hides_sublayers",
     "holds_kernels",
     "kernels_of",
@@ -56,6 +56,7 @@ class Kernel:
         """Inputs that an output unit sums over; their mean number in a strided transposed convolution."""
         full = math.prod(self.shape[axis] for axis in self.contracted)
         if self.kind.transposed:
+            # Along each axis an output meets every stride-th entry of the window.
             window, strides = self.shape[:-2], self.layer.strides
             return full / math.prod(min(s, k) for s, k in zip(strides, window, strict=True))
         return float(full)

@@ -13,7 +13,7 @@ import keras
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit.layers import DeepSequential
 
-from .kernels import has_own_activation, hides_sublayers, holds_kernels, kernels_of, sublayers
+from .kernels import activates_kernel_output, hides_sublayers, holds_kernels, kernels_of, sublayers
 
 __all__ = ["Graph", "Step", "trace"]
 
@@ -123,6 +123,7 @@ class _Tracer:
         """Adds the steps of one call of `operation`; returns the numbers of its outputs."""
         function = _function_of(operation)
         if function is not None:
+            # Keras counts depth from the outputs: the deepest nodes are applied first.
             nodes = (
                 node
                 for depth in sorted(function._nodes_by_depth, reverse=True)
@@ -132,11 +133,12 @@ class _Tracer:
         if isinstance(operation, DeepSequential):
             return self._chain(operation.chain, inputs, shapes[0])
         if isinstance(operation, keras.layers.TimeDistributed) and shapes[0] is not None:
+            # The wrapped layer sees one time step.
             step = (shapes[0][0], *shapes[0][2:])
             return self.expand(operation.layer, inputs[:1], [step], (keras.KerasTensor(step),), {})
         if kernels_of(operation):
             # What the rest of somebody's own `call` does, no one can tell.
-            return self._single(operation, inputs, shapes, 1, guessed=not has_own_activation(operation))
+            return self._single(operation, inputs, shapes, 1, guessed=not activates_kernel_output(operation))
         if hides_sublayers(operation) or not _may_be_composed(operation):
             return self._single(operation, inputs, shapes, 1)
         try:
@@ -175,11 +177,13 @@ class _Tracer:
             numbers = tuple(known[id(tensor)] for tensor in tensors)
             shapes = [tuple(tensor.shape) for tensor in tensors]
             results = self.expand(node.operation, numbers, shapes, node.arguments.args, node.arguments.kwargs)
+            # A layer traced as one step has one number, which stands for all its outputs.
             if len(results) < len(node.outputs):
                 results += (results[-1],) * (len(node.outputs) - len(results))
             known.update((id(tensor), number) for tensor, number in zip(node.outputs, results, strict=False))
         missing = [tensor for tensor in outputs if id(tensor) not in known]
         if missing:
+            # No half-traced layer stays behind; the caller guesses instead.
             del self.steps[start:]
             raise ValueError(f"{len(missing)} outputs do not depend on the inputs")
         return tuple(known[id(tensor)] for tensor in outputs)
@@ -207,6 +211,7 @@ class _Tracer:
                     pending.extend(reversed(below))
                     continue
             inputs = self._single(layer, inputs, shapes, 1, guessed=True)
+            # Only the first sublayer is known to have the input's shape.
             shapes = []
         return inputs
 

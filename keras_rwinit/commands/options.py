@@ -49,7 +49,7 @@ class NumberOption(TypedDict):
 
 
 def _number_option(kind: type[int] | type[float], name: str) -> NumberOption:
-    """Returns an option whose message names what was received, as the other errors do."""
+    """Returns options for a number whose error message quotes the received text."""
 
     def parse(text: str) -> float:
         try:

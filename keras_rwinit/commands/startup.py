@@ -16,7 +16,7 @@ def is_command() -> bool:
     """Returns whether this process is `keras-rwinit ...` or `python -m keras_rwinit ...`."""
     program = Path(sys.argv[0]).name if sys.argv else ""
     if program == "-m":  # Python puts that there while it imports the package
-        return "keras_rwinit" in sys.orig_argv
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["keras_rwinit"]
     return program.removesuffix(".exe") == "keras-rwinit"
 
 

@@ -49,7 +49,8 @@ def gain(
     activation: Activation = "relu",
     width: Width = 100,
     depth: Annotated[
-        int | None, typer.Option(**INTEGER, help="Number of hidden layers; very many if left out.")
+        int | None,
+        typer.Option(**INTEGER, help="Number of hidden layers; default: the limit of a very deep network."),
     ] = None,
     distribution: Distribution = "normal",
     refine: Annotated[bool, typer.Option(help="Refine the gain by exact simulation.")] = False,
@@ -58,6 +59,7 @@ def gain(
     output: JsonOutput = None,
 ) -> None:
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
+    # First: `--refine` may take minutes, which a refused output would waste.
     check_output_and_seed(output, seed)
     value = computed_gain(activation, width, depth, distribution=distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
@@ -85,7 +87,7 @@ def gain(
 
     depth_text = f"depth {depth:,}" if depth else "any depth"
     _write(output, result)
-    _show(f"{activation}, width {width:,}, {depth_text}, {distribution} kernels", rows)
+    _print_table(f"{activation}, width {width:,}, {depth_text}, {distribution} kernels", rows)
 
 
 @plain_errors
@@ -117,7 +119,7 @@ def plan(
     rows = {
         "width": f"{width:,}",
         "gain": f"{walk.gain:.10g}",
-        "predicted spread": f"{walk.std[0]:.4f} nats of ln|δ| over all layers",
+        "predicted spread": f"{walk.spread:.4f} nats of ln|δ| over all layers",
         "dead networks": f"{walk.dead_probability:.3g}",
         "hidden parameters": f"{parameters:,}",
     }
@@ -127,7 +129,7 @@ def plan(
         "distribution": distribution,
         "width": width,
         "gain": walk.gain,
-        "predicted_spread": float(walk.std[0]),
+        "predicted_spread": walk.spread,
         "dead_probability": walk.dead_probability,
         "hidden_parameters": parameters,
     }
@@ -148,7 +150,7 @@ def plan(
         }
 
     _write(output, result)
-    _show(f"{depth:,} {activation} layers, {distribution} kernels", rows)
+    _print_table(f"{depth:,} {activation} layers, {distribution} kernels", rows)
 
 
 def _width_for(
@@ -186,7 +188,7 @@ def _write(output: Path | None, result: _Result) -> None:
         raise ValueError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from error
 
 
-def _show(title: str, rows: Mapping[str, str]) -> None:
+def _print_table(title: str, rows: Mapping[str, str]) -> None:
     table = Table(show_header=False, box=None)
     for key, value in rows.items():
         table.add_row(Text(key, "bold"), value)

@@ -76,18 +76,20 @@ def train(
     distribution: Distribution = _main_job.config["distribution"],
     input_gain: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Gain of the random walk's first kernel; computed if left out."),
+        typer.Option(**NUMBER, help="Gain of the first kernel, for random_walk; computed by default."),
     ] = None,
     output_gain: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Gain of the random walk's classifier; computed if left out."),
+        typer.Option(
+            **NUMBER, help="Gain of the output layer's kernel, for random_walk; computed by default."
+        ),
     ] = None,
     bias_stddev: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Standard deviation of the hidden biases; zeros if left out."),
+        typer.Option(**NUMBER, help="Standard deviation of the hidden biases; default: zero biases."),
     ] = None,
     initializer: Annotated[
-        str, typer.Option(help="Initializer of the kernels: random_walk, or one of Keras's.")
+        str, typer.Option(help="Initializer of the kernels: random_walk or a Keras initializer.")
     ] = RANDOM_WALK,
     compare: Annotated[
         str, typer.Option(help="Initializer of a second network, which is trained in the same way.")
@@ -96,13 +98,13 @@ def train(
     optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = _main_job.recipe.optimizer,
     learning_rate: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Learning rate; 0.03 / depth, at most 0.001, if left out."),
+        typer.Option(**NUMBER, help="Learning rate; default: the smaller of 0.03 / depth and 0.001."),
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Let the learning rate fall to zero along half a cosine.")
     ] = _main_job.recipe.cosine_decay,
     batch: Annotated[
-        int, typer.Option(**INTEGER, help="Examples a step, on all devices together.")
+        int, typer.Option(**INTEGER, help="Examples per step, on all devices together.")
     ] = _main_job.recipe.batch_size,
     epochs: Annotated[
         int, typer.Option(**INTEGER, help="Passes over the training set.")
@@ -110,20 +112,22 @@ def train(
     strategy: Annotated[str, typer.Option(help=f"Devices to train on: {', '.join(STRATEGIES)}.")] = "none",
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for the run; runs/train-N if left out.")
+        Path | None, typer.Option(help="New folder for the run; default: runs/train-N.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(help="Go on with the run in --output, or the latest in runs/, if interrupted."),
+        typer.Option(help="Resume the interrupted run in --output; default: the latest in runs/."),
     ] = False,
 ) -> None:
     """Train a very deep network, next to the same one under another initializer.
 
     Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about a minute on two cores.
 
-    Strategies: mirrored (this machine's GPUs), multi-worker (the cluster in TF_CONFIG; start the same
-    command on every worker, and only the chief writes) and tpu with TensorFlow; data-parallel and
-    model-parallel with JAX.
+    Strategies with TensorFlow: mirrored (all GPUs of this machine), multi-worker and tpu.
+
+    Strategies with JAX: data-parallel and model-parallel.
+
+    With multi-worker, start the same command on every worker in TF_CONFIG; only the chief writes.
     """
     if resume:
         _resume(context, output)
@@ -164,7 +168,7 @@ def train(
 def _resume(context: typer.Context, output: Path | None) -> None:
     others = given_options(context, but=("output", "resume"))
     if others:
-        raise ValueError(f"A run goes on with the settings it began with; leave out {', '.join(others)}.")
+        raise ValueError(f"A resumed run keeps its settings; leave out {', '.join(others)}.")
     folder = output or _latest_run()
     TrainingRun(Settings.load(folder), console).execute(folder)
 
@@ -173,5 +177,5 @@ def _latest_run() -> Path:
     """Returns the folder of the unnamed run that began last."""
     settings = [path for path in Path("runs").glob("train-*/settings.json")]
     if not settings:
-        raise ValueError("There is no run to go on with in runs/: name its folder with --output.")
+        raise ValueError("There is no run to resume in runs/: name its folder with --output.")
     return max(settings, key=lambda path: path.stat().st_mtime).parent

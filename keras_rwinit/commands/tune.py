@@ -73,7 +73,9 @@ def tune(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = _preset.recipe.dataset,
     data_dir: DataDir = None,
-    gain_ratio: Annotated[Parsed, typer.Option(**_NUMBERS, help="Gain over the analytic gain.")] = "0.8:1.25",
+    gain_ratio: Annotated[
+        Parsed, typer.Option(**_NUMBERS, help="Gain divided by the analytic gain.")
+    ] = "0.8:1.25",
     width: Annotated[Parsed, typer.Option(**_INTEGERS, help="Units of a hidden layer.")] = "16:64",
     depth: Annotated[Parsed, typer.Option(**_INTEGERS, help="Number of hidden layers.")] = "100",
     activation: Annotated[Parsed, typer.Option(**_NAMES, help="Activation of the hidden layers.")] = "tanh",
@@ -81,24 +83,26 @@ def tune(
         Parsed, typer.Option(**_NAMES, help="Distribution of the kernels.")
     ] = "orthogonal",
     input_gain_ratio: Annotated[
-        Parsed, typer.Option(**_NUMBERS, help="Gain of the first kernel over that of the other hidden ones.")
+        Parsed,
+        typer.Option(**_NUMBERS, help="Gain of the first kernel divided by that of the other hidden ones."),
     ] = "1",
     output_gain_ratio: Annotated[
-        Parsed, typer.Option(**_NUMBERS, help="Gain of the classifier over that of a linear layer.")
+        Parsed, typer.Option(**_NUMBERS, help="Gain of the output layer divided by that of a linear layer.")
     ] = "1",
     learning_rate: Annotated[
-        Parsed, typer.Option(**_NUMBERS, help="0.03 / depth, at most 0.001, if left out.")
+        Parsed,
+        typer.Option(**_NUMBERS, help="Learning rate; default: the smaller of 0.03 / depth and 0.001."),
     ] = None,
     optimizer: Annotated[Parsed, typer.Option(**_NAMES, help="Keras optimizer.")] = _preset.recipe.optimizer,
     max_parameters: Annotated[
-        int | None, typer.Option(**INTEGER, help="Largest number of parameters; ties depth to width.")
+        int | None, typer.Option(**INTEGER, help="Parameter budget; the depth then follows from the width.")
     ] = None,
     same_parameters_as: Annotated[
         Parsed,
         typer.Option(
             parser=_parse_network,
             metavar="DEPTHxWIDTH",
-            help="Network whose number of parameters is the largest.",
+            help="Use this network's number of parameters as the budget, e.g. 100x64.",
         ),
     ] = None,
     objective: Annotated[
@@ -106,28 +110,35 @@ def tune(
     ] = "val_loss",
     trials: Annotated[int, typer.Option(**INTEGER, help="Networks to try.")] = 20,
     epochs: Annotated[int, typer.Option(**INTEGER, help="Passes over the training set in a trial.")] = 2,
-    batch: Annotated[int, typer.Option(**INTEGER, help="Examples a step.")] = _preset.recipe.batch_size,
+    batch: Annotated[int, typer.Option(**INTEGER, help="Examples per step.")] = _preset.recipe.batch_size,
     executions: Annotated[int, typer.Option(**INTEGER, help="Networks trained in a trial.")] = 1,
     seeds: Annotated[
         int, typer.Option(**INTEGER, help="Fresh runs of the best and the analytic point; 0 for none.")
     ] = 3,
     workers: Annotated[
         int,
-        typer.Option(**INTEGER, help="Worker processes on this machine; more than 1 need a chief as well."),
+        typer.Option(
+            **INTEGER,
+            help="Worker processes on this machine; with more than 1, a chief process is started too.",
+        ),
     ] = 1,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for the search; runs/tune-N if left out.")
+        Path | None, typer.Option(help="New folder for the search; default: runs/tune-N.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the search in --output.")] = False,
+    resume: Annotated[bool, typer.Option(help="Resume the search in --output.")] = False,
 ) -> None:
     """Search gain and width, starting at the analytic optimum.
 
     SPACE is a value (fixed), a range LOW:HIGH or choices A,B,C.
 
-    With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, the command is the chief
-    (an ID with "chief" in it) or a worker of a search over several machines that share the folder --output.
+    To search on several machines, start the command on each of them, with one shared folder --output.
+
+    Set KERASTUNER_TUNER_ID there ("chief" on one machine, other names on the others).
+
+    Set KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT there, the address of the chief.
     """
+    # Imported here: keras-tuner is optional, and `--help` works without it.
     from keras_rwinit.tuning import DeepMLPHyperModel
     from keras_rwinit.tuning.search_job import SearchJob
 
@@ -166,6 +177,7 @@ def tune(
             workers=workers,
             verbose=1,
         )
+    # Each machine would count up its own numbered folders.
     if output is None and job.role is not None:
         raise ValueError("Name the folder that the machines of the search share: --output FOLDER.")
     directory = output or new_folder(None, Path("runs"), "tune")
@@ -181,10 +193,10 @@ def _resume_job(context: typer.Context, output: Path | None, workers: int) -> Se
     from keras_rwinit.tuning.search_job import SearchJob
 
     if output is None:
-        raise ValueError("Name the folder of the search to go on with: --output FOLDER.")
+        raise ValueError("Name the folder of the search to resume: --output FOLDER.")
     given = given_options(context, but=_WITH_RESUME)
     if given:
-        raise ValueError(f"A search goes on with the settings it began with; leave out {', '.join(given)}.")
+        raise ValueError(f"A resumed search keeps its settings; leave out {', '.join(given)}.")
     return SearchJob.from_directory(output, workers=workers, verbose=1)
 
 

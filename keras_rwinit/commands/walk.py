@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from keras_rwinit import data
+from keras_rwinit import data, initializers, layers, optimizers  # noqa: F401  (registered for saved models)
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import new_folder, write_atomically
 from keras_rwinit.data import Dataset
@@ -27,33 +27,33 @@ __all__ = ["walk"]
 @plain_errors
 def walk(
     model: Annotated[
-        Path | None, typer.Argument(help="A model saved by Keras; a fresh network if left out.")
+        Path | None, typer.Argument(help="A model saved by Keras; default: a fresh network.")
     ] = None,
     dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(data.available())}.")] = "digits",
     data_dir: DataDir = None,
     examples: Annotated[int, typer.Option(**INTEGER, help="Number of test examples to measure with.")] = 50,
     depth: Annotated[
-        int | None, typer.Option(**INTEGER, help="Hidden layers of a fresh network; 100 if left out.")
+        int | None, typer.Option(**INTEGER, help="Hidden layers of a fresh network; default: 100.")
     ] = None,
     width: Annotated[
         int | None,
-        typer.Option(**INTEGER, help="Units of a fresh network's hidden layers; 100 if left out."),
+        typer.Option(**INTEGER, help="Units of a fresh network's hidden layers; default: 100."),
     ] = None,
     activation: Annotated[
         str | None,
-        typer.Option(help="Activation of a fresh network's hidden layers; relu if left out."),
+        typer.Option(help="Activation of a fresh network's hidden layers; default: relu."),
     ] = None,
     initializer: Annotated[
         str | None,
-        typer.Option(help="Initializer of a fresh network: random_walk (if left out), or one of Keras's."),
+        typer.Option(help="Initializer of a fresh network: random_walk (default) or a Keras initializer."),
     ] = None,
     distribution: Annotated[
         str | None,
-        typer.Option(help="Distribution of the kernels under random_walk; normal if left out."),
+        typer.Option(help="Distribution of the kernels under random_walk; default: normal."),
     ] = None,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for picture, table and JSON; runs/walk-N if left out.")
+        Path | None, typer.Option(help="New folder for picture, table and JSON; default: runs/walk-N.")
     ] = None,
 ) -> None:
     """Measure the gradient's walk through a model: a picture, a table and a JSON file."""
@@ -98,7 +98,7 @@ def _fresh_network(dataset: Dataset, seed: int, chosen: dict[str, str | int]) ->
     if initializer != "random_walk":
         if "distribution" in chosen:
             raise ValueError(
-                "--distribution belongs to the random_walk initializer: leave out it or --initializer."
+                "--distribution belongs to the random_walk initializer: leave out one of the two."
             )
         chosen["kernel_initializer"] = initializer
     return deep_mlp(**chosen, input_shape=(dataset.features,), classes=dataset.classes, seed=seed)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ._log_mel import log_mel_frames
 
-__all__ = ["CONTEXT", "FEATURES", "LabeledFrames", "deltas", "frame_features", "in_context", "windows"]
+__all__ = ["CONTEXT", "FEATURES", "LabeledFrames", "add_context", "deltas", "frame_features", "make_windows"]
 
 BANDS = 40
 FEATURES = 3 * BANDS
@@ -84,7 +84,7 @@ def deltas(sequence: NDArray[np.float64]) -> NDArray[np.float64]:
     return slope / (2.0 * sum(n * n for n in range(1, _DELTA_REACH + 1)))
 
 
-def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEXT) -> Floats:
+def add_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEXT) -> Floats:
     """Returns the chosen frames, each with `context` frames on either side, earliest first.
 
     The first and the last frame of the recording are repeated beyond its ends.
@@ -99,8 +99,8 @@ def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEX
 
     Example:
         >>> import numpy as np
-        >>> from keras_rwinit.data._frames import in_context
-        >>> in_context(np.arange(4.0, dtype="float32")[:, None], np.array([0, 2]), 1).tolist()
+        >>> from keras_rwinit.data._frames import add_context
+        >>> add_context(np.arange(4.0, dtype="float32")[:, None], np.array([0, 2]), 1).tolist()
         [[0.0, 0.0, 1.0], [1.0, 2.0, 3.0]]
     """
     frames = 2 * context + 1
@@ -108,10 +108,10 @@ def in_context(features: Floats, chosen: NDArray[np.intp], context: int = CONTEX
     return _repeat_ends(features, context)[around].reshape(len(chosen), frames * features.shape[1])
 
 
-def windows(
+def make_windows(
     recordings: list[LabeledFrames], every: int = 1, context: int = CONTEXT
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Returns one of every `every` labeled frames of all recordings in its context, and the labels.
+    """Returns every `every`-th labeled frame with its context frames, and its label.
 
     Frames without a label (-1) are not examples but stay in the context of their neighbors. The
     result is filled in place, so that at most one recording is held twice.
@@ -124,6 +124,7 @@ def windows(
     Returns:
         Inputs, float32, shape (examples, (2 context + 1) features), and labels, int32.
     """
+    # First pass: which frames, so that the result is allocated once
     chosen: list[NDArray[np.intp]] = []
     seen = 0
     for recording in recordings:
@@ -131,6 +132,7 @@ def windows(
         number = seen + np.arange(len(labeled))
         chosen.append(labeled[number % every == 0])
         seen += len(labeled)
+    # Second pass: their features and labels
     width = recordings[0].features.shape[1] if recordings else 0
     count = sum(map(len, chosen))
     x = np.empty((count, (2 * context + 1) * width), np.float32)
@@ -138,7 +140,7 @@ def windows(
     start = 0
     for recording, frames in zip(recordings, chosen, strict=True):
         here = slice(start, start + len(frames))
-        x[here] = in_context(recording.features, frames, context)
+        x[here] = add_context(recording.features, frames, context)
         y[here] = recording.labels[frames]
         start = here.stop
     return x, y

@@ -19,7 +19,7 @@ __all__ = ["available", "load"]
 
 
 class _Entry(NamedTuple):
-    """One data set: its loader, its number of classes, and its row of the table in `load`'s docstring."""
+    """One data set: its loader, and its row of the table in `load`'s docstring."""
 
     load: Callable[[StrPath | None, bool], Arrays]
     features: int
@@ -101,7 +101,7 @@ def load(
 
     {table}
 
-    `timit` has 39 classes, every other set ten. All but `digits` come through tensorflow-datasets,
+    All but `digits` come through tensorflow-datasets,
     which prepares a set once in `data_dir` and reads it from there afterwards. You have to obtain the
     corpus of `timit` and put it there yourself. Order and split are the same at every call.
 
@@ -148,8 +148,11 @@ def load(
 
 def _markdown_table() -> str:
     """Returns the data sets as rows of `load`'s docstring."""
-    rows = ["| name | features | training / test | content |", "|---|---|---|---|"]
-    rows += [f"| {name} | {e.features} | {e.sizes} | {e.content} |" for name, e in _DATASETS.items()]
+    rows = ["| name | features | classes | training / test | content |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {name} | {entry.features} | {entry.classes} | {entry.sizes} | {entry.content} |"
+        for name, entry in _DATASETS.items()
+    ]
     return "\n    ".join(rows)
 
 

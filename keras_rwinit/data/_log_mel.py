@@ -13,6 +13,7 @@ SAMPLE_RATE = 8000
 BANDS = 32
 FRAMES = 32
 
+# The power of two above the longest window, 400 samples at 16 kHz.
 _FFT = 512
 # About the power that rounding to 16 bits adds to one band. It is the floor of the logarithm, which
 # would be infinite for digital silence.
@@ -79,6 +80,7 @@ def hop_samples(sample_rate: int) -> int:
 
 def _frames(signal: Array, window: int, hop: int) -> Array:
     """Returns all frames, shape (frames, window), with zeros after the end of the signal."""
+    # Rounded up, so that every sample is in a frame.
     hops = -(-max(len(signal) - window, 0) // hop)
     padded = np.pad(signal, (0, window + hops * hop - len(signal)))
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from ._frames import LabeledFrames, frame_features, windows
+from ._frames import LabeledFrames, frame_features, make_windows
 from ._log_mel import SAMPLE_RATE, log_mel
 from ._source import Arrays, StrPath
 from ._tfds import Example, open_builder, read_examples
@@ -49,7 +49,7 @@ def load_spoken_digit_frames(data_dir: StrPath | None, download: bool) -> Arrays
         features = frame_features(example["audio"], SAMPLE_RATE)
         labels = np.full(len(features), example["label"], np.int32)
         parts[_is_test(example["audio/filename"].decode())].append(LabeledFrames(features, labels))
-    return Arrays(*windows(parts[0]), *windows(parts[1]))
+    return Arrays(*make_windows(parts[0]), *make_windows(parts[1]))
 
 
 def _read(data_dir: StrPath | None, download: bool) -> list[Example]:

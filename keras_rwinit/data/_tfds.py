@@ -78,7 +78,7 @@ def open_builder(
 def find_builder(
     name: str, data_dir: StrPath | None, make: Callable[[StrPath | None], tfds.core.DatasetBuilder]
 ) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a set that is either prepared or not there at all, never in between.
+    """Returns a data set's builder; raises if the set is only partly prepared.
 
     Args:
         name: TFDS name, for messages.
@@ -104,6 +104,7 @@ def read_batch(builder: tfds.core.DatasetBuilder, split: str) -> Example:
     """Returns a whole split, whose examples have one shape, as one array for each feature."""
     import tensorflow_datasets as tfds
 
+    # TFDS's cache would hold the whole set in memory a second time.
     once = tfds.ReadConfig(try_autocache=False)
     with quiet(), _readable(builder):
         whole = builder.as_dataset(split=split, batch_size=-1, read_config=once)

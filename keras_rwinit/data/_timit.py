@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import check_count
 
 from ._dataset import Dataset
-from ._frames import LabeledFrames, frame_features, windows
+from ._frames import LabeledFrames, frame_features, make_windows
 from ._log_mel import hop_samples, window_samples
 from ._source import Arrays, StrPath
 from ._standardize import standardize as _standardize
@@ -146,8 +146,8 @@ def timit_arrays(
     builder = _prepare(data_dir, manual_dir, download, skip_damaged)
     _check_complete(builder, ("train", *_TEST_SPLITS[test]), skip_damaged)
     folded = phones == len(FOLDED_PHONES)
-    x_train, y_train = windows(_recordings(builder, ("train",), folded, by_speaker), every)
-    x_test, y_test = windows(_recordings(builder, _TEST_SPLITS[test], folded, by_speaker))
+    x_train, y_train = make_windows(_recordings(builder, ("train",), folded, by_speaker), every)
+    x_test, y_test = make_windows(_recordings(builder, _TEST_SPLITS[test], folded, by_speaker))
     return Arrays(x_train, y_train, x_test, y_test)
 
 
@@ -198,6 +198,7 @@ def _check_complete(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], 
             "corpus, delete that folder and load it again, or use the sentences that are there: "
             "`keras_rwinit.data.load_timit(skip_damaged=True)`."
         )
+    # `skip_damaged` accepts gaps, but no set without examples.
     empty = [name for name in short if not found[name]]
     if empty:
         raise DatasetNotFoundError(f"No sentence of {', '.join(empty)} is in {folder}.")
@@ -224,6 +225,7 @@ def _recordings(
             labels = phones_of_frames(segments["start"], segments["stop"], segments["label"], centers)
             recordings.append(LabeledFrames(features, fold(labels) if folded else labels))
             of_speaker.setdefault(example["speaker"], []).append(features)
+    # In place, which changes `recordings` too; a speaker's statistics take all of the speaker's frames.
     if by_speaker:
         for features_of_one in of_speaker.values():
             _normalize_in_place(features_of_one)

@@ -40,7 +40,7 @@ def gradient_walk(
     outputs no other kernel uses are output layers and are not measured, unless there are no others.
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
-    model runs once, forward and back, operation by operation.
+    model runs once, forward and backward, operation by operation.
 
     Args:
         model: A built Keras model of any kind.
@@ -89,6 +89,7 @@ def gradient_walk(
         np.stack([measurement.forward for measurement in hidden], axis=1),
         np.array([measurement.weight_gradient for measurement in hidden]),
         np.array([measurement.dead for measurement in hidden]),
+        # A prediction for other layers than the measured ones would mislead.
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
         dtype,
     )

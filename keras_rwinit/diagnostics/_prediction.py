@@ -46,12 +46,13 @@ def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | No
     widths, gains = [width for width, _ in steps], [gain for _, gain in steps]
     if activation.slopes is None and len(set(widths)) > 1:
         return None
+    # The widest kernel has the most entries to tell the distribution by.
     widest = max((context.kernel for context in hidden), key=lambda kernel: int(kernel.fan_in))
     return predict_chain(activation, widths, gains, distribution=_guess_distribution(widest).name)
 
 
 def _is_chain(contexts: Sequence[KernelContext]) -> bool:
-    """Whether each kernel is a Dense layer's, fed by the one before and by nothing else."""
+    """Returns whether each kernel is a Dense layer's, fed by the one before and by nothing else."""
     for number, context in enumerate(contexts):
         signal = context.signal
         if type(context.step.operation) not in (keras.layers.Dense, DenseStack) or context.call > 1:
@@ -65,7 +66,7 @@ def _is_chain(contexts: Sequence[KernelContext]) -> bool:
 
 
 def _widths_and_gains(kernel: Kernel) -> list[tuple[int, float]]:
-    """Fan-in and gain of each layer."""
+    """Returns fan-in and gain of each layer."""
     values = _values(kernel)
     width, units = values.shape[1:]
     gains = np.exp(log_norm(values)) / np.sqrt(units)  # sqrt(width) times the root mean square
@@ -73,7 +74,7 @@ def _widths_and_gains(kernel: Kernel) -> list[tuple[int, float]]:
 
 
 def _values(kernel: Kernel) -> NDArray[np.floating]:
-    """Values with an axis of layers before the two of the kernel."""
+    """Returns the values with an axis of layers before the two of the kernel."""
     values: NDArray[np.floating] = keras.ops.convert_to_numpy(kernel.variable.value)
     return values if kernel.stacked else values[None]
 
@@ -83,6 +84,7 @@ def _guess_distribution(kernel: Kernel) -> Distribution:
     # The first layer of a stack is enough; do not copy the whole of it off the device.
     value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
     values = keras.ops.convert_to_numpy(value).astype(np.float64)
+    # An orthogonal kernel has orthogonal columns, or rows if it is wide, of equal length.
     tall = values if values.shape[0] >= values.shape[1] else values.T
     gram = tall.T @ tall
     count = len(gram)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keras_rwinit._files import check_new, read_json, write_json
@@ -66,7 +67,7 @@ class GradientWalk:
     """The walk that `gradient_walk` measured; all logarithms are natural, all norms Euclidean.
 
     Args:
-        layer_names: One name a layer, in the order in which the model applies them; layer k of a
+        layer_names: One name per layer, in the order in which the model applies them; layer k of a
             `DenseStack` called s is `s[k]`, the second call of a shared layer t is `t#2`.
         backward: `ln|delta|` of the gradient at each layer's pre-activations, in nats, shape (examples,
             layers). -inf where the gradient is zero.
@@ -96,7 +97,7 @@ class GradientWalk:
 
     @property
     def drift(self) -> float:
-        """Mean step of `ln|delta|` towards the input, in nats a layer; 0 for a single layer.
+        """Mean step of `ln|delta|` towards the input, in nats per layer; 0 for a single layer.
 
         -inf or nan if an example's gradient is zero.
         """
@@ -140,7 +141,7 @@ class GradientWalk:
         return "fine"
 
     def _verdict_at(self, layer: int) -> str:
-        """What is wrong at a layer, in a word or two; empty if nothing is."""
+        """Returns what is wrong at a layer, in a word or two; empty if nothing is."""
         # -inf is the log-norm of a dead signal, nan and inf are those of weights or signals that overflowed.
         signals = np.concatenate([self.forward[:, layer], self.backward[:, layer]])
         if not np.isfinite(signals[signals != -np.inf]).all():
@@ -165,7 +166,7 @@ class GradientWalk:
         return (
             f"Gradient's walk over {count:,} layers, {len(self.backward):,} examples: {self.verdict}\n"
             f"{text.getvalue()}"
-            f"drift {self.drift:+.4f} nats a layer, example spread {self.example_spread:.3f} nats, "
+            f"drift {self.drift:+.4f} nats per layer, example spread {self.example_spread:.3f} nats, "
             f"{self.dtype}\n"
         )
 
@@ -174,7 +175,7 @@ class GradientWalk:
         if self.prediction is not None:
             predicted = f"{self.prediction.mean[layer]:.2f} ± {self.prediction.std[layer]:.2f}"
         return (
-            self.layer_names[layer],
+            escape(self.layer_names[layer]),  # a name with brackets is no markup
             f"{self.relative[:, layer].mean():.2f}",
             predicted,
             f"{self.forward[:, layer].mean():.2f}",

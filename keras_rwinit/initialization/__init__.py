@@ -1,4 +1,4 @@
-"""Draws every kernel of a Keras model anew, each with the gain that its context asks for."""
+"""Redraws every kernel of a Keras model, each with the gain that its context requires."""
 
 from ._initialize import initialize
 from ._report import InitializationReport, InitializedKernel

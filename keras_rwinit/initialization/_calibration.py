@@ -20,7 +20,7 @@ from keras_rwinit._tracing.contexts import KernelContext
 __all__ = ["Calibration", "calibrate"]
 
 _ROUNDS = 8
-_GOOD_DRIFT = 1e-3  # nats a layer; the walk of one network and one batch says no more than that
+_GOOD_DRIFT = 1e-3  # nats per layer; the walk of one network and one batch cannot resolve less than that
 _RESPONSES = (0.3, 2.0)  # of the drift to ln(factor): 1 for two slopes, less where activations saturate
 _LARGEST_STEP = 0.5  # of ln(factor) in one round
 # Root mean square of the outputs, so that a loss begins near that of a constant prediction. With 1 an
@@ -37,7 +37,7 @@ class Calibration:
 
     Args:
         factors: The factors that kernels were multiplied with, by the variable's id.
-        drift: Mean drift over all links after the calibration, in nats a link; None without a link.
+        drift: Mean drift over all links after the calibration, in nats per link; None without a link.
         drift_before: The same before it.
     """
 
@@ -50,9 +50,9 @@ class _Link(NamedTuple):
     """Two applications of kernels, the second fed by the first and by nothing else.
 
     Args:
-        first, second: The applications, in the order of the way forward.
-        wanted: Step of `ln|delta|` from the second to the first that is right: 0, or the log of the share
-            that the second kernel has in a sum.
+        first, second: The applications, in the order of the forward pass.
+        wanted: The desired step of `ln|delta|` from the second to the first: 0, or the log of the second
+            kernel's share of a sum.
     """
 
     first: CallKey
@@ -68,12 +68,12 @@ class _Trial(NamedTuple):
 
 
 @dataclass(eq=False)
-class _KernelChain:
+class _CalibratedChain:
     """Kernels that follow each other directly, and one factor that scales them all.
 
     Args:
-        variables: The kernels that a link ends at. The kernel that a chain begins with is none of them,
-            unless it is a stack.
+        variables: The kernels at the ends of links; the chain's first kernel is not included, unless it is a
+            stack.
         links: The links between them, those between the layers of a stack included.
         trials: The factors tried so far, the present one last.
     """
@@ -84,7 +84,7 @@ class _KernelChain:
 
     @property
     def drift(self) -> float:
-        """Mean step of `ln|delta|` beyond the wanted one, in nats a link; nan if no gradient arrives."""
+        """Mean step of `ln|delta|` beyond the wanted one, in nats per link; nan if no gradient arrives."""
         return self.trials[-1].drift
 
     @property
@@ -105,6 +105,7 @@ class _KernelChain:
         if len(self.trials) > 1 and self.trials[-2].log_factor != last.log_factor:
             before = self.trials[-2]
             response = (before.drift - last.drift) / (before.log_factor - last.log_factor)
+        # Clipped, because the slope between two close trials is mostly noise.
         step = last.drift / np.clip(response, *_RESPONSES)
         return last.log_factor - float(np.clip(step, -_LARGEST_STEP, _LARGEST_STEP))
 
@@ -138,7 +139,7 @@ class _Calibrator:
             if adjustable and measurement and np.isfinite(measurement.rms) and measurement.rms > 0.0:
                 self.scale(context.kernel.variable, float(np.log(rms / measurement.rms)))
 
-    def remove_drift(self, chains: Sequence[_KernelChain]) -> None:
+    def remove_drift(self, chains: Sequence[_CalibratedChain]) -> None:
         """Searches the factor of each chain that leaves no drift; all chains move in each round."""
         for _ in range(_ROUNDS):
             drifting = [chain for chain in chains if abs(chain.drift) > _GOOD_DRIFT]
@@ -150,7 +151,7 @@ class _Calibrator:
         if worse:
             self._try_factors({chain: chain.best_trial.log_factor for chain in worse})
 
-    def _try_factors(self, log_factors: Mapping[_KernelChain, float]) -> None:
+    def _try_factors(self, log_factors: Mapping[_CalibratedChain, float]) -> None:
         for chain, log_factor in log_factors.items():
             for variable in chain.variables:
                 self.scale(variable, log_factor - chain.trials[-1].log_factor)
@@ -173,7 +174,11 @@ def calibrate(
     """
     uses = Counter(id(context.kernel.variable) for context in contexts)
     # A kernel that is applied twice cannot have two scales.
-    free = [p for p in contexts if uses[id(p.kernel.variable)] == 1 and id(p.kernel.variable) in shares]
+    free = [
+        context
+        for context in contexts
+        if uses[id(context.kernel.variable)] == 1 and id(context.kernel.variable) in shares
+    ]
     # A normalized model computes with a batch's statistics: the stored ones mean nothing before training.
     training = any(context.signal.normalized or context.normalized_after for context in contexts)
     calibrator = _Calibrator(model, inputs, training)
@@ -203,14 +208,14 @@ def _reads_data(context: KernelContext) -> bool:
 
 
 def _mean_step(towards_input: LayerMeasurement, towards_output: LayerMeasurement) -> float:
-    """Mean over the examples of the step of `ln|delta|` between two layers; nan if all are dead."""
+    """Returns the examples' mean step of `ln|delta|` between two layers; nan if all are dead."""
     with np.errstate(invalid="ignore"):  # a dead gradient is at -inf
         steps = towards_input.backward - towards_output.backward
     steps = steps[np.isfinite(steps)]
     return float(steps.mean()) if len(steps) else float("nan")
 
 
-def _mean_drift(chains: Sequence[_KernelChain]) -> float | None:
+def _mean_drift(chains: Sequence[_CalibratedChain]) -> float | None:
     links = sum(len(chain.links) for chain in chains)
     return sum(chain.drift * len(chain.links) for chain in chains) / links if links else None
 
@@ -220,19 +225,20 @@ def _find_chains(
     contexts: Sequence[KernelContext],
     shares: Mapping[int, float],
     measurements: Measurements,
-) -> list[_KernelChain]:
-    """The chains of kernels that feed each other and nothing else, with no normalization or sum between."""
+) -> list[_CalibratedChain]:
+    """Returns the chains of kernels that feed only each other, without a normalization or sum between."""
     adjustable = {id(context) for context in free}
-    chains: list[_KernelChain] = []
-    chain_at: dict[int, _KernelChain] = {}
+    chains: list[_CalibratedChain] = []
+    chain_at: dict[int, _CalibratedChain] = {}
     for number, context in enumerate(contexts):
         if id(context) not in adjustable:
             continue
         source = _only_source(context, contexts)
+        # A kernel extends the chain of its only source, or begins a new one.
         if source is not None and source in chain_at:
             chain, before = chain_at[source], contexts[source]
         else:
-            chain, before = _KernelChain(), None
+            chain, before = _CalibratedChain(), None
             chains.append(chain)
         chain_at[number] = chain
         links = _links_to(context, before, shares, measurements)
@@ -244,7 +250,7 @@ def _find_chains(
 
 
 def _only_source(context: KernelContext, contexts: Sequence[KernelContext]) -> int | None:
-    """The number of the kernel that alone feeds `context` and feeds nothing else; None if there is none."""
+    """Returns the index of the kernel that alone feeds `context` and nothing else; None if there is none."""
     signal = context.signal
     if signal.sources is None or len(signal.sources) != 1 or signal.normalized or signal.summed:
         return None
@@ -258,7 +264,7 @@ def _links_to(
     shares: Mapping[int, float],
     measurements: Measurements,
 ) -> list[_Link]:
-    """The links that end at a kernel, those within a stack included, as far as both ends were measured."""
+    """Returns the links that end at a kernel or lie in its stack, where both ends were measured."""
     calls = [CallKey.of(context, index) for index in range(max(context.kernel.stacked, 1))]
     links = [_Link(first, second, 0.0) for first, second in itertools.pairwise(calls)]
     if before is not None:

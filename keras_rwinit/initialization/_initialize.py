@@ -1,4 +1,4 @@
-"""`initialize`: draws every kernel of a Keras model anew, each with the gain that its context asks for."""
+"""`initialize`: redraws every kernel of a Keras model, each with the gain that its context requires."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["initialize"]
 def initialize(
     model: keras.Model, x: ArrayTree = None, distribution: str = "normal", seed: int | None = None
 ) -> InitializationReport:
-    r"""Draws every kernel of a Keras model anew, in place, each with the gain its own context asks for.
+    r"""Redraws every kernel of a Keras model in place, each with the gain that its context requires.
 
     A kernel gets entries of variance
 
@@ -66,7 +66,7 @@ def initialize(
             `None`: the gains are the theory's.
         distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or
             `"orthogonal"`.
-        seed: Root of the seeds of all kernels. `None` draws anew, repeatably after
+        seed: Root of the seeds of all kernels. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
 
     Returns:
@@ -109,9 +109,9 @@ def initialize(
         )
 
     # All that can fail on wrong arguments comes before the first change.
-    rules = {key: gain_rule(p, output.layers - 1, output.sums, law) for key, p in drawn.items()}
+    rules = {key: gain_rule(context, output.layers - 1, output.sums, law) for key, context in drawn.items()}
     optimizer_values = _initial_optimizer_values(model)
-    seeds = iter(layer_seeds(seed, sum(max(p.kernel.stacked, 1) for p in drawn.values())))
+    seeds = iter(layer_seeds(seed, sum(max(context.kernel.stacked, 1) for context in drawn.values())))
     with _restore_on_error(model):
         for key, context in drawn.items():
             context.kernel.variable.assign(_draw_values(context.kernel, rules[key].gain, law, seeds))
@@ -122,7 +122,10 @@ def initialize(
         for variable, value in optimizer_values:
             variable.assign(value)
     return InitializationReport(
-        tuple(_describe(p, rules[key], calibration.factors.get(key, 1.0)) for key, p in drawn.items()),
+        tuple(
+            _describe(context, rules[key], calibration.factors.get(key, 1.0))
+            for key, context in drawn.items()
+        ),
         tuple(_skipped_weights(model, drawn)),
         calibration.drift,
         calibration.drift_before,
@@ -152,7 +155,7 @@ def _describe(context: KernelContext, rule: GainRule, correction: float) -> Init
         context.signal.activation.name,
         rule.gain * correction,
         correction,
-        rule.why + ("; its place is a guess" if context.guessed else ""),
+        rule.why + ("; position guessed" if context.guessed else ""),
     )
 
 
@@ -190,7 +193,7 @@ def _restore_on_error(model: keras.Model) -> Iterator[None]:
 
 
 def _initial_optimizer_values(model: keras.Model) -> Sequence[tuple[keras.Variable, Tensor]]:
-    """The optimizer's variables but the learning rate, with the values that a new one would have."""
+    """Returns the optimizer's variables but the learning rate, with the values of a new one."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return []
@@ -202,7 +205,7 @@ def _initial_optimizer_values(model: keras.Model) -> Sequence[tuple[keras.Variab
         pairs = list(zip(optimizer.variables, new.variables, strict=True))
     except Exception as error:  # of an optimizer from outside Keras
         raise ValueError(
-            "The optimizer must be one that its `get_config` can make again, so that it can begin anew. "
+            "The optimizer cannot be reset: it cannot be rebuilt from its `get_config`. "
             f"Received: {type(optimizer).__name__}, and {type(error).__name__}: {error}. Initialize the "
             "model before you compile it."
         ) from error

@@ -6,6 +6,7 @@ import dataclasses
 import io
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["InitializationReport", "InitializedKernel"]
@@ -42,8 +43,8 @@ class InitializationReport:
         kernels: The kernels that were drawn, in the order in which the model applies them.
         skipped: Path of every other weight of two or more axes, and why it was left as it was.
         drift: Mean step of `ln|delta|` towards the input over the links between kernels that follow each
-            other directly, in nats a layer, less what a kernel's share of a sum asks for; measured after
-            the calibration. None without data, or where there is no such link.
+            other directly, in nats per layer, minus the step that a kernel's share of a sum requires;
+            measured after the calibration. None without data, or where there is no such link.
         drift_before: The same before the calibration.
     """
 
@@ -63,17 +64,17 @@ class InitializationReport:
             table.add_column(column, justify="right" if column == "gain" else "left")
         for kernel in self.kernels:
             shape = " x ".join(map(str, kernel.shape))
-            table.add_row(kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
+            table.add_row(escape(kernel.path), shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
         for path, why in self.skipped:
-            table.add_row(path, "", "", "-", why)
+            table.add_row(escape(path), "", "", "-", why)
         text = io.StringIO()
         Console(file=text, width=120).print(table)
         lines = [
-            f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights left alone",
+            f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights skipped",
             text.getvalue(),
         ]
         if self.drift is not None:
-            lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats a layer\n")
+            lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats per layer\n")
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit.theory import NoGainError
 from keras_rwinit.theory.distributions import Distribution
-from keras_rwinit.theory.gains import gain_or_nearest_width, one_step_gain
+from keras_rwinit.theory.gains import gain_or_nearest_width, one_layer_gain
 
 __all__ = ["GainRule", "gain_rule"]
 
@@ -67,25 +67,25 @@ def gain_rule(context: KernelContext, depth: int, sums: int, law: Distribution) 
 
 
 def _activation_gain(context: KernelContext, depth: int, law: Distribution) -> tuple[float, str]:
-    """Gain for the activation that feeds a kernel, and the reason."""
+    """Returns the gain for the activation that feeds a kernel, and the reason."""
     signal, activation = context.signal, context.signal.activation
     width = max(round(context.kernel.fan_in), 1)
     why = f"fed by {activation.name}" if activation.name != "linear" else "fed linearly"
     if activation.slopes is not None:
         if not any(activation.slopes):
             return 1.0, f"{why}, through which no gradient passes"
-        return one_step_gain(activation, width, law), why
+        return one_layer_gain(activation, width, law), why
     if signal.normalized:
-        return one_step_gain(activation, width, law), f"{why}, normalized"
+        return one_layer_gain(activation, width, law), f"{why}, normalized"
     try:
         return gain_or_nearest_width(activation, width, depth, law.name), why
     except NoGainError:
         why += f", which has no gain for {depth} layers: gain of one step"
-        return one_step_gain(activation, width, law), why
+        return one_layer_gain(activation, width, law), why
 
 
 def _share_of_sums(context: KernelContext, sums: int) -> tuple[float, str]:
-    """Factor that a kernel gets for the sums that it ends as a term of, and the reason."""
+    """Returns the factor of a kernel whose output is a term of sums, and the reason."""
     if not context.terms:
         return 1.0, ""
     # With equally deep terms in one sum and a shortcut in another, the share of the equal terms holds.
@@ -96,11 +96,12 @@ def _share_of_sums(context: KernelContext, sums: int) -> tuple[float, str]:
 
 
 def _padding_loss(context: KernelContext) -> float:
-    """Share of the variance that zero padding leaves in a deep chain of this layer; 1 for none."""
+    """Returns the share of the variance that zero padding leaves in a deep chain of this layer."""
     layer, shape = context.step.operation, context.step.input_shape
     if not context.kernel.kind.zero_padded or shape is None or layer.padding != "same":
         return 1.0
     rank = len(layer.kernel_size)
+    # With strides the image shrinks, and no deep chain of equal layers exists.
     if set(_tuple(layer.strides, rank)) != {1}:
         return 1.0
     sizes = shape[1 : 1 + rank] if layer.data_format == "channels_last" else shape[2 : 2 + rank]
@@ -118,9 +119,10 @@ def _tuple(value: int | Sequence[int], rank: int) -> Sequence[int]:
 
 @lru_cache(maxsize=256)
 def _largest_eigenvalue(size: int, window: int, dilation: int) -> float:
-    """Largest eigenvalue of the mean over a window on a line of `size` places with zeros beyond its ends."""
+    """Returns the largest eigenvalue of a window's mean on `size` places with zeros beyond their ends."""
     if window == 1 or size > 512:  # where the edges no longer matter
         return 1.0
+    # Keras puts the odd zero of an even window behind the image.
     before = dilation * ((window - 1) // 2)
     places = np.arange(size)
     matrix: NDArray[np.float64] = np.zeros((size, size))

@@ -41,6 +41,7 @@ class StackedInitializer(keras.initializers.Initializer):
         return jax.device_put(weight, jax.sharding.NamedSharding(jax.sharding.get_mesh(), layout.spec))
 
     def _draw(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        # Constants need no seeds, and so no list of initializers.
         if isinstance(self.initializer, _CONSTANT):
             return self.initializer(shape, dtype=dtype)
         layers: list[Any] = layer_initializers(self.initializer, shape[0])

@@ -16,7 +16,7 @@ __all__ = ["DeepSequential"]
 class DeepSequential(keras.Model):
     """Applies any number of layers one after another.
 
-    `keras.Sequential` and functional models recurse once a layer while they are built, and raise
+    `keras.Sequential` and functional models recurse once per layer while they are built, and raise
     RecursionError at about a thousand layers. `DeepSequential` loops over its layers instead. Its constructor
     builds it, its `layers` are the layers it was given, and it saves, loads and trains like any model.
 
@@ -31,10 +31,10 @@ class DeepSequential(keras.Model):
     Example:
         >>> import keras, keras_rwinit
         >>> model = keras_rwinit.layers.DeepSequential(
-        ...     [keras.layers.Dense(8) for _ in range(1500)], input_shape=(8,)
+        ...     [keras.layers.Dense(8) for _ in range(1100)], input_shape=(8,)
         ... )
         >>> len(model.layers), model.count_params()
-        (1500, 108000)
+        (1100, 79200)
     """
 
     def __init__(

@@ -88,10 +88,10 @@ class DenseStack(keras.layers.Layer):
         depth: Number of layers, at least 1.
         activation: Element-wise activation: a name that `keras_rwinit.gain` takes, a function or a layer.
         use_bias: Whether each layer adds a bias.
-        kernel_initializer: Any Keras initializer, called once a layer with shape `(units, units)`.
+        kernel_initializer: Any Keras initializer, called once per layer with shape `(units, units)`.
             An int seed in it is the root of the layers' seeds. `None`: `RandomWalk` for the
             activation and depth of this stack.
-        bias_initializer: Any Keras initializer, called once a layer with shape `(units,)`.
+        bias_initializer: Any Keras initializer, called once per layer with shape `(units,)`.
         kernel_regularizer, bias_regularizer: Any Keras regularizer.
         kernel_constraint, bias_constraint: Any Keras constraint.
         remat: Which activations are kept for the gradient. `None`: those of every layer, `depth` arrays of
@@ -186,6 +186,7 @@ class DenseStack(keras.layers.Layer):
 
     def _segment(self) -> int | None:
         """Returns the number of layers in a segment of `remat`."""
+        # depth / s kept inputs plus s recomputed activations are fewest at s = sqrt(depth).
         return round(math.sqrt(self.depth)) if isinstance(self.remat, str) else self.remat
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

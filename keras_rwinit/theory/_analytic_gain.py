@@ -20,7 +20,7 @@ __all__ = ["NoGainError", "analytic_gain"]
 Array: TypeAlias = NDArray[np.float64]
 
 # A gain counts only if the pre-activations' scale changes by less than a factor of 100 over the layers,
-# or by less than 1 % a layer where the layers are many.
+# or by less than 1 % per layer where the layers are many.
 _FORWARD_LIMIT = float(np.log(100.0))
 _FORWARD_LIMIT_PER_LAYER = 0.01
 
@@ -68,7 +68,7 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribu
             f"No gain makes the walk unbiased for {activation.name} at width {width} and depth "
             f"{depth}: "
             + (
-                f"the mean step is at most {best:.3g} nats a layer, whatever the gain"
+                f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
                 if best < 0
                 else "the mean of the walk never rises through zero as the gain grows"
             )
@@ -119,6 +119,7 @@ def _interpolated_root(gains: Array, total: Array, root: int) -> float:
 def _stationary_gain(activation: Activation, width: int, law: Distribution) -> float:
     """Returns the gain of the stationary state of the forward chain at which the drift is zero."""
     table = moment_table(activation)
+    # The drift on a grid of fixed points; a sign change between stable ones brackets the root.
     log_variance = np.arange(max(table.lowest, -18.0), min(table.highest, 10.0), 0.05)
     with np.errstate(all="ignore"):
         state = stationary_state(activation, log_variance, width, law)

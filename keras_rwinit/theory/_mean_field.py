@@ -267,11 +267,11 @@ def unit_step(activation: Activation, width: int, law: Distribution) -> float:
 
 @dataclass(frozen=True)
 class StationaryState:
-    """Fixed points of the forward chain, one entry a log-variance; see `stationary_state`.
+    """Fixed points of the forward chain, one entry per log-variance; see `stationary_state`.
 
     Args:
         log_gain: `ln gain` for which the log-variance is a fixed point.
-        drift: Mean of the walk's step there, in nats of `|delta|` a layer.
+        drift: Mean of the walk's step there, in nats of `|delta|` per layer.
         stable: Whether the chain and the alignment both return there after a disturbance, with
             fluctuations below one nat.
     """

@@ -101,7 +101,7 @@ class MomentTable:
         self._end_slopes = self._spline(np.array([self.lowest, self.highest]), 1)[:, :2]
 
     def __call__(self, y: Array) -> Moments:
-        """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 go on as powers of q."""
+        """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 continue as powers of q."""
         inside = np.clip(y, self.lowest, self.highest)
         values = self._spline(inside)
         if not np.array_equal(inside, y):
@@ -136,7 +136,7 @@ def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
 
 
 def _raw_moments(activation: Activation) -> Array:
-    """Returns the nine quadrature columns of `Moments`, one row a grid point; not finite where undefined."""
+    """Returns the nine quadrature columns of `Moments`, one row per grid point; not finite if undefined."""
     # Panels: whole numbers of x, then whole numbers of a and the kinks, clipped to the reach in x.
     scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
     in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, activation.kinks])

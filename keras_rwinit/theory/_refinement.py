@@ -78,6 +78,7 @@ def refined_gain(activation: Activation, width: int, depth: int, law: Distributi
 def _bracket(network: _Network, start: _Point) -> tuple[_Point, _Point]:
     """Returns a point with a mean below zero and one above, to within their tolerances."""
     below = above = start
+    # The walk's mean changes by about depth - 1 times the change of the log-gain.
     step = max(abs(start.mean) / (network.depth - 1), 1e-3)
     while below.mean > below.tolerance or above.mean < -above.tolerance:
         if below.mean > 0:

@@ -28,10 +28,10 @@ class Distribution:
     Args:
         name: The name that users write.
         draw: `(generator, rows, columns) -> array` of independent entries of mean 0 and variance 1.
-        structure: What a kernel is. `"gaussian"`: independent normal entries. `"independent"`:
-            independent entries of any other distribution. `"orthogonal"`: a uniformly random isometry,
-            made of the normal entries that `draw` gives. The simulation has a formula without matrices
-            for the first and the last, and draws matrices for the second.
+        structure: How the entries of a kernel depend on each other. `"gaussian"`: independent normal
+            entries. `"independent"`: independent entries of any other distribution. `"orthogonal"`: a
+            uniformly random isometry, made of the normal entries that `draw` gives. The simulation has a
+            formula without matrices for the first and the last, and draws matrices for the second.
         excess_kurtosis: Fourth standardized moment less 3 of the entries that `draw` gives.
     """
 

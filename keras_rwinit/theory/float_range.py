@@ -19,8 +19,8 @@ __all__ = [
     "FloatRange",
     "NormPrediction",
     "Shortfall",
-    "find_shortfall",
-    "find_violation",
+    "find_range_risk",
+    "find_range_violation",
     "float_range",
     "predict_norms",
 ]
@@ -114,8 +114,8 @@ class Shortfall(NamedTuple):
     available: float
 
 
-def find_shortfall(norms: NormPrediction, floats: FloatRange) -> Shortfall | None:
-    """Returns the first quantity that may leave the range; None if all fit with near certainty.
+def find_range_risk(norms: NormPrediction, floats: FloatRange) -> Shortfall | None:
+    """Returns the first quantity that may leave the range; None if all stay in it with near certainty.
 
     The walk is taken with three standard deviations, and a layer's largest entry as four times its root
     mean square. The scale of the gradient is free, because loss scaling chooses it, so that its log-norm
@@ -135,8 +135,8 @@ def find_shortfall(norms: NormPrediction, floats: FloatRange) -> Shortfall | Non
     return None
 
 
-def find_violation(norms: NormPrediction, floats: FloatRange) -> str | None:
-    """Returns in words which quantity leaves the range with near certainty; None if none does.
+def find_range_violation(norms: NormPrediction, floats: FloatRange) -> str | None:
+    """Returns in words which quantity leaves the range with near certainty; None if all may stay in it.
 
     The gradient is judged at the first hidden layer, relative to the last, and the activations at the last
     hidden layer. Each must be outside the range by three standard deviations.

@@ -16,7 +16,7 @@ from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
 
-__all__ = ["gain", "gain_or_nearest_width", "one_step_gain", "paper_gain", "paper_log_variance"]
+__all__ = ["gain", "gain_or_nearest_width", "one_layer_gain", "paper_gain", "paper_log_variance"]
 
 _WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
 
@@ -43,7 +43,7 @@ def gain(
     followed through the layers to first order in 1 / width; the sum is then solved for `g`.
 
     From width 100 up, the remaining drift is below the sampling error of 2,000 simulated networks, except
-    for relu6 over hundreds of layers (0.002 nats a layer at depth 200), whose variance fluctuates freely.
+    for relu6 over hundreds of layers (0.002 nats per layer at depth 200), whose variance fluctuates freely.
     `refine` removes the remaining drift. At about ten units and fewer, tanh, sigmoid and softsign have no
     unbiased gain at all.
 
@@ -80,6 +80,7 @@ def gain(
     width = check_count("width", width)
     if depth is not None:
         depth = max(check_count("depth", depth), 2)
+    # With two slopes the analytic gain is exact: there is nothing to refine.
     if refine and resolved.slopes is None:
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")
@@ -107,7 +108,7 @@ def gain_or_nearest_width(activation: Activation, fan_in: int, depth: int | None
 
 
 @lru_cache(maxsize=1024)
-def one_step_gain(activation: Activation, width: int, law: Distribution) -> float:
+def one_layer_gain(activation: Activation, width: int, law: Distribution) -> float:
     """Returns the gain that balances one step alone, `exp(-E ln z / 2)`, at unit-variance pre-activations.
 
     It is the gain of a layer behind a normalization, which restores the unit variance, and the last

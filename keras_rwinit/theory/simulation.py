@@ -153,6 +153,7 @@ def _draw_without_matrices(
     law: Distribution,
     rng: np.random.Generator,
 ) -> Chunk:
+    # E ln(chi^2_n / n); subtracting it gives the control variates the mean zero.
     expected = float(special.digamma(width / 2) - np.log(width / 2))
     controls = np.zeros((count, 2))
 
@@ -167,6 +168,7 @@ def _draw_without_matrices(
     for _ in range(depth):
         a = draw(1)
         if law.orthogonal:
+            # An isometry keeps the length.
             a *= np.sqrt(width) / _norm(a)
         a *= gain * rms
         h = _activate(activation, a)

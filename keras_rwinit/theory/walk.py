@@ -41,7 +41,7 @@ class WalkPrediction:
 
     @property
     def drift(self) -> float:
-        """Mean step of the walk towards the input, in nats of `|delta|` a layer; 0 at depth 1."""
+        """Mean step of the walk towards the input, in nats of `|delta|` per layer; 0 at depth 1."""
         return float(self.mean[0] / max(len(self.mean) - 1, 1))
 
     @property
@@ -63,7 +63,7 @@ def predict_walk(
 
     With `ln|delta_d| = ln|delta_{d+1}| + ln g + (ln z_d) / 2`, the mean is the sum of the steps' means
     and, for activations of two slopes, the variance is the sum of their variances `Var(ln z) / 4`
-    (about 5 / (4 width) a layer for relu, 1 / (2 width) for linear), exactly at every width. For all
+    (about 5 / (4 width) per layer for relu, 1 / (2 width) for linear), exactly at every width. For all
     other activations both are of first order in 1 / width and include the fluctuation of the
     pre-activations' variance from network to network.
 
@@ -122,7 +122,7 @@ def predict_chain(
         A `WalkPrediction`, of the geometric mean of the gains for two slopes.
 
     Raises:
-        ValueError: The widths differ and the activation has not two slopes, or an argument is unknown.
+        ValueError: The widths differ and the activation does not have two slopes, or an argument is unknown.
 
     Example:
         >>> tapering = predict_chain("relu", widths=[100, 80, 60], gains=[1.43, 1.44, 1.45])
@@ -134,7 +134,8 @@ def predict_chain(
         return _two_slope_chain(resolved.slopes, widths, gains, law)
     if len(set(widths)) > 1:
         raise ValueError(
-            f"`widths` must be equal for {resolved.name}, which has not two slopes. Received: {list(widths)}"
+            f"`widths` must be equal for {resolved.name}, which does not have two slopes. "
+            f"Received: {list(widths)}"
         )
     if not widths:
         return WalkPrediction(1.0, np.zeros(1), np.zeros(1), 0.0)
@@ -178,6 +179,7 @@ def _mean_field_prediction(
     activation: Activation, width: int, depth: int, gain: float, law: Distribution
 ) -> WalkPrediction:
     walk = mean_field_walk(activation, np.array([gain]), width, depth, law)
+    # The layers are taken to die independently of each other.
     dead = 1.0 - float(np.prod(1.0 - walk.dead[0]))
     return WalkPrediction(gain, walk.mean[0], walk.std[0], dead)
 

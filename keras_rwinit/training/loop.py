@@ -1,4 +1,4 @@
-"""Training that can be killed at any moment and goes on from the last finished epoch."""
+"""Training that can be killed at any moment and resumes from the last finished epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 Row: TypeAlias = dict[str, float]
 """An epoch: its number, from 1, and the losses and accuracies after it."""
 
-# Both limits are in floating-point operations; two cores did some 3e10 a second at width 64.
+# Both limits are in floating-point operations; two cores did some 3e10 per second at width 64.
 _WORTH_COMPILING = 1e12  # of a whole run
 _SHORT_STEP = 2e8
 _STEPS_AT_ONCE = 8
@@ -51,7 +51,7 @@ def compile_classifier(
         learning_rate: Learning rate at the start.
         decay_steps: Steps over which the learning rate falls to zero along half a cosine. `None`: it is
             constant.
-        batch_size: Examples a step, for `compile_options`. `None`: Keras's own options.
+        batch_size: Examples per step, for `compile_options`. `None`: Keras's own options.
         steps: Steps of the run, for `compile_options`. `None`: Keras's own options.
     """
     rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
@@ -84,14 +84,14 @@ def compile_options(model: keras.Model, batch_size: int, steps: int) -> dict[str
     Both rules were measured on two cores. XLA, which Keras does not use on processors, makes Adam's update
     one pass over the weights. It takes two to four seconds more than TensorFlow's own graphs to compile
     full and part batches for training and test, so it pays in runs of half a minute and more. Several steps
-    between two callbacks save half a millisecond a step: a fifth of the time of 100 layers of width 64 at
+    between two callbacks save half a millisecond per step: a fifth of the time of 100 layers of width 64 at
     batch 32, a thirtieth of that of 1000 layers.
     """
     if keras.backend.backend() != "tensorflow":
         return {}
     import tensorflow as tf
 
-    # 2 operations a weight and example forward, twice as many backward.
+    # 2 operations per weight and example forward, twice as many backward.
     processors_only = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
     operations = 6.0 * model.count_params() * batch_size
     return {
@@ -122,10 +122,10 @@ def train_classifier(
         model: Built and compiled in the strategy's scope.
         data: The data set.
         epochs: Passes over the training set, those of the checkpoint included.
-        batch_size: Examples a step, on all devices together.
+        batch_size: Examples per step, on all devices together.
         seed: Seed of the order of the examples.
-        checkpoint: The file, which every process reads and the chief writes. `None`: start anew, and write
-            nothing.
+        checkpoint: The file, which every process reads and the chief writes. `None`: start from scratch,
+            and write nothing.
         strategy: The devices.
         on_step: Called after every step.
         on_epoch: Called after every epoch with its row.
@@ -135,12 +135,13 @@ def train_classifier(
         stops early if the loss is not finite.
     """
     rows = restore_checkpoint(model, checkpoint) if checkpoint else []
+    # Workers at different epochs would wait for each other forever.
     strategy.check_same(len(rows), "the number of epochs in the checkpoint")
     loop = strategy.loop(model, batch_size, on_step)
     for epoch in range(len(rows), epochs):
         if rows and not np.isfinite(rows[-1]["loss"]):
             break  # it has diverged, perhaps before an interruption
-        # From the epoch's number, not from a generator that goes on: a resumed run draws the same order.
+        # From the epoch's number, not from one generator for all epochs: a resumed run draws the same order.
         order = np.random.default_rng([seed, epoch]).permutation(len(data.x_train))
         loss, accuracy = loop.fit(data.x_train[order], data.y_train[order], epoch)
         test_loss, test_accuracy = loop.evaluate(data.x_test, data.y_test)

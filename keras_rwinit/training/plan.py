@@ -24,7 +24,7 @@ class TrainingPlan:
         settings: Settings of the run.
         training_examples: Number of training examples.
         test_examples: Number of test examples.
-        steps: Steps an epoch.
+        steps: Steps per epoch.
         parameters: Weights and biases of each network.
         memory: Estimated memory of the training, in bytes.
         devices: Number of devices that compute.

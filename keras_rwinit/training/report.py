@@ -42,7 +42,7 @@ History: TypeAlias = Sequence[Mapping[str, float]]
 Report: TypeAlias = Mapping[str, Any]
 """Content of `report.json`."""
 
-_COLUMNS = ("network", "training loss", "training", "test", "gradient drift, nats a layer")
+_COLUMNS = ("network", "training loss", "training", "test", "gradient drift, nats per layer")
 
 
 def plan_table(plan: TrainingPlan, folder: Path) -> Table:
@@ -75,7 +75,7 @@ def _kernel_rows(plan: TrainingPlan) -> dict[str, str]:
         return {"kernels": settings.initializer}
     rows = {
         "kernels": f"{RANDOM_WALK}, {settings.distribution}, gain {prediction.gain:.5f}",
-        "predicted spread": f"{prediction.std[0]:.2f} nats of the gradient's log-norm over all layers, one "
+        "predicted spread": f"{prediction.spread:.2f} nats of the gradient's log-norm over all layers, one "
         "standard deviation",
     }
     if prediction.dead_probability > 1e-3:  # below, it is not worth a line
@@ -97,7 +97,7 @@ def make_report(
     return {
         "settings": dataclasses.asdict(plan.settings),
         "plan": {
-            **_predicted_numbers(plan.prediction),
+            **_prediction_entries(plan.prediction),
             "parameters": plan.parameters,
             "memory_bytes": plan.memory,
         },
@@ -121,12 +121,12 @@ def make_report(
     }
 
 
-def _predicted_numbers(prediction: WalkPrediction | None) -> dict[str, float]:
+def _prediction_entries(prediction: WalkPrediction | None) -> dict[str, float]:
     if prediction is None:
         return {}
     return {
         "gain": prediction.gain,
-        "predicted_spread_nats": float(prediction.std[0]),
+        "predicted_spread_nats": prediction.spread,
         "dead_probability": prediction.dead_probability,
     }
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keras_rwinit import data
-from keras_rwinit._files import locked, read_json, write_atomically, write_json
+from keras_rwinit._files import has_settings, locked, read_json, write_atomically, write_json
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import check_matplotlib
@@ -57,7 +57,7 @@ class TrainingRun:
         self.plan = make_plan(settings, self.data, self.strategy.devices)
 
     def execute(self, folder: Path | None, new: bool = False) -> None:
-        """Does the run, or goes on with it. Every process trains, the chief alone writes.
+        """Does the run, or resumes it. Every process trains, and only the chief writes.
 
         Args:
             folder: Folder of the run. `None`: a worker's part in a new run, for which it reads nothing.
@@ -79,7 +79,7 @@ class TrainingRun:
                 self._show_results(output, finished)
 
     def _check_same_state(self, folder: Path | None, new: bool) -> None:
-        """Checks, before anything is written, that all processes begin or go on with the same run."""
+        """Checks, before anything is written, that all processes begin or resume the same run."""
         state = 0 if new else 2 if _is_finished(folder) else 1
         # Each worker may have the data in another place.
         options = {**dataclasses.asdict(self.settings), "data_dir": None}
@@ -100,10 +100,8 @@ class TrainingRun:
         with locked(output):
             if new:
                 # Two commands started together can both have found the folder empty.
-                if (output / "settings.json").exists():
-                    raise ValueError(
-                        f"{output} is not empty: another run began in it. Choose another --output."
-                    )
+                if has_settings(output):
+                    raise ValueError(f"{output} is not empty: it holds another run. Choose another --output.")
                 self.settings.save(output)
             yield
 
@@ -202,7 +200,7 @@ class TrainingRun:
 
     def _measure(self, name: str) -> GradientWalk:
         """Returns the walk of a network as it was before training."""
-        # Built anew: the trained network is no longer as it was.
+        # Built again: the trained network is no longer as it was.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         x, y = self.data.x_test[:_MEASURED_EXAMPLES], self.data.y_test[:_MEASURED_EXAMPLES]
         return gradient_walk(self._build(name), x, y, loss)

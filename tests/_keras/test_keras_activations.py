@@ -153,7 +153,7 @@ def test_a_named_activation_is_a_value() -> None:
         assert type(twin) is NamedActivation
         assert twin == celu
         np.testing.assert_array_equal(to_numpy(twin(X)), to_numpy(celu(X)))
-    with pytest.raises(ValueError, match="`keras.activations` has this activation. Received: 'tanh'"):
+    with pytest.raises(ValueError, match="that `keras.activations` lacks. Received: 'tanh'"):
         NamedActivation("tanh")
 
 

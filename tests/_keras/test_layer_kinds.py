@@ -15,8 +15,8 @@ from keras_rwinit._keras.layer_kinds import (
     Effect,
     KernelKind,
     LayerKind,
+    activates_kernel_output,
     contracted_axes,
-    has_own_activation,
     layer_kind,
     register_layer_kind,
 )
@@ -52,16 +52,16 @@ class Reversed(layers.Layer):
         return self.activation(inputs @ keras.ops.transpose(self.matrix))
 
 
-def made(operation: Any, *shapes: tuple[int, ...]) -> Any:
+def make_operation(operation: Any, *shapes: tuple[int, ...]) -> Any:
     """The operation that a function of `keras.ops` adds to a graph."""
     return operation(*(keras.KerasTensor(shape) for shape in shapes))._keras_history.operation
 
 
 def test_subclasses_count() -> None:
     assert layer_kind(OwnConvolution(2, 3)) is layer_kind(layers.Conv2D(2, 3))
-    assert has_own_activation(OwnConvolution(2, 3))
+    assert activates_kernel_output(OwnConvolution(2, 3))
     assert layer_kind(Residual(3)) is layer_kind(layers.Dense(3))
-    assert not has_own_activation(Residual(3))  # what comes after the kernel is not known
+    assert not activates_kernel_output(Residual(3))  # what comes after the kernel is not known
     assert layer_kind(layers.LSTM(3)) is layer_kind(layers.RNN(layers.LSTMCell(3)))
     assert "recurrent" in layer_kind(layers.Bidirectional(layers.LSTM(3))).skip_reason
 
@@ -76,9 +76,9 @@ def test_kernels() -> None:
     (stacked,) = layer_kind(DenseStack(2)).kernels
     assert stacked.stacked == "depth"
     assert stacked.contracted(DenseStack(2), (0, 1)) == (0,)
-    assert has_own_activation(DenseStack(2))
-    assert not has_own_activation(layers.Dropout(0.5))
-    assert not has_own_activation(layers.LSTMCell(3))
+    assert activates_kernel_output(DenseStack(2))
+    assert not activates_kernel_output(layers.Dropout(0.5))
+    assert not activates_kernel_output(layers.LSTMCell(3))
     assert [kernel.attribute for kernel in layer_kind(layers.LSTMCell(3)).kernels] == ["kernel"]
     assert contracted_axes(None, 4) == contracted_axes(layers.LSTM(3), 4) == (0, 1, 2)
 
@@ -93,13 +93,13 @@ def test_kernels() -> None:
         (layers.Concatenate(), Effect.CONCATENATION),
         (layers.PReLU(), Effect.ACTIVATION),
         (layers.Dropout(0.5), None),
-        (made(keras.ops.add, (2, 3), (2, 3)), Effect.SUM),
-        (made(keras.ops.subtract, (2, 3), (2, 3)), Effect.SUM),
-        (made(keras.ops.multiply, (2, 3), (2, 3)), Effect.PRODUCT),
-        (made(lambda *x: keras.ops.concatenate(x), (2, 3), (2, 3)), Effect.CONCATENATION),
-        (made(keras.ops.relu, (2, 3)), Effect.ACTIVATION),
-        (made(keras.ops.erf, (2, 3)), Effect.ACTIVATION),
-        (made(keras.ops.transpose, (2, 3)), None),
+        (make_operation(keras.ops.add, (2, 3), (2, 3)), Effect.SUM),
+        (make_operation(keras.ops.subtract, (2, 3), (2, 3)), Effect.SUM),
+        (make_operation(keras.ops.multiply, (2, 3), (2, 3)), Effect.PRODUCT),
+        (make_operation(lambda *x: keras.ops.concatenate(x), (2, 3), (2, 3)), Effect.CONCATENATION),
+        (make_operation(keras.ops.relu, (2, 3)), Effect.ACTIVATION),
+        (make_operation(keras.ops.erf, (2, 3)), Effect.ACTIVATION),
+        (make_operation(keras.ops.transpose, (2, 3)), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.Operation) else "",
 )
@@ -122,8 +122,8 @@ def test_activations_of_layers_and_operations() -> None:
     assert activation(layers.ReLU(negative_slope=0.25)) == "leaky_relu(0.25)"
     assert activation(layers.ReLU()) == "relu"
     assert activation(prelu) == "leaky_relu(0.25)"
-    assert activation(made(keras.ops.hard_silu, (2, 3))) == "hard_silu"
-    assert activation(made(lambda a: keras.ops.leaky_relu(a, 0.5), (2, 3))) == "leaky_relu(0.5)"
+    assert activation(make_operation(keras.ops.hard_silu, (2, 3))) == "hard_silu"
+    assert activation(make_operation(lambda a: keras.ops.leaky_relu(a, 0.5), (2, 3))) == "leaky_relu(0.5)"
 
 
 def test_a_kind_that_is_added_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

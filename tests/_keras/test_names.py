@@ -25,8 +25,8 @@ def test_known_names(check: Callable[[str], str], names: list[str]) -> None:
 @pytest.mark.parametrize("name", ["no_such_name", "", 3, None, ["tanh"]])
 def test_unknown_names(name: Any) -> None:
     for check, message in (
-        (check_optimizer_name, "`optimizer` must be (a name, as in 'adam'|one of Keras's, such as adam)"),
-        (check_initializer_name, "`initializer` must be (a name, as in|random_walk or one of Keras's)"),
+        (check_optimizer_name, "`optimizer` must be (a name, as in 'adam'|a Keras optimizer, such as adam)"),
+        (check_initializer_name, "`initializer` must be (a name, as in|random_walk or a Keras initializer)"),
         (check_activation_name, "`activation` must be (a name, as in 'tanh'|the name of an element-wise)"),
     ):
         with pytest.raises(ValueError, match=f"{message}.*Received: "):
@@ -34,7 +34,7 @@ def test_unknown_names(name: Any) -> None:
 
 
 def test_the_message_names_the_argument() -> None:
-    with pytest.raises(ValueError, match="`compare` must be random_walk or one of Keras's.*'he'"):
+    with pytest.raises(ValueError, match="`compare` must be random_walk or a Keras initializer.*'he'"):
         check_initializer_name("he", "compare")
 
 

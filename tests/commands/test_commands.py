@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_helpers import left_in, refusal, run_cli, shown
+from cli_helpers import case_name, paths_in, refusal, run_cli
 
 import keras_rwinit
 from keras_rwinit.training import plan as training_plan
@@ -144,12 +144,12 @@ BAD_THEORY = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_THEORY, ids=shown)
+@pytest.mark.parametrize(("arguments", "message"), BAD_THEORY, ids=case_name)
 def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, folder: Path) -> None:
     if arguments[0] in COMMANDS:
         arguments = (*arguments, "--output", "result.json")
     assert re.search(message, refusal(*arguments))
-    assert left_in(folder) == []
+    assert paths_in(folder) == []
 
 
 BAD_TRAINING = [
@@ -184,13 +184,13 @@ BAD_TRAINING = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), BAD_TRAINING, ids=shown)
+@pytest.mark.parametrize(("options", "message"), BAD_TRAINING, ids=case_name)
 @pytest.mark.usefixtures("no_training")
 def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str, folder: Path) -> None:
     line = refusal(*TRAIN, *options)
     assert re.search(message, line), line
     assert "0x" not in line
-    assert left_in(folder) == []
+    assert paths_in(folder) == []
 
 
 @pytest.mark.usefixtures("no_training")
@@ -199,7 +199,7 @@ def test_a_depth_that_cannot_fit_is_refused_before_anything_of_that_length_is_co
 ) -> None:
     monkeypatch.setattr(training_plan, "predict_walk", lambda *args, **kwargs: pytest.fail("predicted first"))
     assert "GiB" in refusal("train", "--depth", 10**7, "--width", 100)
-    assert left_in(folder) == []
+    assert paths_in(folder) == []
 
 
 def test_a_depth_with_a_gain_is_not_refused_for_lack_of_one_at_another_depth(
@@ -235,7 +235,7 @@ def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) ->
     )
     line = refusal(*TRAIN, "--dataset", "mnist", "--data-dir", "sets")
     assert re.search('"mnist" is not prepared in .*sets.*network.*copy FOLDER here', line), line
-    assert [path for path in left_in(folder) if "sets" not in path.parts] == []
+    assert [path for path in paths_in(folder) if "sets" not in path.parts] == []
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     assert extra in refusal(*TRAIN, *options)
-    assert left_in(folder) == []
+    assert paths_in(folder) == []

@@ -33,7 +33,7 @@ from keras_rwinit.commands.startup import is_command, silence_imports
         ([], [], False),
     ],
 )
-def test_who_is_a_command(
+def test_is_command(
     argv: list[str], orig_argv: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv)

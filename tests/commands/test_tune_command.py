@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_helpers import Finished, left_in, refusal, run_cli, shown
+from cli_helpers import Finished, case_name, paths_in, refusal, run_cli
 from tuning_helpers import TINY
 
 pytest.importorskip("keras_tuner")
@@ -61,12 +61,12 @@ def test_resuming_a_finished_search_shows_it_again(first: Finished, home: Path) 
 
 @pytest.mark.usefixtures("first")
 def test_an_old_search_is_not_touched(home: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in left_in(home / "runs")}
+    before = {path: path.stat().st_mtime_ns for path in paths_in(home / "runs")}
     assert "not empty" in refusal(*TINY, "--output", "runs/tune-1")
     assert "leave out --trials, --seed" in refusal(
         "tune", "--resume", "--output", "runs/tune-1", "--trials", 9, "--seed", 0
     )
-    assert {path: path.stat().st_mtime_ns for path in left_in(home / "runs")} == before
+    assert {path: path.stat().st_mtime_ns for path in paths_in(home / "runs")} == before
 
 
 BAD = [
@@ -86,7 +86,7 @@ BAD = [
     (("--epochs", 0), "epochs.*at least 1.*0"),
     (("--batch", 0), "batch.*at least 1.*0"),
     (("--executions", 0), "executions_per_trial.*at least 1.*0"),
-    (("--seeds", 1), "at least 2, or 0 for none.*1"),
+    (("--seeds", 1), "0 or at least 2.*1"),
     (("--seed", -1), "seed.*at least 0.*-1"),
     (("--objective", "auc"), "objective.*val_loss.*auc"),
     (("--activation", "rleu"), "activation.*rleu"),
@@ -98,20 +98,20 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), BAD, ids=shown)
+@pytest.mark.parametrize(("options", "message"), BAD, ids=case_name)
 def test_bad_input_is_one_line_and_leaves_nothing(
     options: tuple[Any, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = refusal("tune", "--trials", 1, *options)
     assert re.search(message, line), line
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     line = refusal("tune", "--resume", "--output", tmp_path / "absent")
-    assert "There is no search to go on with in" in line
-    assert left_in(tmp_path) == []
+    assert "There is no search to resume in" in line
+    assert paths_in(tmp_path) == []
 
 
 def set_role(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
@@ -128,7 +128,7 @@ def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         set_role(monkeypatch, TUNER_ID="chief", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
         line = refusal(*TINY, "--output", tmp_path / "run")
     assert re.search(f"chief cannot listen at 127.0.0.1:{port}: .*in use.*free port", line)
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 def test_an_unreachable_chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_an_unreachable_chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     set_role(monkeypatch, TUNER_ID="worker-1", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
     line = refusal(*TINY, "--output", tmp_path / "run")
     assert re.search(f"No chief answered at 127.0.0.1:{port} within 0.5 s. Start it with", line)
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_role_that_is_half_described_is_refused(
 ) -> None:
     set_role(monkeypatch, **values)
     assert re.search(message, refusal(*TINY, *options, "--output", tmp_path / "run"))
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
     assert 'pip install "keras-rwinit[tuning]"' in refusal(*TINY, "--output", tmp_path / "run")
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from cli_helpers import refusal, run_cli
 
 from keras_rwinit import GradientWalk, data, gradient_walk, model_zoo
+from keras_rwinit.optimizers import LayerwiseClipping
 
 FILES = {"gradient_walk.json", "gradient_walk.png", "gradient_walk.txt"}
 
@@ -22,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def saved(path: Path, model: keras.Model) -> Path:
+def save_model(path: Path, model: keras.Model) -> Path:
     model.save(path)
     return path
 
@@ -84,7 +87,7 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model(name: str, folder: Path) -> None:
     model = MODELS[name]()
-    finished = run_cli("walk", saved(folder / "model.keras", model), "--output", "out", "--examples", 5)
+    finished = run_cli("walk", save_model(folder / "model.keras", model), "--output", "out", "--examples", 5)
     assert (finished.code, finished.err) == (0, "")
     examples = data.load("digits")
     x, y = examples.x_test[:5].reshape(-1, *model.input_shape[1:]), examples.y_test[:5]
@@ -92,6 +95,17 @@ def test_a_saved_model(name: str, folder: Path) -> None:
     expected = gradient_walk(model, x) if name == "no classifier" else gradient_walk(model, x, y, loss)
     walk = GradientWalk.load(folder / "out" / "gradient_walk.json")
     np.testing.assert_array_equal(walk.backward, expected.backward)
+
+
+def test_a_process_of_its_own_knows_what_the_package_registers(folder: Path) -> None:
+    """A command imports only what it needs, and a saved model may hold any registered class."""
+    model = model_zoo.deep_mlp(3, 16, "relu", input_shape=(64,), seed=0)
+    model.compile(LayerwiseClipping("sgd"), "mse")
+    model.save(folder / "model.keras")
+    command = [sys.executable, "-m", "keras_rwinit", "walk", "model.keras", "--examples", "2"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert {path.name for path in (folder / "runs" / "walk-1").iterdir()} == FILES
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,7 @@ def test_a_saved_model(name: str, folder: Path) -> None:
         (("--examples", 0), "`examples` must be"),
         (("--dataset", "absent"), "absent"),
         (("--initializer", "absent"), "absent"),
-        (("--initializer", "he_normal", "--distribution", "uniform"), "leave out it or --initializer"),
+        (("--initializer", "he_normal", "--distribution", "uniform"), "leave out one of the two"),
         (("--activation", "absent"), "absent"),
         (("--output", "full"), "full is not empty"),
     ],
@@ -115,8 +129,8 @@ def test_refusals(arguments: tuple[Any, ...], message: str, folder: Path) -> Non
     (folder / "text.keras").write_text("no model")
     (folder / "full").mkdir()
     (folder / "full" / "mine").write_text("mine")
-    saved(folder / "model.keras", MODELS["classifier"]())
-    saved(folder / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
+    save_model(folder / "model.keras", MODELS["classifier"]())
+    save_model(folder / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
     before = sorted(folder.rglob("*"))
     assert message in refusal("walk", *arguments)
     assert sorted(folder.rglob("*")) == before

@@ -82,7 +82,7 @@ def test_deltas_of_a_constant_are_zero():
 def test_a_window_is_the_neighbors_in_order_with_the_ends_repeated(frames, context):
     features = np.random.default_rng(1).standard_normal((frames, 4)).astype(np.float32)
     chosen = np.arange(frames)[::2]
-    found = _frames.in_context(features, chosen, context)
+    found = _frames.add_context(features, chosen, context)
     assert found.dtype == np.float32
     for row, t in zip(found, chosen, strict=True):
         expected = [features[min(max(t + k, 0), frames - 1)] for k in range(-context, context + 1)]
@@ -102,7 +102,7 @@ def three_recordings() -> list[LabeledFrames]:
 
 @pytest.mark.parametrize("every", [1, 2, 4, 100])
 def test_one_of_every_few_labeled_frames_is_chosen_counted_through_all_recordings(every):
-    x, y = _frames.windows(three_recordings(), every, context=2)
+    x, y = _frames.make_windows(three_recordings(), every, context=2)
     labeled = np.concatenate([part.labels for part in three_recordings()])
     labeled = labeled[labeled >= 0]
     np.testing.assert_array_equal(y, labeled[::every])
@@ -111,7 +111,7 @@ def test_one_of_every_few_labeled_frames_is_chosen_counted_through_all_recording
 
 
 def test_no_window_reaches_into_another_recording_and_unlabeled_frames_are_context():
-    x, y = _frames.windows(three_recordings(), context=2)
+    x, y = _frames.make_windows(three_recordings(), context=2)
     rows = dict(zip(y.tolist(), x.tolist(), strict=True))
     assert rows[12] == [10, 11, 12, 12, 12]
     assert rows[13] == [13, 13, 13, 13, 13]

@@ -190,7 +190,7 @@ class TestTfds:
             for example in recordings:
                 if example["audio/filename"][-5] in indices:
                     features = _frames.frame_features(example["audio"], 8000)
-                    inputs = _frames.in_context(features, np.arange(len(features)))
+                    inputs = _frames.add_context(features, np.arange(len(features)))
                     expected.append(np.insert(inputs, 0, example["label"], axis=1))
             found = np.column_stack([y, x])
             np.testing.assert_array_equal(sort_rows(found), sort_rows(np.concatenate(expected)))

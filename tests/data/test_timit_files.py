@@ -152,6 +152,18 @@ class TestPhones:
             assert FOLDED_PHONES[fold(np.array(PHONES.index(phone)))] == phone
         assert fold(np.array([PHONES.index("q"), -1])).tolist() == [-1, -1]
 
+    @pytest.mark.parametrize(
+        ("phones", "message"),
+        [
+            ([60, 61], "from -1 to 60. Received: dtype int64, values from 60 to 61"),
+            ([-2, 3], "Received: dtype int64, values from -2 to 3"),
+            ([0.0], "Received: dtype float64"),
+        ],
+    )
+    def test_what_is_no_index_is_refused(self, phones, message):
+        with pytest.raises(ValueError, match=message):
+            fold(np.array(phones))
+
 
 class TestSpeakers:
     def test_core_test_and_development_sets(self):

@@ -64,7 +64,7 @@ def rows(names: set[str], folded: bool = True) -> np.ndarray:
     found = []
     for features, labels in (pair for pairs in recordings(names).values() for pair in pairs):
         classes = fold(labels) if folded else labels
-        inputs = _frames.in_context(features, np.flatnonzero(classes >= 0))
+        inputs = _frames.add_context(features, np.flatnonzero(classes >= 0))
         found.append(np.column_stack([classes[classes >= 0], inputs]))
     return in_order(np.concatenate(found).astype(np.float32))
 

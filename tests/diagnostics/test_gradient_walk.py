@@ -186,7 +186,7 @@ def test_names() -> None:
     ("activation", "gain"),
     [
         pytest.param("linear", 0.5, marks=pytest.mark.slow),
-        ("tanh", 0.5),
+        pytest.param("tanh", 0.5, marks=[] if ON_TENSORFLOW else [pytest.mark.slow]),
         pytest.param("linear", 2.0, marks=[] if ON_TENSORFLOW else [pytest.mark.slow]),
     ],
 )

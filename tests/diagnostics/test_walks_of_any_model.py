@@ -235,7 +235,7 @@ def test_attention_and_tokens() -> None:
     assert np.isfinite(walk.backward).all()
 
 
-def normalized() -> keras.Model:
+def normalized_model() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -251,7 +251,7 @@ def normalized() -> keras.Model:
 @backends
 def test_nothing_of_the_model_changes() -> None:
     """Weights, statistics, optimizer, seeds: the next step of training gives the same bits."""
-    model, x, y = normalized(), data(6), data(2)
+    model, x, y = normalized_model(), data(6), data(2)
     model.compile("adam", "mse")
     model.train_on_batch(x, y)
 
@@ -282,7 +282,7 @@ def test_nothing_of_the_model_changes() -> None:
 
 
 def test_training_and_inference_differ() -> None:
-    model = normalized()
+    model = normalized_model()
     inference, training = (gradient_walk(model, data(6), training=flag) for flag in (False, True))
     assert not np.allclose(inference.backward, training.backward, atol=1e-3)
 
@@ -410,7 +410,7 @@ def test_labels_to_ignore() -> None:
     [
         ((data(6), None, "mse"), "A loss needs targets"),
         ((data(6), np.full(EXAMPLES, 0.5), "sparse_categorical_crossentropy"), "needs whole numbers"),
-        ((None,), "must hold arrays. Received: NoneType; of a dataset take one batch"),
+        ((None,), "must hold arrays. Received: NoneType; take one batch of a dataset"),
         (({1, 2},), "must hold arrays. Received: set"),
     ],
 )

@@ -55,6 +55,7 @@ def test_a_quick_run_and_its_restart(
     assert picture.exists()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_earlier_runs(experiment: ModuleType, digits: data.Dataset) -> None:
     """The same run before and after another run on one compiled network gives the same numbers."""
     model = experiment.build_compiled(digits, 5, 16, 4, 32)

@@ -15,13 +15,7 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
-TRAINED = [
-    "fixed_parameters",
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("loss_against_gain", "speech", "recipe", "deep_mnist")
-    ),
-]
+TRAINED = ("fixed_parameters", "loss_against_gain", "speech", "recipe", "deep_mnist")
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +27,7 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_an_experiment_runs_and_is_not_repeated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -238,7 +238,7 @@ def test_shared_layers_are_drawn_once() -> None:
     assert len(initialize(model, seed=0).kernels) == 2
 
 
-def test_what_is_left_alone_is_said() -> None:
+def test_the_report_lists_skipped_weights() -> None:
     tokens = keras.Input((5,), dtype="int32")
     h = L.Embedding(11, 6, name="table")(tokens)
     h = L.LSTM(7, name="memory")(h)
@@ -369,7 +369,7 @@ def test_without_calibration_there_is_a_drift_to_remove() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad", "nadam"])
-def test_the_optimizer_begins_anew(optimizer: str) -> None:
+def test_the_optimizer_is_reset(optimizer: str) -> None:
     model = chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(2))
     model.compile(keras.optimizers.get(optimizer), "mse", run_eagerly=True)
     model.optimizer.learning_rate = 0.0123
@@ -480,7 +480,7 @@ def test_the_report() -> None:
     report = keras_rwinit.initialize(model, X, seed=0)
     text = report.summary()
     assert str(report) == text
-    assert "6 kernels drawn, 0 weights left alone" in text
+    assert "6 kernels drawn, 0 weights skipped" in text
     assert "branch of one of 2 sums" in text
     assert json.loads(json.dumps(report.to_dict()))["drift"] == report.drift
 
@@ -531,7 +531,7 @@ class Own(keras.optimizers.SGD):
         super().__init__(**options)
 
 
-def test_an_optimizer_that_cannot_begin_anew_is_named_before_anything_changes() -> None:
+def test_an_optimizer_that_cannot_be_reset_is_named_before_anything_changes() -> None:
     model = chain(L.Dense(16, "relu"), L.Dense(2))
     model.compile(Own(3), "mse", run_eagerly=True)
     model.fit(data(64), data(2), verbose=0)

@@ -22,9 +22,9 @@ from keras_helpers import (
     gradients,
     make_stack,
     relative_error,
-    restacked,
     run,
     slow_on_jax,
+    stack_weights,
     to_numpy,
     weight_gradients,
     weights_of,
@@ -54,7 +54,7 @@ def assert_same_network(stack: DenseStack, plain: keras.Model) -> None:
     *weights, inputs = weight_gradients(model, X)
     *plain_weights, plain_inputs = weight_gradients(plain, X)
     assert relative_error(inputs, plain_inputs) < 1e-4
-    for stacked, separate in zip(weights, restacked(plain_weights, len(weights)), strict=True):
+    for stacked, separate in zip(weights, stack_weights(plain_weights, len(weights)), strict=True):
         assert stacked.shape == separate.shape
         assert relative_error(stacked, separate) < 1e-4
 
@@ -269,7 +269,7 @@ def test_second_derivatives(depth: int, activation: str, remat: int | None) -> N
     inputs, *stacked = tf.function(second)(stack, x)
     plain_inputs, *separate = second(plain, x)
     assert relative_error(to_numpy(inputs), to_numpy(plain_inputs)) < 1e-12
-    for one, other in zip(stacked, restacked([to_numpy(w) for w in separate], 2), strict=True):
+    for one, other in zip(stacked, stack_weights([to_numpy(w) for w in separate], 2), strict=True):
         assert relative_error(to_numpy(one), other) < 1e-12
 
 
@@ -283,7 +283,7 @@ def test_training_is_that_of_dense_layers(depth: int) -> None:
     losses = fit(as_model(stack), epochs=5)
     assert losses[-1] < losses[0]
     np.testing.assert_allclose(losses, fit(plain, epochs=5, **EAGERLY), rtol=1e-4)
-    for one, other in zip(weights_of(stack), restacked(weights_of(plain), 2), strict=True):
+    for one, other in zip(weights_of(stack), stack_weights(weights_of(plain), 2), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -361,7 +361,7 @@ def test_an_empty_batch() -> None:
 @tensorflow_only
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_trace(jit_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of another size at the end, further epochs and further calls of fit trace nothing anew."""
+    """Batches of another size at the end, further epochs and further calls of fit trace nothing again."""
     traces = _traces(monkeypatch)
     model = as_model(make_stack(3))
     losses = fit(model, 2, jit_compile=jit_compile)  # 3 and then 2 examples

@@ -213,6 +213,7 @@ np.savez(folder / "outputs.npz", **outputs)
 """
 
 
+@pytest.mark.slow
 def test_files_load_in_a_process_that_only_imports_the_package(tmp_path: Path) -> None:
     """No `custom_objects`, nothing registered by hand; SavedModels as well, on TensorFlow."""
     expected = {}

@@ -252,7 +252,7 @@ def test_a_model_larger_than_the_memory_is_refused(stacked: bool, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", model_zoo.presets)
-def test_presets_are_true(name: str) -> None:
+def test_presets_describe_their_networks(name: str) -> None:
     preset = model_zoo.presets[name]
     assert isinstance(preset, model_zoo.Preset)
     inspect.signature(model_zoo.deep_mlp).bind(**preset.config)

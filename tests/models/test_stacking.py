@@ -18,8 +18,8 @@ from keras_helpers import (
     fit,
     make_stack,
     relative_error,
-    restacked,
     run,
+    stack_weights,
     to_numpy,
     weight_gradients,
     weights_of,
@@ -204,7 +204,7 @@ def test_what_is_no_chain() -> None:
 def assert_trained_alike(stack: DenseStack, plain: keras.Model) -> None:
     """The losses and weights of one epoch."""
     np.testing.assert_allclose(fit(as_model(stack)), fit(plain), rtol=1e-4)
-    for one, other in zip(weights_of(stack), restacked(weights_of(plain), 2), strict=True):
+    for one, other in zip(weights_of(stack), stack_weights(weights_of(plain), 2), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -248,7 +248,7 @@ def test_constraints_act_on_every_layer(kernel: Any, bias: Any) -> None:
         if weight.constraint is not None:
             weight.assign(weight.constraint(weight))
             assert np.abs(to_numpy(weight) - before).max() > 0.01
-    for one, other in zip(weights_of(stack), restacked(weights_of(plain), 2), strict=True):
+    for one, other in zip(weights_of(stack), stack_weights(weights_of(plain), 2), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     if BACKEND == "tensorflow":
         assert_trained_alike(stack, plain)

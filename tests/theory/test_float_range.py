@@ -11,8 +11,8 @@ from keras_rwinit.theory import WalkPrediction, predict_walk
 from keras_rwinit.theory.float_range import (
     FloatRange,
     NormPrediction,
-    find_shortfall,
-    find_violation,
+    find_range_risk,
+    find_range_violation,
     float_range,
     predict_norms,
 )
@@ -57,8 +57,8 @@ def test_ranges(dtype: str, smallest: float, largest: float) -> None:
 )
 def test_shortfall(fits: NormPrediction, leaves: NormPrediction, quantity: str) -> None:
     """float16: 20.8 - 1.4 nats for the gradient, 11.1 - 1.4 for the activations, three deviations each."""
-    assert find_shortfall(fits, HALF) is None
-    shortfall = find_shortfall(leaves, HALF)
+    assert find_range_risk(fits, HALF) is None
+    shortfall = find_range_risk(leaves, HALF)
     assert shortfall is not None
     assert shortfall.quantity == quantity
     assert not shortfall.needed <= shortfall.available
@@ -96,14 +96,14 @@ def test_shortfall(fits: NormPrediction, leaves: NormPrediction, quantity: str) 
 )
 def test_violation(stays: NormPrediction, leaves: NormPrediction, change: str, end: int) -> None:
     """A violation needs three standard deviations on the wrong side of the end."""
-    assert find_violation(stays, HALF) is None
-    assert find_violation(leaves, HALF) == f"{change} over 2 layers, and float16 ends at {end}"
+    assert find_range_violation(stays, HALF) is None
+    assert find_range_violation(leaves, HALF) == f"{change} over 2 layers, and float16 ends at {end}"
 
 
 def test_a_walk_beyond_all_numbers() -> None:
     message = "the gradient's log-norm over 2 layers is beyond all floating-point numbers"
     for mean in (math.inf, -math.inf, math.nan):
-        assert find_violation(norms(mean=mean), HALF) == message
+        assert find_range_violation(norms(mean=mean), HALF) == message
 
 
 def test_norms_are_those_of_the_prediction() -> None:
@@ -118,4 +118,4 @@ def test_norms_are_those_of_the_prediction() -> None:
 
 
 def test_overflow_of_the_prediction_is_no_warning() -> None:
-    assert find_violation(predict_norms("exponential", 20, 50, gain=5.0), HALF) is not None
+    assert find_range_violation(predict_norms("exponential", 20, 50, gain=5.0), HALF) is not None

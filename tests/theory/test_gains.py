@@ -26,7 +26,7 @@ from keras_rwinit.theory import (
     predict_walk,
     simulate_walk,
 )
-from keras_rwinit.theory.gains import one_step_gain
+from keras_rwinit.theory.gains import one_layer_gain
 
 WIDTH, SAMPLES, SEED = 100, 2000, 1
 LAWS = ("normal", "orthogonal")
@@ -123,7 +123,7 @@ def test_predicted_spread(activation: str, depth: int, distribution: str) -> Non
 def test_relu6_stays_near_zero_at_fifty_layers(distribution: str) -> None:
     """The variance of relu6's pre-activations fluctuates too much for the expansion to be exact.
 
-    Measured at 10,000 samples: -0.0022 nats a layer (normal) and -0.0010 (orthogonal), which is a
+    Measured at 10,000 samples: -0.0022 nats per layer (normal) and -0.0010 (orthogonal), which is a
     gain 0.2 % too small. `refine=True` has no such limit.
     """
     column = first_layer(FLUCTUATES, 50, distribution)
@@ -236,9 +236,9 @@ def one_step(activation: str, law: str) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("distribution", LAWS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_one_step_gain(activation: str, distribution: str) -> None:
+def test_one_layer_gain(activation: str, distribution: str) -> None:
     """It balances one step within 4 standard errors, and a gain 1 % away does not."""
-    used = one_step_gain(ACTIVATIONS[activation], WIDTH, DISTRIBUTIONS[distribution])
+    used = one_layer_gain(ACTIVATIONS[activation], WIDTH, DISTRIBUTIONS[distribution])
     steps = one_step(activation, distribution) + 2.0 * np.log(used)
     allowed = 4.0 * steps.std() / np.sqrt(len(steps))
     assert abs(steps.mean()) < allowed
@@ -246,13 +246,13 @@ def test_one_step_gain(activation: str, distribution: str) -> None:
     assert abs(steps.mean() + 2.0 * np.log(0.99)) > allowed
 
 
-def test_one_step_gain_of_two_slopes_is_the_gain() -> None:
+def test_one_layer_gain_of_two_slopes_is_the_gain() -> None:
     for law in DISTRIBUTIONS.values():
-        found = one_step_gain(ACTIVATIONS["leaky_relu"], 30, law)
+        found = one_layer_gain(ACTIVATIONS["leaky_relu"], 30, law)
         assert found == pytest.approx(gain("leaky_relu", 30, 50, distribution=law.name), rel=1e-14)
     flat = Activation("flat", np.zeros_like, np.zeros_like, slopes=(0.0, 0.0))
     with pytest.raises(ValueError, match="whose slopes are both 0 passes no gradient"):
-        one_step_gain(flat, 30, DISTRIBUTIONS["normal"])
+        one_layer_gain(flat, 30, DISTRIBUTIONS["normal"])
 
 
 NUMBERS = (0, -1, 3.0, 2.5, True, float("nan"), "100", None)

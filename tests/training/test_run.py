@@ -150,7 +150,7 @@ STOPS = [
 @pytest.mark.parametrize(
     "stops",
     [
-        pytest.param([STOPS[0], STOPS[-1]], id="twice"),
+        pytest.param([STOPS[0], STOPS[-1]], id="twice", marks=pytest.mark.slow),
         pytest.param(STOPS, id="at every moment", marks=pytest.mark.slow),
     ],
 )
@@ -251,7 +251,7 @@ def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("empty").mkdir()
     for name in ("empty", "absent"):
         line = refusal("train", "--resume", "--output", name)
-        assert f"There is no run to go on with in {name}" in line
+        assert f"There is no run to resume in {name}" in line
     assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
 
 
@@ -266,6 +266,7 @@ def test_long_runs_are_compiled_by_xla() -> None:
     assert (kept.jit_compile, kept.steps_per_execution) == (False, 1)
 
 
+@pytest.mark.slow
 def test_several_steps_at_once_change_no_number() -> None:
     """Short steps are run eight at a time; the rows are those of single ones, and every step is counted."""
     digits, results = data.load("digits"), []

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cli_helpers import FILES, files_in, left_in, refusal, report_of, run_cli
+from cli_helpers import FILES, files_in, paths_in, refusal, report_of, run_cli
 
 from keras_rwinit import data, model_zoo, sharding
 from keras_rwinit.training.loop import compile_classifier
@@ -47,7 +47,7 @@ def same_curve(one: np.ndarray, other: np.ndarray) -> bool:
     """Are two curves one, but for the order in which devices add up?
 
     A sum in another order is off by a rounding, 2^-24 of its value; one in each layer of each step,
-    forward and back, adds up to at most 2 * layers * steps of them where training does not magnify
+    forward and backward, adds up to at most 2 * layers * steps of them where training does not magnify
     them. An accuracy is a count, and one example may be on the edge.
     """
     steps = EPOCHS * -(-1438 // BATCH)
@@ -98,6 +98,7 @@ print(json.dumps([finished.code, finished.err, finished.out]))
 """
 
 
+@pytest.mark.slow
 def test_two_mirrored_devices_have_the_curve_of_one(one_device: Path, tmp_path: Path) -> None:
     code, err, out = run_script(MIRRORED, tmp_path, *TRAIN)
     assert (code, err) == (0, "")
@@ -136,6 +137,7 @@ print(json.dumps(scores))
 """
 
 
+@pytest.mark.slow
 def test_two_jax_devices_learn_as_one(tmp_path: Path) -> None:
     """One epoch of four layers: the bound on the difference is that of more epochs and layers."""
     if importlib.util.find_spec("jax") is None:
@@ -274,7 +276,7 @@ def cluster(home: Path, *commands: tuple[object, ...]) -> Iterator[list[subproce
             worker.communicate()
 
 
-def ended(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def wait_for_workers(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each worker."""
     deadline, results = time.monotonic() + TIMEOUT, []
     for worker in workers:
@@ -311,13 +313,13 @@ def test_two_workers_have_the_curve_of_one_device_and_only_the_chief_writes(
 ) -> None:
     command = (*TRAIN, "--strategy", "multi-worker")
     with cluster(tmp_path, command, command) as workers:
-        chief, other = ended(workers)
+        chief, other = wait_for_workers(workers)
     assert (chief[0], chief[2], other[0], other[2]) == (0, "", 0, "")
     assert "multi-worker, 2 devices" in chief[1]
     assert other[1] == "This worker trains; the chief reports, and writes.\n"
     folder = tmp_path / "worker-0/runs/train-1"
     assert files_in(folder) == FILES
-    assert left_in(tmp_path / "worker-1") == []
+    assert paths_in(tmp_path / "worker-1") == []
     assert same_curve(curve(folder), curve(one_device))
 
 
@@ -329,7 +331,7 @@ def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp
         assert workers[0].stdout is not None
         assert any(" epoch 1/3" in line for line in workers[0].stdout)
         workers[1].kill()
-        code, _, err = ended(workers[:1])[0]
+        code, _, err = wait_for_workers(workers[:1])[0]
     assert code == 2
     assert err.startswith("keras-rwinit: A worker left the cluster: ")
     assert err.endswith("Start all workers again, with --resume.\n")
@@ -337,7 +339,7 @@ def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp
 
     again = ("train", "--resume", "--output", folder)
     with cluster(tmp_path, again, again) as workers:
-        chief, other = ended(workers)
+        chief, other = wait_for_workers(workers)
     assert (chief[0], chief[2], other[0], other[2]) == (0, "", 0, "")
     assert " epoch 1/3" not in chief[1]
     assert files_in(folder) == FILES
@@ -349,7 +351,7 @@ def test_workers_with_other_options_refuse(tmp_path: Path) -> None:
     """Each would draw an order of its own, and leave out what the other repeats."""
     command = (*TRAIN, "--strategy", "multi-worker")
     with cluster(tmp_path, command, (*command, "--seed", 1)) as workers:
-        for code, out, err in ended(workers):
+        for code, out, err in wait_for_workers(workers):
             assert (code, out) == (2, "")
             assert (
                 "All workers must see the same run, but the digest of the options differs among them" in err
@@ -362,15 +364,15 @@ def test_workers_that_do_not_see_the_same_run_refuse(tmp_path: Path, one_device:
     begun.mkdir()
     settings = json.loads((one_device / "settings.json").read_text(encoding="utf-8"))
     (begun / "settings.json").write_text(json.dumps({**settings, "strategy": "multi-worker"}))
-    before = left_in(begun)
+    before = paths_in(begun)
     fresh = (*TRAIN, "--strategy", "multi-worker")
     with cluster(tmp_path, ("train", "--resume", "--output", begun), fresh) as workers:
-        results = ended(workers)
+        results = wait_for_workers(workers)
     for code, out, err in results:
         assert (code, out) == (2, "")
         assert "All workers must see the same run" in err
         assert err.count("\n") == 1
-    assert left_in(begun) == before
+    assert paths_in(begun) == before
 
 
 def test_a_tpu_is_found_connected_and_initialized_in_this_order(
@@ -430,7 +432,7 @@ def test_what_is_no_cluster_is_refused(
     line = refusal(*TRAIN, "--strategy", "multi-worker")
     assert "in the environment variable TF_CONFIG, as in {" in line
     assert line.endswith(f"Received: {config or 'none'}\n")
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -441,11 +443,11 @@ def test_what_is_no_cluster_is_refused(
             "must be one of none, mirrored, multi-worker, tpu, data-parallel, model-parallel. Received: ",
         ),
         ("data-parallel", "Keras's jax back end. Received: tensorflow; set KERAS_BACKEND=jax"),
-        ("mirrored", "needs two devices of this machine or more. Received: "),
+        ("mirrored", "needs at least two devices on this machine. Received: "),
         ("tpu", "needs a TPU, and none is reached at 'local': "),
     ],
 )
-def test_what_this_machine_has_not_is_refused(
+def test_unavailable_strategies_are_refused(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tf = pytest.importorskip("tensorflow")
@@ -454,7 +456,7 @@ def test_what_this_machine_has_not_is_refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPU_NAME", raising=False)
     assert message in refusal(*TRAIN, "--strategy", name)
-    assert left_in(tmp_path) == []
+    assert paths_in(tmp_path) == []
 
 
 def test_a_run_from_before_there_were_strategies_loads(one_device: Path, tmp_path: Path) -> None:
@@ -464,7 +466,7 @@ def test_a_run_from_before_there_were_strategies_loads(one_device: Path, tmp_pat
     assert Settings.load(tmp_path) == Settings.load(one_device)
 
 
-def test_batches_are_filled_up_with_what_counts_nothing() -> None:
+def test_batches_are_padded_with_examples_of_weight_zero() -> None:
     digits = data.load("digits")
     x, y, weight = padded_batches(digits.x_train, digits.y_train, BATCH, parts=8)
     assert x.shape == (24, 64, 64)

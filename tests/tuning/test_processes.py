@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from cli_helpers import Stop, run_cli, run_until
-from tuning_helpers import TINY, begun, few_digits, small_space, table_of, wait_for
+from tuning_helpers import TINY, few_digits, small_space, table_of, trial_starts, wait_for
 
 pytest.importorskip("keras_tuner")
 
@@ -44,7 +44,7 @@ STOPS = [
 ]
 
 
-def ended(directory: Path) -> dict[str, bytes]:
+def outcomes_of(directory: Path) -> dict[str, bytes]:
     """Returns the outcome of each trial that has ended, its seconds included."""
     found = {}
     for path in sorted((directory / "trials").glob("trial_*/trial.json")):
@@ -70,7 +70,7 @@ def test_a_search_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path
             assert not compared  # the analytic optimum was best: there is nothing to compare
         else:
             assert process.exitcode == -signal.SIGKILL, stop
-        now = ended(directory)
+        now = outcomes_of(directory)
         assert {name: now[name] for name in kept} == kept  # none lost, none run again
         kept = now
         arguments = ["tune", "--resume", "--output", directory]
@@ -132,7 +132,7 @@ def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch
     assert [row.trial for row in result] == [0, 1, 2, 3]
     assert all(row.status == "COMPLETED" and row.score is not None for row in result)
     assert result[0].gain_ratio == 1.0
-    assert sorted(line.split()[1] for line in begun(directory)) == ["0", "1", "2", "3"]
+    assert sorted(line.split()[1] for line in trial_starts(directory)) == ["0", "1", "2", "3"]
     assert len(table_of(directory)) == 4
     outcomes = [json.loads(path.read_text()) for path in directory.glob("trials/*/outcome.json")]
     assert {outcome["worker"] for outcome in outcomes} <= {"worker-1", "worker-2"}
@@ -142,14 +142,14 @@ def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch
 def test_a_worker_killed_in_mid_trial_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "run"
     search = BackgroundSearch(monkeypatch, directory, trials=3, workers=2, epochs=8, batch_size=8)
-    wait_for(lambda: any(line.startswith("worker-1 ") for line in begun(directory)))
-    (lost,) = (line.split()[1] for line in begun(directory) if line.startswith("worker-1 "))
+    wait_for(lambda: any(line.startswith("worker-1 ") for line in trial_starts(directory)))
+    (lost,) = (line.split()[1] for line in trial_starts(directory) if line.startswith("worker-1 "))
     search.processes["worker-1"].send_signal(signal.SIGKILL)
     search.join()
     result = search.result
     assert result is not None, search.error
     assert [row.status for row in result] == ["COMPLETED"] * 3
-    counts = Counter(line.split()[1] for line in begun(directory))
+    counts = Counter(line.split()[1] for line in trial_starts(directory))
     assert counts == {str(trial): 2 if str(trial) == lost else 1 for trial in range(3)}
     outcome = json.loads((directory / f"trials/trial_{lost}/outcome.json").read_text())
     assert outcome["worker"] == "worker-2"
@@ -161,7 +161,7 @@ def test_a_killed_chief_ends_the_search_which_is_resumed_later(
 ) -> None:
     directory = tmp_path / "run"
     search = BackgroundSearch(monkeypatch, directory, trials=2, workers=2, epochs=1, batch_size=64)
-    wait_for(lambda: len(begun(directory)) > 0)
+    wait_for(lambda: len(trial_starts(directory)) > 0)
     search.processes["chief"].send_signal(signal.SIGKILL)
     search.join()
     assert isinstance(search.error, OSError)
@@ -176,7 +176,7 @@ def test_a_killed_chief_ends_the_search_which_is_resumed_later(
     "how",
     [
         pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, id="kill -9"),
+        pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
     ],
 )
 def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) -> None:
@@ -194,6 +194,7 @@ def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) ->
     wait_for(lambda: not any(is_running(child) for child in children), seconds=20)
 
 
+@pytest.mark.slow
 def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chief in a thread, and clients of keras-tuner's for workers."""
     monkeypatch.setattr(heartbeat_module, "PATIENCE", 1.5)

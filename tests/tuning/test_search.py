@@ -283,10 +283,10 @@ def test_other_settings_are_refused_on_resuming(
 
 def test_a_new_search_keeps_off_an_old_one(real: tuple[SearchResult, Path], tmp_path: Path) -> None:
     before = sorted(real[1].rglob("*"))
-    with pytest.raises(ValueError, match="not empty, and no run overwrites another"):
+    with pytest.raises(ValueError, match="not empty. A run never overwrites files"):
         tuning.search(few_digits(), small_space(), directory=real[1], trials=3, **SHORT)
     assert sorted(real[1].rglob("*")) == before
-    with pytest.raises(ValueError, match="There is no search to go on with in .*nowhere"):
+    with pytest.raises(ValueError, match="There is no search to resume in .*nowhere"):
         tuning.search(few_digits(), small_space(), directory=tmp_path / "nowhere", resume=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -302,7 +302,7 @@ def test_two_processes_keep_out_of_each_others_way(real: tuple[SearchResult, Pat
         ({"workers": 0}, "`workers` must be an integer of at least 1.*0"),
         ({"trials": 0}, "trials.*at least 1"),
         ({"epochs": 0}, "epochs.*at least 1"),
-        ({"seeds": 1}, "`seeds` of at least 2, or 0"),
+        ({"seeds": 1}, "`seeds` must be 0 or at least 2"),
         ({"seed": -1}, "seed.*at least 0"),
         ({"objective": "val_auc"}, "objective.*val_loss.*val_auc"),
         ({"resume": True}, "Pass `directory`: it holds the search to resume"),
@@ -374,6 +374,7 @@ def test_other_damaged_files_are_named(
         tuning.search(few_digits(), small_space(), resume=True, **arguments)
 
 
+@pytest.mark.slow
 def test_a_search_keeps_to_the_global_policy(tmp_path: Path) -> None:
     seen: list[str] = []
 

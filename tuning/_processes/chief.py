@@ -28,10 +28,11 @@ _GRACE = 10.0
 
 
 def check_port_free(address: str) -> None:
-    """ValueError if the chief's port is taken; gRPC itself would share it silently."""
+    """Raises ValueError if the chief's port is taken; gRPC itself would share it silently."""
     ip, port = address.rsplit(":", 1)
     try:
         with socket.socket() as probe:
+            # Without it, the port of a search that has just ended would count as taken.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((ip, int(port)))
     except OSError as error:
@@ -60,7 +61,7 @@ class _Servicer(OracleServicer):
         self.last_heard[request.tuner_id] = time.monotonic()
         return super().CreateTrial(request, context)
 
-    def release_silent(self) -> None:
+    def release_silent_workers(self) -> None:
         """Takes back the trials of workers that have been silent for too long."""
         now = time.monotonic()
         for worker in list(self.oracle.tuner_ids):
@@ -71,6 +72,7 @@ class _Servicer(OracleServicer):
 def serve(oracle: LocalSearchOracle, address: str, on_tick: Callable[[], None] = lambda: None) -> None:
     """Hands out the oracle's trials at `address` until all of them have ended."""
     check_port_free(address)
+    # One thread, so that no two calls change the oracle at once.
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
     servicer = _Servicer(oracle)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
@@ -89,7 +91,7 @@ def _wait_for_end(servicer: _Servicer, oracle: LocalSearchOracle, on_tick: Calla
     ended_at: float | None = None
     while True:
         time.sleep(_TICK)
-        servicer.release_silent()
+        servicer.release_silent_workers()
         on_tick()
         # An exhausted space ends the search by the answer to a worker's request for a trial. If all trials
         # have ended there may be no worker left to ask.

@@ -23,6 +23,7 @@ def main(directory: Path) -> None:
     role = process_role()
     assert role is not None
     settings = SearchSettings.load(directory)
+    # A new process starts with Keras's default policy.
     keras.config.set_dtype_policy(settings.dtype_policy)
     try:
         if role.kind == "chief":

@@ -21,7 +21,7 @@ ALIVE, LOST = "keras-rwinit-alive", "keras-rwinit-gone"
 
 
 def check_chief(address: str, patience: float | None = None) -> None:
-    """ValueError if no chief answers within `patience` seconds."""
+    """Raises ValueError if no chief answers within `patience` seconds."""
     seconds = PATIENCE if patience is None else patience
     with grpc.insecure_channel(address) as channel:
         try:

@@ -44,6 +44,7 @@ def run_local(directory: Path, workers: int, on_tick: Callable[[], None] = lambd
         ChildProcessError: (an OSError) The chief is lost, or all workers are.
     """
     address = f"{_IP}:{_free_port()}"
+    # The stack ends all processes, in whatever way the loop ends.
     with contextlib.ExitStack() as stack:
         chief = stack.enter_context(_start_process(directory, _CHIEF, address, workers))
         running = {
@@ -55,6 +56,7 @@ def run_local(directory: Path, workers: int, on_tick: Callable[[], None] = lambd
             for name, process in list(running.items()):
                 if process.poll() not in (None, 0):
                     lost[name] = running.pop(name)
+                    # The chief alone would notice only after `PATIENCE`.
                     release_worker(address, name)
             if not running and chief.poll() is None:
                 name, process = next(iter(lost.items()))
@@ -118,8 +120,8 @@ def _exit_message(who: str, directory: Path, name: str, process: Process) -> str
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     said = f" ({last[:200]})" if code > 0 and last else ""
     return (
-        f"{who} {end}{said}. No trial that has ended is lost: go on with resume=True (--resume on the "
-        "command line)."
+        f"{who} {end}{said}. No trial that has ended is lost: resume the search with resume=True "
+        "(--resume on the command line)."
     )
 
 

@@ -79,6 +79,7 @@ def _read_sphere(content: bytes, path: str) -> NDArray[np.int16]:
             "samples; copy it from the corpus again."
         )
     samples = np.frombuffer(content, _BYTE_ORDERS[order], count, size).astype(np.int16)
+    # SPHERE's checksum is the sum of the samples modulo 2^16.
     checksum = int(samples.astype(np.int64).sum()) % 2**16
     if fields.get("sample_checksum", checksum) != checksum:
         raise DamagedFileError(

@@ -106,6 +106,7 @@ def _sentences_of_speaker(part: str, region: int, speaker: str, folder: Folder) 
         if matched:
             found.setdefault(matched["name"], {})[matched["kind"]] = path
     for name, files in found.items():
+        # The original comes before its RIFF copy.
         audio = files.get("wav", files.get("wav.wav"))
         yield Sentence(part, region, speaker, name, audio, files.get("phn"), folder)
 

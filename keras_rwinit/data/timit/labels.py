@@ -105,5 +105,6 @@ def phones_of_frames(
         [7, 7, 8, -1]
     """
     at = np.searchsorted(starts, centers, side="right") - 1
+    # Frames before the first phone, in a gap or after the last have no label.
     inside = (at >= 0) & (centers < stops[at])
     return np.where(inside, phones[at], -1).astype(np.int32)

@@ -56,11 +56,12 @@ FOLDED_PHONES: tuple[str, ...] = tuple(sorted(_FOLDING))
 PHONES: tuple[str, ...] = tuple(sorted([*(p for group in _FOLDING.values() for p in group), _GLOTTAL_STOP]))
 
 _CLASS_OF = {phone: FOLDED_PHONES.index(name) for name, group in _FOLDING.items() for phone in group}
+# -1 stands for the glottal stop, which no class of the folding contains.
 _FOLDED = np.array([_CLASS_OF.get(phone, -1) for phone in PHONES], np.int32)
 
 
 def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Returns the class in `FOLDED_PHONES` of every phone in `PHONES`, -1 for none.
+    """Maps indices into `PHONES` to indices into `FOLDED_PHONES`; -1 where a phone has no class.
 
     The glottal stop, q, has no class: Lee and Hon remove it, since it is not a phoneme of English.
     -1 stays -1.
@@ -86,9 +87,11 @@ def fold(phones: NDArray[np.integer]) -> NDArray[np.int32]:
         IEEE Transactions on Acoustics, Speech and Signal Processing 37, 1989.
     """
     phones = np.asarray(phones)
-    if not np.issubdtype(phones.dtype, np.integer) or (phones.size and phones.max() >= len(PHONES)):
+    integers = np.issubdtype(phones.dtype, np.integer)
+    if not integers or (phones.size and (phones.min() < -1 or phones.max() >= len(PHONES))):
+        values = f", values from {phones.min()} to {phones.max()}" if integers and phones.size else ""
         raise ValueError(
-            f"`phones` must be integers below {len(PHONES)}, or -1. Received: {phones.dtype} up to "
-            f"{phones.max() if phones.size else 'nothing'}"
+            f"`phones` must be integers from -1 to {len(PHONES) - 1}. Received: dtype {phones.dtype}{values}"
         )
+    # -1 reads the last entry, which `where` then discards.
     return np.where(phones < 0, np.int32(-1), _FOLDED[phones])

@@ -1,1 +1,1 @@
-"""The loop over a stack of Dense layers, one module a back end."""
+"""The loop over a stack of Dense layers, one module per back end."""

@@ -33,6 +33,7 @@ def run_stack(
     depth = kernel.shape[0]
     if segment is None or segment >= depth:
         return layers(x, (kernel, bias))[0]
+    # A scan takes segments of equal length: the layers left over run before it.
     short = depth % segment
     if short:
         x, _ = jax.checkpoint(layers)(x, jax.tree.map(lambda w: w[:short], (kernel, bias)))

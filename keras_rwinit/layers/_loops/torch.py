@@ -33,6 +33,7 @@ def run_stack(
 
     if segment is None or segment >= depth or not torch.is_grad_enabled():
         return layers(x, 0, depth)
+    # The first segment may be short: it begins below 0, and `max` cuts it.
     short = depth % segment
     for first in range(short - segment if short else 0, depth, segment):
         # An element-wise activation draws no random numbers whose state would have to be kept.

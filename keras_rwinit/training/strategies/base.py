@@ -28,7 +28,7 @@ class Loop(Protocol):
         """Trains on every example once, in the order given."""
 
     def evaluate(self, x: Features, y: Labels) -> Scores:
-        """Changes nothing of the model."""
+        """Returns the scores; leaves the model unchanged."""
 
 
 class KerasLoop:
@@ -36,7 +36,7 @@ class KerasLoop:
 
     Args:
         model: The compiled model.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         on_step: Called after every step of training.
     """
 
@@ -57,7 +57,7 @@ class KerasLoop:
         return self._scores({name: values[-1] for name, values in history.items()})
 
     def evaluate(self, x: Features, y: Labels) -> Scores:
-        """Changes nothing of the model."""
+        """Returns the scores; leaves the model unchanged."""
         return self._scores(self.model.evaluate(**self._fit_arguments(x, y), verbose=0, return_dict=True))
 
     def _fit_arguments(self, x: Features, y: Labels) -> dict[str, NDArray[np.generic] | int]:
@@ -117,7 +117,7 @@ def padded_batches(x: Features, y: Labels, batch_size: int, parts: int) -> Batch
 
     Returns:
         `x`, `y` and weights of 1.0, or 0.0 where an example only fills up; the first two axes are
-        (steps, examples a step), the second a multiple of `parts`.
+        (steps, examples per step), the second a multiple of `parts`.
 
     Example:
         >>> import numpy as np

@@ -39,7 +39,7 @@ def make_strategy(name: str, width: int) -> Strategy:
     if needed != backend:
         usable = [other for other, needs in STRATEGIES.items() if needs in (None, backend)]
         raise ValueError(
-            f"The strategy {name} is one of Keras's {needed} back end. Received: {backend}; "
+            f"The strategy {name} needs Keras's {needed} back end. Received: {backend}; "
             f"set KERAS_BACKEND={needed}, or choose among {', '.join(usable)}"
         )
     # Imported here: each needs a back end that need not be installed.

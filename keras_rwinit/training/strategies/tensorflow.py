@@ -39,7 +39,7 @@ def tensorflow_strategy(name: str) -> Strategy:
     except (RuntimeError, tf.errors.OpError) as error:
         raise ValueError(
             f"The worker could not join the cluster of TF_CONFIG: {_first_line(error)} Start one process "
-            "a worker, each under its own address."
+            "per worker, each with its own address."
         ) from error
 
 
@@ -48,7 +48,7 @@ def _mirrored() -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
         raise ValueError(
-            "The strategy mirrored needs two devices of this machine or more. "
+            "The strategy mirrored needs at least two devices on this machine. "
             f"Received: {', '.join(device.name for device in devices)}; train without --strategy"
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices])
@@ -69,7 +69,7 @@ def _tpu() -> tf.distribute.Strategy:
 
 
 def _is_chief(config: str | None) -> bool:
-    """Whether TF_CONFIG's task is the chief; ValueError if it describes no cluster."""
+    """Returns whether TF_CONFIG's task is the chief; ValueError if it describes no cluster."""
     try:
         content = json.loads(config or "")
         cluster = {kind: list(content["cluster"][kind]) for kind in content["cluster"]}
@@ -169,12 +169,13 @@ class _ReplicaLoop:
         """Trains on every example once, in the order given."""
         sums = []
         for batch in self._batches(x, y):
+            # The sums are read after the epoch: reading each would make the devices wait.
             sums.append(self._train(*batch))
             self.on_step()
         return self._means(sums, len(x))
 
     def evaluate(self, x: Features, y: Labels) -> Scores:
-        """Changes nothing of the model."""
+        """Returns the scores; leaves the model unchanged."""
         return self._means([self._test(*batch) for batch in self._batches(x, y)], len(x))
 
     def _batches(self, x: Features, y: Labels) -> tf.distribute.DistributedDataset:
@@ -184,14 +185,14 @@ class _ReplicaLoop:
         size = np.maximum(batches[2].sum(axis=1, keepdims=True), 1.0)
         arrays = (*batches, np.broadcast_to(1.0 / size, batches[2].shape).astype("float32"))
 
-        def parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            """Batches of this process's replicas, one replica's after another's."""
+        def dataset_of_this_process(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            """Returns the batches for this process's replicas, replica by replica."""
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             cut = (a.reshape(len(a), replicas, -1, *a.shape[2:])[:, first : first + local] for a in arrays)
             return tf.data.Dataset.from_tensor_slices(tuple(a.reshape(-1, *a.shape[2:]) for a in cut))
 
-        return self.strategy.distribute_datasets_from_function(parts)
+        return self.strategy.distribute_datasets_from_function(dataset_of_this_process)
 
     def _on_replicas(self, step: _Step) -> _Step:
         def run(*batch: tf.Tensor) -> tf.Tensor:
@@ -223,6 +224,7 @@ class _ReplicaLoop:
         return losses * weight, tf.cast(correct, weight.dtype) * weight
 
     def _means(self, sums: list[tf.Tensor], examples: int) -> Scores:
+        # In float64: a long float32 sum loses digits.
         loss, correct = np.sum([step.numpy() for step in sums], axis=0, dtype="float64") / examples
         return float(loss), float(correct)
 
