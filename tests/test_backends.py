@@ -19,6 +19,7 @@ LONG = (
     "models/test_autoencoder.py",
     "models/test_stacking.py",
     "test_callbacks.py",
+    "test_optimizers.py",
 )
 pytestmark = pytest.mark.skipif(
     os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them"

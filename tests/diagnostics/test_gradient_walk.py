@@ -114,10 +114,14 @@ def random_direction(outputs: Array) -> Array:
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 BUILDERS = (sequential, functional, deep_sequential, stacks)
 ALL_CASES = [pytest.param(build, activation) for build in BUILDERS for activation in FUNCTIONS]
-# The other back ends take every builder with one activation; the rest of these cases is slow there.
-ONE_EACH = [(sequential, "relu"), (functional, "tanh"), (deep_sequential, "relu"), (stacks, "tanh")]
-THE_OTHERS = [(sequential, "tanh"), (functional, "relu"), (deep_sequential, "tanh"), (stacks, "relu")]
-CASES_ELSEWHERE = [*ONE_EACH, *(pytest.param(*case, marks=pytest.mark.slow) for case in THE_OTHERS)]
+# The other back ends take one case by default; the rest of these is slow there.
+CASES_ELSEWHERE = [
+    pytest.param(
+        build, activation, marks=[] if (build, activation) == (stacks, "tanh") else [pytest.mark.slow]
+    )
+    for build in BUILDERS
+    for activation in FUNCTIONS
+]
 
 
 @pytest.mark.usefixtures("double")

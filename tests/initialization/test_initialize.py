@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import to_numpy
+from keras_helpers import slow_on_jax, to_numpy
 from numpy.typing import NDArray
 
 import keras_rwinit
@@ -152,6 +152,7 @@ def residual(blocks: int, units: int = 64, normalized: bool = False) -> keras.Mo
 
 
 @backends
+@slow_on_jax
 def test_branches_share_the_variance_of_their_sums() -> None:
     report = initialize(residual(5), seed=0)
     linear, relu = gain("linear", 64), gain("relu", 64)
@@ -257,6 +258,7 @@ def test_the_report_lists_skipped_weights() -> None:
 
 
 @backends
+@slow_on_jax
 def test_the_same_seed_gives_the_same_bits() -> None:
     model, x = residual(3), data(64)
 
@@ -429,6 +431,7 @@ def test_a_stack_is_drawn_layer_by_layer() -> None:
 
 
 @backends
+@slow_on_jax
 def test_low_precision_kernels() -> None:
     model = chain(L.Dense(50, "relu", dtype="bfloat16"), L.Dense(2, dtype="mixed_float16"))
     report = initialize(model, data(64), seed=0)
