@@ -34,8 +34,8 @@ def train(depth: int, policy: str, epochs: int) -> Any:
         ("mixed_float16", 30, 2),
         ("mixed_bfloat16", 100, 2),
         ("mixed_float16", 100, 2),
-        ("mixed_bfloat16", 1000, 3),
-        ("mixed_float16", 1000, 3),
+        pytest.param("mixed_bfloat16", 1000, 3, marks=pytest.mark.exhaustive),
+        pytest.param("mixed_float16", 1000, 3, marks=pytest.mark.exhaustive),
     ],
 )
 def test_deep_networks_train_in_half_precision(policy: str, depth: int, epochs: int) -> None:
