@@ -9,15 +9,13 @@ first call of `gradient_walk` in a process is reported separately, since it also
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
+from _output import describe_machine, new_file, write_json
 
 from keras_rwinit import gradient_walk, model_zoo
 
@@ -68,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the results")
     options = parser.parse_args(arguments)
     results = {}
     for name, (build, batch) in MODELS.items():
@@ -79,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flush=True,
         )
     if options.output:
-        machine = f"{platform.machine()}, {platform.processor() or platform.system()}"
-        report = {"machine": machine, "backend": keras.backend.backend(), "models": results}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        report = {"machine": describe_machine(), "backend": keras.backend.backend(), "models": results}
+        write_json(options.output, report)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
-import platform
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from _output import describe_machine, new_file, write_json
 
 from keras_rwinit import gradient_walk, initialize
 
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=architectures(), help="examine only these architectures")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the results")
     options = parser.parse_args(arguments)
     results = {}
     for name in options.only or architectures():
@@ -89,9 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         keras.utils.clear_session()
     if options.output:
-        machine = f"{platform.machine()}, {platform.processor() or platform.system()}"
-        report = {"machine": machine, "keras": keras.__version__, "architectures": results}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        report = {"machine": describe_machine(), "keras": keras.__version__, "architectures": results}
+        write_json(options.output, report)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,20 @@ five other seeds give the results. The drift is that of the walk before training
     python benchmarks/initializers_compared.py --output benchmarks/results/initializers_compared.json
     python benchmarks/initializers_compared.py --quick
 
-With `--dataset mnist --data-dir FOLDER` the two networks of Dense layers of decreasing width are trained on
-MNIST, otherwise on the 8x8 digits of scikit-learn, as the other two are.
+With `--dataset mnist --data-dir DIRECTORY` the two networks of Dense layers of decreasing width are trained
+on MNIST, otherwise on the 8x8 digits of scikit-learn, as the other two are.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from _output import describe_machine, new_file, write_json
 
 from keras_rwinit import data, gradient_walk, initialize
 from keras_rwinit.data import Dataset
@@ -173,13 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset", default="digits", help="data set of the two networks of decreasing width"
     )
-    parser.add_argument("--data-dir", type=Path, help="folder of prepared tensorflow-datasets sets")
+    parser.add_argument("--data-dir", help="directory of prepared tensorflow-datasets sets")
     names = [build.__name__ for build in NETWORKS]
     parser.add_argument("--only", nargs="+", choices=names, help="train only these networks")
     parser.add_argument("--steps", type=int, default=300, help="training steps")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--quick", action="store_true", help="ten steps, two seeds and one learning rate")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the results")
     options = parser.parse_args(arguments)
     steps, seeds, rates = (10, 2, RATES[:1]) if options.quick else (options.steps, options.seeds, RATES)
     wide, digits = data.load(options.dataset, options.data_dir), data.load("digits")
@@ -194,14 +192,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for initialization, value in results[name]["excess"].items():
             print(f"{name:14} {initialization:36} {value:+6.1f} standard errors above the best of Keras's")
         report = {
-            "machine": f"{platform.machine()}, {platform.processor() or platform.system()}",
+            "machine": describe_machine(),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
             "seconds": time.perf_counter() - started,
             "networks": results,
         }
         if options.output:
-            options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            write_json(options.output, report)
 
 
 if __name__ == "__main__":

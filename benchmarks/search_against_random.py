@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,14 +21,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import keras_tuner
 import numpy as np
+from _output import describe_machine, new_file, write_json
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from rich.console import Console
 from rich.table import Table
 
 from keras_rwinit import data, tuning
-from keras_rwinit._files import write_json
 from keras_rwinit.tuning.search_job import SearchJob
+from keras_rwinit.tuning.settings import SearchOptions
 
 BOXES: dict[str, int | tuple[int, int]] = {"gain ratio and width": (16, 64), "gain ratio alone": 64}
 OBJECTIVE = "val_loss"
@@ -48,25 +47,15 @@ class RandomSearch(keras_tuner.RandomSearch):
 
 def random_scores(space: tuning.DeepMLPHyperModel, trials: int, epochs: int, seed: int) -> list[float]:
     """Returns the scores of random search in the order of its trials."""
-    job = SearchJob(
-        "digits",
-        space,
-        data_dir=None,
-        objective=OBJECTIVE,
-        trials=trials,
-        epochs=epochs,
-        batch_size=32,
-        executions_per_trial=1,
-        seeds=0,
-        seed=seed,
-    )
-    with tempfile.TemporaryDirectory() as folder:
+    options = SearchOptions(objective=OBJECTIVE, trials=trials, epochs=epochs, seeds=0, seed=seed)
+    job = SearchJob("digits", space, options)
+    with tempfile.TemporaryDirectory() as directory:
         tuner = RandomSearch(
             space,
             keras_tuner.Objective(OBJECTIVE, "min"),
             max_trials=trials,
             seed=seed + 1,  # keras-tuner treats the seed 0 as no seed
-            directory=folder,
+            directory=directory,
         )
         tuner.oracle.verbose = 0
         tuner.search(job)
@@ -142,7 +131,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each trial")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
     parser.add_argument("--box", choices=list(BOXES), help="run only this box")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the results")
     options = parser.parse_args(arguments)
     if options.quick:
         options.depth, options.trials, options.epochs, options.seeds = 20, 3, 1, 2
@@ -178,7 +167,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         **{key: value for key, value in vars(options).items() if key != "output"},
         "objective": OBJECTIVE,
         "backend": keras.backend.backend(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "machine": describe_machine(),
         "seconds": time.perf_counter() - start,
         "summaries": summaries,
         "runs": runs,

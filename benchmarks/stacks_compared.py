@@ -14,24 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _contenders import CONTENDERS
+from _output import describe_machine, new_file, write_json
 from rich.console import Console
 from rich.table import Table
 
-from keras_rwinit._files import write_json
-from keras_rwinit._memory import physical_memory
 from keras_rwinit.models.model_zoo import count_parameters
 
 # Weights, gradient, Adam's two moments, and a second copy of the weights while they are drawn.
@@ -107,7 +104,7 @@ class Contender:
 def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[str, Record]:
     """Measures all contenders at one size and returns their records by name."""
     memory = _BYTES_PER_PARAMETER * count_parameters(depth, width, 64, 10)
-    room = _SHARE_OF_MEMORY * (physical_memory() or 2**40)
+    room = _SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     names = [name for name in CONTENDERS if not options.only or any(part in name for part in options.only)]
     records: dict[str, Record] = {}
     alive: list[Contender] = []
@@ -169,15 +166,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("--only", nargs="+", help="measure only contenders whose name contains one of these")
     parser.add_argument("--deepest-dense", type=int, default=1000, help="most layers for Keras Dense")
-    parser.add_argument("--output", type=Path, help="new JSON file for the records")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the records")
     parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         name, depth, width, batch, dtype = options.serve
         serve(name, int(depth), int(width), int(batch), dtype)
         return
-    if options.output and options.output.exists():
-        parser.error(f"{options.output} exists already; choose another --output")
     sizes: list[Record] = []
     for depth in options.depth:
         for width in options.width:
@@ -203,19 +198,9 @@ def _conditions(options: argparse.Namespace) -> Record:
         "batch": options.batch,
         "dtype": options.dtype,
         "steps": options.steps,
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} processors",
+        "machine": describe_machine(),
         "versions": {name: installed(name) for name in packages},
     }
-
-
-def _processor() -> str:
-    """Returns the name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

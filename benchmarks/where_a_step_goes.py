@@ -12,17 +12,16 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
 from _contenders import CONTENDERS
+from _output import new_file, write_json
 from rich.console import Console
 from rich.table import Table
 
-from keras_rwinit._files import write_json
 from keras_rwinit.layers.dense_stack import run_stack
 
 
@@ -83,10 +82,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("--no-xla", action="store_true", help="compile without XLA")
-    parser.add_argument("--output", type=Path, help="new JSON file for the times")
+    parser.add_argument("--output", type=new_file, help="new JSON file for the times")
     options = parser.parse_args()
-    if options.output and options.output.exists():
-        parser.error(f"{options.output} exists already; choose another --output")
     xla = not options.no_xla
     measured = build_rows(options.depth, options.width, options.batch, xla)
     times: dict[str, list[float]] = {name: [] for name in measured}

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> float:
         parser.error("--depth, --epochs, --batch and --learning-rate must be above 0")
     for path in filter(None, (options.record, options.picture)):
         if path.exists() or not path.parent.is_dir():
-            parser.error(f"{path} must be a new file in an existing folder; choose another")
+            parser.error(f"{path} must be a new file in an existing directory; choose another")
 
     keras.utils.set_random_seed(0)  # for the order of the examples
     digits = data.load("digits")

@@ -1,17 +1,20 @@
-"""The recipes of CONTRIBUTING.md work: what they name exists, and the activation's is followed."""
+"""The recipes of CONTRIBUTING.md work: what they name exists, their entries are what the tables hold."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
 import pytest
 
 import keras_rwinit
-from keras_rwinit.models import model_zoo
-from keras_rwinit.theory import activations
+from keras_rwinit._keras import layer_kinds
+from keras_rwinit.data import datasets
+from keras_rwinit.models import _presets, model_zoo
+from keras_rwinit.theory import activations, distributions
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -54,3 +57,22 @@ def test_the_recipe_for_an_activation(monkeypatch: pytest.MonkeyPatch, tmp_path:
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_the_recipe_for_a_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution = eval(RECIPES["distribution"], vars(distributions).copy())
+    monkeypatch.setitem(distributions.DISTRIBUTIONS, distribution.name, distribution)
+    assert keras_rwinit.predict_walk("tanh", 50, 10, distribution=distribution.name).spread > 0.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "module", "kind"),
+    [
+        ("layer kind", layer_kinds, layer_kinds.LayerKind),
+        ("preset", _presets, _presets.Preset),
+        ("data set", datasets, datasets.DatasetEntry),
+    ],
+)
+def test_the_recipe_is_an_entry_of_its_table(recipe: str, module: ModuleType, kind: type) -> None:
+    table = eval(f"{{{RECIPES[recipe]}}}", {**vars(module), "MyLinear": keras.layers.Layer})
+    assert [type(entry) for entry in table.values()] == [kind]

@@ -1,8 +1,9 @@
-"""Files that are never half-written, folders that are never overwritten, and those that are damaged."""
+"""Files that are never half-written, directories that are never overwritten, and those that are damaged."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from cli_helpers import files_in, paths_in, refusal, run_cli
 
 from keras_rwinit._files import (
+    latest_run,
     locked,
-    new_folder,
+    new_directory,
     read_json,
     read_settings,
     write_atomically,
@@ -50,7 +52,7 @@ def test_a_writer_that_fails_leaves_what_was_there(
     assert [file.read_text() for file in tmp_path.iterdir()] == ([] if before is None else [before])
 
 
-def test_the_temporary_file_has_the_same_ending_in_the_same_folder(tmp_path: Path) -> None:
+def test_the_temporary_file_has_the_same_ending_in_the_same_directory(tmp_path: Path) -> None:
     """`savefig` and `save` choose the format by the ending; a rename must stay on one file system."""
     seen: list[Path] = []
 
@@ -113,39 +115,48 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_named_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "down"
-    assert new_folder(folder, tmp_path / "runs", "train") == folder
-    assert folder.is_dir()
-    assert new_folder(folder, tmp_path / "runs", "train") == folder  # empty as yet
-    (folder / "mine").touch()
+def test_named_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "down"
+    assert new_directory(directory, tmp_path / "runs", "train") == directory
+    assert directory.is_dir()
+    assert new_directory(directory, tmp_path / "runs", "train") == directory  # empty as yet
+    (directory / "mine").touch()
     with pytest.raises(ValueError, match=r"down is not empty.*another --output.*--resume"):
-        new_folder(folder, tmp_path / "runs", "train", name="--output", resume="--resume")
-    with pytest.raises(ValueError, match=r"down is not empty\. A run never .*\. Choose another folder\.$"):
-        new_folder(folder, tmp_path / "runs", "train")
+        new_directory(directory, tmp_path / "runs", "train", name="--output", resume="--resume")
+    with pytest.raises(ValueError, match=r"down is not empty\. A run never .*\. Choose another directory\.$"):
+        new_directory(directory, tmp_path / "runs", "train")
     assert not (tmp_path / "runs").exists()
 
 
-def test_unnamed_folders_are_numbered(tmp_path: Path) -> None:
+def test_unnamed_directories_are_numbered(tmp_path: Path) -> None:
     parent = tmp_path / "runs"
     (parent / "train-2").mkdir(parents=True)
-    names = [new_folder(None, parent, "train").name for _ in range(3)]
+    names = [new_directory(None, parent, "train").name for _ in range(3)]
     assert names == ["train-1", "train-3", "train-4"]
-    assert new_folder(None, parent, "tune").name == "tune-1"
+    assert new_directory(None, parent, "tune").name == "tune-1"
+
+
+def test_the_latest_run_is_the_one_that_began_last(tmp_path: Path) -> None:
+    assert latest_run(tmp_path / "runs", "train") is None
+    runs = [new_directory(None, tmp_path / "runs", prefix) for prefix in ("train", "train", "train", "tune")]
+    for number, run in enumerate(runs[:2]):  # the third has not begun
+        write_settings(run, {})
+        os.utime(run / "settings.json", (-number, -number))
+    assert latest_run(tmp_path / "runs", "train") == runs[0]
 
 
 @pytest.mark.parametrize("below", ["", "run", "run/further"])
-def test_folder_that_cannot_be_made(below: str, tmp_path: Path) -> None:
+def test_directory_that_cannot_be_made(below: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError, match=r"Cannot write to .*file.*another --output"):
-        new_folder(file / below, tmp_path, "train", name="--output")
-    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another folder"):
-        new_folder(None, file / below, "train")
+        new_directory(file / below, tmp_path, "train", name="--output")
+    with pytest.raises(ValueError, match=r"Cannot write to .*file.*another directory"):
+        new_directory(None, file / below, "train")
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_a_directory_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     other = tmp_path / "other"
     other.mkdir()
@@ -160,7 +171,7 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_without_locks_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_without_locks_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with locked(tmp_path), locked(tmp_path):
         pass
@@ -182,7 +193,7 @@ def test_results_are_written_to_new_files_only(
     assert Path("taken").read_text(encoding="utf-8") == "old"
 
 
-def test_runs_are_written_to_new_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_written_to_new_directories_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("used").mkdir()
     Path("used/mine.txt").write_text("mine", encoding="utf-8")

@@ -6,7 +6,7 @@ Needs the extra `tuning`, which installs keras-tuner.
 if __name__ == "tuning":
     # A copy imported under this name would define every class a second time.
     raise ImportError(
-        "This folder is installed as keras_rwinit.tuning: use `from keras_rwinit import tuning`."
+        "This directory is installed as keras_rwinit.tuning: use `from keras_rwinit import tuning`."
     )
 
 try:

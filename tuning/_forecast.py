@@ -65,9 +65,9 @@ def forecast_trial(point: Point, dtype: str | None = None) -> TrialForecast:
 
 @lru_cache(maxsize=4096)
 def _forecast(point: Point, floats: FloatRange) -> TrialForecast:
-    activation, law = theory_activation(point.activation), point.distribution
-    gain = point.gain_ratio * computed_gain(activation, point.width, point.depth, distribution=law)
-    norms = predict_norms(activation, point.width, point.depth, gain=gain, distribution=law)
+    activation, distribution = theory_activation(point.activation), point.distribution
+    gain = point.gain_ratio * computed_gain(activation, point.width, point.depth, distribution=distribution)
+    norms = predict_norms(activation, point.width, point.depth, gain=gain, distribution=distribution)
     walk = norms.gradient
     if walk.dead_probability > _CERTAIN:
         reason: str | None = (

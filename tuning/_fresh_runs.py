@@ -13,9 +13,9 @@ from keras_rwinit._files import read_json, write_json
 
 from ._comparison import Comparison
 from ._results import SearchResult
-from ._settings import run_seed
 from ._trainer import NetworkTrainer
 from ._trial_files import read_hyperparameters
+from .settings import run_seed
 
 __all__ = ["compare_best"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_rwinit._files import write_atomically, write_json
+from keras_rwinit._files import check_new, write_atomically, write_json
 from keras_rwinit.plots import new_figure
 
 from ._comparison import Comparison
@@ -150,8 +150,18 @@ class SearchResult:
             + (f" {failed} of those runs failed." if failed else "")
         )
 
-    def to_csv(self, path: str | Path) -> None:
-        """Writes one line per trial, atomically."""
+    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes one line per trial, atomically.
+
+        Args:
+            path: The file to write.
+            overwrite: Whether a file of that name is replaced.
+
+        Raises:
+            ValueError: The file exists, and `overwrite` is False.
+        """
+        path = Path(path)
+        check_new(path, overwrite=overwrite)
         text = io.StringIO()
         rows = [row.as_dict() for row in self.rows]
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -159,11 +169,13 @@ class SearchResult:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(
-            Path(path), lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+            path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
         )
 
-    def to_json(self, path: str | Path) -> None:
-        """Writes table, comparison and summary, atomically."""
+    def to_json(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes table, comparison and summary, atomically; arguments and errors are those of `to_csv`."""
+        path = Path(path)
+        check_new(path, overwrite=overwrite)
         compared: dict[str, object] | None = None
         if self.comparison is not None:
             compared = {
@@ -179,7 +191,7 @@ class SearchResult:
             "comparison": compared,
             "summary": self.summary(),
         }
-        write_json(Path(path), content)
+        write_json(path, content)
 
     def plot_landscape(self, ax: Axes | None = None) -> Axes:
         """Draws the score over gain ratio and width: see `plot_landscape`."""
@@ -206,14 +218,21 @@ def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes 
     ratios, scores = [row.gain_ratio for row in done], [float(row.score or 0.0) for row in done]
     if len({row.width for row in rows}) > 1:
         points = ax.scatter(
-            ratios, [row.width for row in done], c=scores, cmap="viridis_r", s=60, edgecolors="0.2", zorder=3
+            ratios,
+            [row.width for row in done],
+            c=scores,
+            cmap="viridis_r",
+            s=60,
+            edgecolors="0.2",
+            zorder=3,
+            label="trial",
         )
         if done:
             ax.figure.colorbar(points, ax=ax, label=objective)
         failed_at = [float(row.width) for row in failed]
         ax.set_ylabel("width")
     else:
-        ax.plot(ratios, scores, marker="o", zorder=3)
+        ax.plot(ratios, scores, marker="o", zorder=3, label="trial")
         failed_at = [max(scores, default=0.0)] * len(failed)
         ax.set_ylabel(objective)
     if failed:
@@ -225,5 +244,7 @@ def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes 
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("{x:g}")
     ax.set_xlabel("gain / analytic gain")
+    if not ax.get_title():
+        ax.set_title(f"{objective} of {len(done)} trials")
     ax.legend(fontsize="small", frameon=False)
     return ax

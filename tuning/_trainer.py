@@ -10,8 +10,8 @@ import keras_tuner
 import numpy as np
 
 from ._data import TrainingSet
-from ._settings import SearchSettings, run_seed
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
+from .settings import SearchSettings, run_seed
 
 __all__ = ["NetworkTrainer"]
 

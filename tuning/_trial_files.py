@@ -11,8 +11,8 @@ from keras_rwinit._files import read_json, write_json
 
 from ._oracle import ENDED
 from ._results import SearchResult, TrialRow
-from ._settings import SearchSettings
 from .hypermodel import DeepMLPHyperModel
+from .settings import SearchSettings
 
 __all__ = ["TRIALS", "TrialOutcome", "read_hyperparameters", "read_result", "trial_files", "write_outcome"]
 

@@ -12,10 +12,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FailedTrialError, FatalError, FatalValueError
 
 from ._oracle import LocalSearchOracle
-from ._settings import SearchSettings
 from ._trainer import NetworkTrainer
 from ._trial_files import TRIALS, TrialOutcome, write_outcome
 from .hypermodel import DeepMLPHyperModel
+from .settings import SearchSettings
 
 __all__ = ["SearchTuner", "make_tuner"]
 

@@ -10,6 +10,7 @@ from keras_rwinit.data import Dataset
 from ._results import SearchResult
 from .hypermodel import DeepMLPHyperModel
 from .search_job import SearchJob
+from .settings import SearchOptions
 
 __all__ = ["search"]
 
@@ -20,13 +21,13 @@ def search(
     *,
     directory: str | Path | None = None,
     data_dir: str | Path | None = None,
-    objective: str = "val_loss",
-    trials: int = 20,
-    epochs: int = 2,
-    batch_size: int = 32,
-    executions_per_trial: int = 1,
-    seeds: int = 3,
-    seed: int = 0,
+    objective: str = SearchOptions.objective,
+    trials: int = SearchOptions.trials,
+    epochs: int = SearchOptions.epochs,
+    batch_size: int = SearchOptions.batch_size,
+    executions_per_trial: int = SearchOptions.executions_per_trial,
+    seeds: int = SearchOptions.seeds,
+    seed: int = SearchOptions.seed,
     workers: int = 1,
     resume: bool = False,
     verbose: int = 0,
@@ -79,10 +80,7 @@ def search(
     """
     if directory is None and resume:
         raise ValueError("Pass `directory`: it holds the search to resume.")
-    job = SearchJob(
-        data,
-        hypermodel,
-        data_dir=data_dir,
+    options = SearchOptions(
         objective=objective,
         trials=trials,
         epochs=epochs,
@@ -90,9 +88,8 @@ def search(
         executions_per_trial=executions_per_trial,
         seeds=seeds,
         seed=seed,
-        workers=workers,
-        verbose=verbose,
     )
+    job = SearchJob(data, hypermodel, options, data_dir=data_dir, workers=workers, verbose=verbose)
     if directory is not None:
         return job.run(Path(directory), resume)
     if job.role is not None:

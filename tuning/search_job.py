@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import keras
 from rich.console import Console
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import has_settings, locked, new_folder
+from keras_rwinit._files import has_settings, locked, new_directory
 from keras_rwinit.data import Dataset
 
 from ._data import load_data, save_data, split_training_set
@@ -21,11 +20,11 @@ from ._processes.role import ProcessRole, process_role
 from ._processes.worker import run_worker
 from ._progress import SearchProgress
 from ._results import SearchResult
-from ._settings import SearchSettings
 from ._trainer import NetworkTrainer
 from ._trial_files import read_result
 from ._tuner import make_tuner
 from .hypermodel import DeepMLPHyperModel
+from .settings import SearchOptions, SearchSettings
 
 __all__ = ["SearchJob"]
 
@@ -36,10 +35,10 @@ class SearchJob:
     Args:
         data: Name for `keras_rwinit.data.load`, or a `Dataset`.
         hypermodel: The space. `None`: `DeepMLPHyperModel` with its defaults, for the data.
+        options: What the search does.
         data_dir: See `keras_rwinit.data.load`.
         workers: Number of worker processes on this machine; 1: this process alone.
         verbose: 1 prints the progress, 0 nothing.
-        objective, trials, epochs, batch_size, executions_per_trial, seeds, seed: See `tuning.search`.
 
     Attributes:
         role: Role of this process in a search over several machines; None if it is not part of one.
@@ -54,15 +53,9 @@ class SearchJob:
         self,
         data: str | Dataset,
         hypermodel: DeepMLPHyperModel | None,
+        options: SearchOptions,
         *,
-        data_dir: str | Path | None,
-        objective: str,
-        trials: int,
-        epochs: int,
-        batch_size: int,
-        executions_per_trial: int,
-        seeds: int,
-        seed: int,
+        data_dir: str | Path | None = None,
         workers: int = 1,
         verbose: int = 0,
     ) -> None:
@@ -76,19 +69,7 @@ class SearchJob:
         self.hypermodel = hypermodel
         _check_fits_data(hypermodel, self.dataset)
         self.role = _check_role(hypermodel, workers)
-        self.settings = SearchSettings(
-            data=source,
-            space=hypermodel.get_config(),
-            objective=objective,
-            trials=trials,
-            epochs=epochs,
-            batch_size=batch_size,
-            executions_per_trial=executions_per_trial,
-            seeds=seeds,
-            seed=seed,
-            backend=keras.backend.backend(),
-            dtype_policy=keras.config.dtype_policy().name,
-        )
+        self.settings = SearchSettings.from_options(options, source, hypermodel)
         self.trainer = NetworkTrainer(
             hypermodel, self.settings, split_training_set(self.dataset, self.settings.seed)
         )
@@ -109,14 +90,8 @@ class SearchJob:
         return cls(
             settings.data.dataset,
             settings.make_hypermodel(),
+            settings,
             data_dir=settings.data.data_dir,
-            objective=settings.objective,
-            trials=settings.trials,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            executions_per_trial=settings.executions_per_trial,
-            seeds=settings.seeds,
-            seed=settings.seed,
             workers=workers,
             verbose=verbose,
         )
@@ -144,7 +119,7 @@ class SearchJob:
         if resume:
             self.settings.check_same(directory)
         else:
-            new_folder(directory, Path(), "", name="directory (--output)", resume="resume=True (--resume)")
+            new_directory(directory, Path(), "", name="directory (--output)", resume="resume=True (--resume)")
         with locked(directory):
             if not resume:
                 if has_settings(directory):  # another process was faster
@@ -158,8 +133,8 @@ class SearchJob:
         self._run_trials(directory)
         comparison = compare_best(self.trainer, self._read(directory), directory, self.console)
         result = dataclasses.replace(self._read(directory), comparison=comparison)
-        result.to_csv(directory / "trials.csv")
-        result.to_json(directory / "trials.json")
+        result.to_csv(directory / "trials.csv", overwrite=True)  # a resumed search has written them before
+        result.to_json(directory / "trials.json", overwrite=True)
         return result
 
     def _run_trials(self, directory: Path) -> None:

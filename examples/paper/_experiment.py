@@ -18,7 +18,6 @@ import keras
 import numpy as np
 
 from keras_rwinit import data
-from keras_rwinit._files import locked, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,15 +35,15 @@ class Experiment:
     """The options of one experiment.
 
     Args:
-        name: Name of the experiment and of its folder.
-        folder: Folder of its tables and pictures.
+        name: Name of the experiment and of its directory.
+        directory: Directory of its tables and pictures.
         quick: Whether to run a small form on small data, which takes less than two minutes.
-        data_dir: Folder of prepared tensorflow-datasets sets. `None`: their default folder.
+        data_dir: Directory of prepared tensorflow-datasets sets. `None`: their default directory.
         dataset: Name of the data set, if there is a choice.
     """
 
     name: str
-    folder: Path
+    directory: Path
     quick: bool
     data_dir: str | None
     dataset: str
@@ -61,31 +60,29 @@ class Experiment:
         Args:
             runs: Settings of each run, by column. Runs with different settings are different runs.
             work: Function of one of `runs` that returns its results, by column.
-            table: File in the folder. The whole file is written again after every run.
+            table: File in the directory. The whole file is written again after every run.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, runs = self.folder / table, list(runs)
-        with locked(self.folder):
-            found = read(path)
-            done = {_key(row, runs[0]): row for row in found if runs[0].keys() <= row.keys()}
-            results = []
-            for number, run in enumerate(runs, start=1):
-                row = done.get(_key(run, run))
-                if row is None:
-                    started = time.perf_counter()
-                    row = {**run, **work(run)}
-                    row |= {"seconds": round(time.perf_counter() - started, 2), "machine": _machine()}
-                    found.append(row)
-                    write(path, found)
-                    shown = ", ".join(f"{k} {_short(v)}" for k, v in row.items() if k != "machine")
-                    print(f"{self.name} {number}/{len(runs)}: {shown}", flush=True)
-                results.append(row)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path, runs = self.directory / table, list(runs)
+        done = {_key(row, runs[0]): row for row in read(path) if runs[0].keys() <= row.keys()}
+        results = []
+        for number, run in enumerate(runs, start=1):
+            row = done.get(_key(run, run))
+            if row is None:
+                started = time.perf_counter()
+                row = {**run, **work(run)}
+                row |= {"seconds": round(time.perf_counter() - started, 2), "machine": _machine()}
+                # Read again: another process may have added rows meanwhile.
+                write(path, [*read(path), row])
+                shown = ", ".join(f"{k} {_short(v)}" for k, v in row.items() if k != "machine")
+                print(f"{self.name} {number}/{len(runs)}: {shown}", flush=True)
+            results.append(row)
         return results
 
     def save_picture(self, figure: Figure, picture: str = "picture.png") -> None:
-        """Writes a picture into the folder."""
-        write_atomically(self.folder / picture, lambda path: figure.savefig(path, format="png"))
-        print(f"{self.name}: {self.folder / picture}", flush=True)
+        """Writes a picture into the directory."""
+        figure.savefig(self.directory / picture, format="png")
+        print(f"{self.name}: {self.directory / picture}", flush=True)
 
 
 def parse_options(
@@ -106,9 +103,9 @@ def parse_options(
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder for the results (default: runs/paper; with --quick runs/paper-quick)",
+        help="directory for the results (default: runs/paper; with --quick runs/paper-quick)",
     )
-    parser.add_argument("--data-dir", help="folder of prepared tensorflow-datasets sets")
+    parser.add_argument("--data-dir", help="directory of prepared tensorflow-datasets sets")
     if len(datasets) > 1:
         parser.add_argument(
             "--dataset", choices=datasets, default=datasets[0], help="data set (default: %(default)s)"
@@ -128,15 +125,14 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Writes a table atomically; columns that a row does not have stay empty."""
-
-    def fill(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
-            table.writeheader()
-            table.writerows(rows)
-
-    write_atomically(path, fill)
+    """Writes a table; columns that a row does not have stay empty."""
+    # Renamed when it is whole: a process that is killed while it writes leaves the old table.
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(temporary, path)
 
 
 def select(rows: Iterable[Row], **values: Any) -> list[Row]:

@@ -1,6 +1,6 @@
 """A deep autoencoder with a bottleneck on MNIST (rectangular kernels): reconstruction error by initializer.
 
-python examples/paper/autoencoder.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/autoencoder.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 `model_zoo.deep_autoencoder` with widths that decrease from 128 tanh units to 16 and increase again is
 trained for one epoch by Adam with cosine decay from a multiple of 0.03 / depth. The error is the fraction

@@ -1,10 +1,10 @@
 """The MNIST presets of 1000 layers and of 200 ReLU layers, compared with other initializers.
 
-python examples/paper/deep_mnist.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/deep_mnist.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 Networks and recipes are those of `model_zoo.presets`; the first row of each preset is the same run as
-`keras-rwinit train --preset NAME --data-dir FOLDER`. A stopped run continues after its last epoch. A network
-that still guesses after three epochs is not trained further.
+`keras-rwinit train --preset NAME --data-dir DIRECTORY`. A stopped run continues after its last epoch. A
+network that still guesses after three epochs is not trained further.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             batch_size=run["batch_size"],
             steps=steps,
         )
-        checkpoint = experiment.folder / f"checkpoint-{zlib.crc32(repr(run).encode()):08x}.npz"
+        checkpoint = experiment.directory / f"checkpoint-{zlib.crc32(repr(run).encode()):08x}.npz"
 
         def train_to(epochs: int) -> list[dict[str, float]]:
             return train_classifier(
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         epochs = train_to(min(PATIENCE, run["epochs"]))
         if epochs[-1]["accuracy"] > CHANCE:
             epochs = train_to(run["epochs"])
-        history = experiment.folder / "history.csv"
+        history = experiment.directory / "history.csv"
         own = {key: run[key] for key in ("preset", "initializer", "seed")}
         others = [row for row in read(history) if any(row[key] != value for key, value in own.items())]
         write(history, [*others, *({**own, **epoch} for epoch in epochs)])
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         return {**result, "test_error": 1.0 - epochs[-1]["test_accuracy"], "epochs_run": len(epochs)}
 
     rows = experiment.run(runs(experiment.quick), work)
-    for checkpoint in experiment.folder.glob("checkpoint-*.npz"):
+    for checkpoint in experiment.directory.glob("checkpoint-*.npz"):
         checkpoint.unlink()
     draw(experiment, rows)
     return rows
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Draws test error against the epoch, one panel for each preset and one line for each initializer."""
-    history = read(experiment.folder / "history.csv")
+    history = read(experiment.directory / "history.csv")
     presets = list(dict.fromkeys(row["preset"] for row in rows))
     names = list(dict.fromkeys(row["initializer"] for row in rows))
     figure, axes = new_figure(columns=len(presets), width=5.0 * len(presets))

@@ -1,6 +1,6 @@
 """MNIST at a fixed number of parameters, from 2 layers to 1000: does depth alone lower the training error?
 
-python examples/paper/fixed_parameters.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/fixed_parameters.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 Every network has at most half a million parameters, as many as its depth allows. It is trained for two
 epochs by Adam with cosine decay from 0.03 / depth, at most 0.001.
@@ -18,7 +18,6 @@ from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data, model_zoo
 from keras_rwinit.plots import new_figure
-from keras_rwinit.training.settings import default_learning_rate
 
 PARAMETERS, BATCH = 500_000, 128
 DEPTHS = (2, 8, 32, 128, 512, 1000)
@@ -47,7 +46,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "parameters": parameters,
             "epochs": 2,
             "batch_size": 32 if quick else BATCH,
-            "rate": default_learning_rate(depth),
+            "rate": min(0.03 / depth, 1e-3),
         }
         for activation, seed, depth, name in itertools.product(("tanh",), seeds, depths, names)
     ]

@@ -1,6 +1,6 @@
 """Training loss against the gain, 100 to 500 layers, tanh and ReLU, on MNIST: is the computed gain the best?
 
-python examples/paper/loss_against_gain.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/loss_against_gain.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 tanh networks have orthogonal kernels and width 64, ReLU networks normal kernels and width 128. They are
 trained for one epoch by Adam at 0.03 / depth. The gain of all kernels except the last is varied around the
@@ -102,7 +102,7 @@ def baselines_in(rows: Sequence[Row]) -> list[str]:
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Draws loss against gain / computed gain, one line for each depth, and the baselines at the right."""
+    """Draws loss against gain / computed gain, one line for each depth; the baselines, which have no such gain, beyond the margin."""
     activations = list(dict.fromkeys(row["activation"] for row in rows))
     figure, axes = new_figure(columns=len(activations), width=5.0 * len(activations), height=4.4)
     axes = np.atleast_1d(axes)
@@ -121,18 +121,35 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
             for name, marker in zip(baselines_in(rows), "v^sD", strict=False):
                 loss, _ = mean_and_deviation(select(group, initializer=name), "loss")
                 height = min(loss, TOP) if np.isfinite(loss) else TOP
-                ax.plot(1.34 + 0.03 * color, height, marker, color=f"C{color}", ms=5, clip_on=False)
-        ax.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
-        ax.axhline(GUESSING, color="0.6", linestyle=":", linewidth=1)
-        ax.set_xlim(0.77, 1.43)
+                ax.plot(
+                    1.03 + 0.03 * color,  # of the axes' width
+                    height,
+                    marker,
+                    color=f"C{color}",
+                    ms=6,
+                    fillstyle="none",  # one that covers another shows it
+                    clip_on=False,
+                    transform=ax.get_yaxis_transform(),
+                )
+        ax.axvline(1.0, color="0.3", linestyle="--", linewidth=1, label="computed gain")
+        ax.axhline(GUESSING, color="0.6", linestyle=":", linewidth=1, label="guessing, ln 10")
+        ax.set_xlim(0.77, 1.28)
         ax.set_ylim(0.0, 1.03 * TOP)
         ax.set_title(activation)
         ax.set_xlabel("gain / computed gain")
-        ax.legend(fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.65, 0.0))
     marks = zip(baselines_in(rows), "v^sD", strict=False)
-    shown_marks = [axes[0].plot([], [], mark, color="0.4", ms=5, label=name)[0] for name, mark in marks]
+    shown_marks = [
+        axes[0].plot([], [], mark, color="0.4", ms=6, fillstyle="none", label=f"{name} (at the margin)")[0]
+        for name, mark in marks
+    ]
+    named = {
+        name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    lines = [handle for handle in named.values() if handle not in shown_marks]
     axes[0].set_ylabel(f"training loss (nats, clipped at {TOP:g})")
-    figure.legend(handles=shown_marks, fontsize="small", frameon=False, loc="outside lower center", ncols=4)
+    figure.legend(
+        handles=[*lines, *shown_marks], fontsize="small", frameon=False, loc="outside lower center", ncols=5
+    )
     experiment.save_picture(figure)
 
 

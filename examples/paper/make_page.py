@@ -14,8 +14,6 @@ from pathlib import Path
 
 from _tables import page_values
 
-from keras_rwinit._files import write_atomically
-
 TEMPLATE = Path(__file__).parent / "page.md"
 PAGE = Path(__file__).parents[1] / "README.md"
 LINE_LENGTH = 118
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     page = make_page()
     if not options.check:
-        write_atomically(PAGE, lambda path: path.write_text(page, encoding="utf-8"))
+        PAGE.write_text(page, encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != page:
         sys.exit(f"{PAGE.name} does not agree with page.md and the tables: run examples/paper/make_page.py")
 

@@ -1,6 +1,6 @@
 """The optimal gain for tanh over width and depth: a map, computed, with simulated points on it.
 
-python examples/paper/optimal_gain.py [--quick] [--output FOLDER]
+python examples/paper/optimal_gain.py [--quick] [--output DIRECTORY]
 
 Kernels are normal. The computed gain is of first order in 1 / width. The simulated gain is the one at which
 the mean of the exactly simulated walk is zero. From width 100 up the two agree; at width 30 and 100 layers
@@ -101,8 +101,8 @@ def root_of_means(x: ArrayLike, means: ArrayLike, errors: ArrayLike) -> tuple[fl
 
 def predict_baseline(run: Row) -> Row:
     """Returns the predicted mean and spread of the gradient's walk over all layers, in nats of `|delta|`."""
-    used, law = BASELINES[run["initializer"]]
-    predicted = predict_walk("tanh", run["width"], run["depth"], gain=used, distribution=law)
+    used, distribution = BASELINES[run["initializer"]]
+    predicted = predict_walk("tanh", run["width"], run["depth"], gain=used, distribution=distribution)
     return {"gain": predicted.gain, "drift": float(predicted.mean[0]), "std": float(predicted.std[0])}
 
 

@@ -1,6 +1,6 @@
 """Effect of the input gain, the output gain and the learning-rate schedule, one changed at a time.
 
-python examples/paper/recipe.py [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/recipe.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 The recipe is the computed gain in every kernel except the last, the gain of a linear layer in the last, and
 Adam with cosine decay from 0.03 / depth without warm-up. The gains of the first and of the last layer are the

@@ -1,6 +1,6 @@
 """Sample walks of the gradient's log-norm, and the exponents of their spread in depth and width.
 
-python examples/paper/sample_walks.py [--quick] [--output FOLDER]
+python examples/paper/sample_walks.py [--quick] [--output DIRECTORY]
 
 Linear and ReLU networks have normal kernels and the computed gain. A walk over `depth` hidden layers makes
 `depth - 1` independent steps, so that its spread grows exactly with the square root of `depth - 1`. The
@@ -147,8 +147,8 @@ def measure_network(run: Row) -> Row:
     inputs = np.random.default_rng([ROOT, run["seed"]]).standard_normal((run["examples"], width))
     result: Row = {"drift": float(gradient_walk(model, inputs).relative[:, 0].mean())}
     if name in KERNELS:
-        used, law = KERNELS[name]
-        predicted = predict_walk("relu", width, depth, gain=used, distribution=law)
+        used, distribution = KERNELS[name]
+        predicted = predict_walk("relu", width, depth, gain=used, distribution=distribution)
         result |= {"mean_predicted": float(predicted.mean[0]), "std_predicted": float(predicted.std[0])}
     return result
 

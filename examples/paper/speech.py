@@ -1,6 +1,6 @@
 """Frames of speech classified by plain networks of 20 and 100 layers.
 
-python examples/paper/speech.py [--dataset timit] [--quick] [--output FOLDER] [--data-dir FOLDER]
+python examples/paper/speech.py [--dataset timit] [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
 The networks recognize the spoken digit from eleven frames of log-mel bands and their deltas, 1320 inputs;
 the data set can be downloaded by anyone. With `--dataset timit` they recognize the phone in the licensed
@@ -22,7 +22,6 @@ from _networks import BASELINES, RANDOM_WALKS, build_network, train_classifier
 
 from keras_rwinit import data
 from keras_rwinit.plots import new_figure
-from keras_rwinit.training.settings import default_learning_rate
 
 WIDTH, BATCH = 64, 256
 
@@ -32,11 +31,11 @@ def load_frames(experiment: Experiment) -> data.Dataset:
     if not experiment.quick:
         return data.load(experiment.dataset, experiment.data_dir)
     synthetic = Path(data.timit.__file__).parent / "dummy_data"
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The TIMIT in"
         )  # it warns that the five sentences are not the whole corpus
-        return data.load_timit(Path(folder), manual_dir=synthetic, every=1, skip_damaged=True)
+        return data.load_timit(Path(directory), manual_dir=synthetic, every=1, skip_damaged=True)
 
 
 def runs(quick: bool, examples: data.Dataset) -> list[Row]:
@@ -53,7 +52,7 @@ def runs(quick: bool, examples: data.Dataset) -> list[Row]:
             "width": WIDTH,
             "epochs": 20 if quick else 2,
             "batch_size": 8 if quick else BATCH,
-            "rate": default_learning_rate(depth),
+            "rate": min(0.03 / depth, 1e-3),
         }
         for seed, depth, name in itertools.product(seeds, depths, names)
     ]

@@ -18,6 +18,7 @@ from keras_rwinit.theory import DISTRIBUTIONS
 __all__ = [
     "INTEGER",
     "NUMBER",
+    "RUNS",
     "Activation",
     "DataDir",
     "Depth",
@@ -39,6 +40,9 @@ R = TypeVar("R")
 
 # One console for all commands, so that progress bars and lines do not disturb each other.
 console = Console()
+
+RUNS = Path("runs")
+"""Parent of the directories of commands without `--output`."""
 
 
 class NumberOption(TypedDict):
@@ -72,7 +76,7 @@ Distribution = Annotated[str, typer.Option(help=f"Distribution of the kernels: {
 Seed = Annotated[int, typer.Option(**INTEGER, help="Random seed.")]
 JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file for the result.")]
 Samples = Annotated[int, typer.Option(**INTEGER, help="Networks to simulate as a check; 0 for none.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of prepared tensorflow-datasets sets.")]
+DataDir = Annotated[Path | None, typer.Option(help="Directory of prepared tensorflow-datasets sets.")]
 
 
 def plain_errors(command: Callable[P, R]) -> Callable[P, R]:

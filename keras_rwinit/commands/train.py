@@ -10,15 +10,17 @@ import typer
 
 from keras_rwinit import data
 from keras_rwinit._checks import check_count, check_positive
-from keras_rwinit._files import new_folder
+from keras_rwinit._files import latest_run, new_directory
+from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.models.model_zoo import presets
 from keras_rwinit.training.run import TrainingRun
-from keras_rwinit.training.settings import RANDOM_WALK, Settings, default_learning_rate
+from keras_rwinit.training.settings import Settings, default_learning_rate
 from keras_rwinit.training.strategies.select import STRATEGIES
 
 from .options import (
     INTEGER,
     NUMBER,
+    RUNS,
     Activation,
     DataDir,
     Depth,
@@ -98,7 +100,11 @@ def train(
     optimizer: Annotated[str, typer.Option(help="Keras optimizer.")] = _main_job.recipe.optimizer,
     learning_rate: Annotated[
         float | None,
-        typer.Option(**NUMBER, help="Learning rate; default: the smaller of 0.03 / depth and 0.001."),
+        typer.Option(
+            **NUMBER,
+            help="Learning rate; default: 1.92 / (depth x width), a third of it with --no-cosine-decay, at "
+            "most 0.001.",
+        ),
     ] = None,
     cosine_decay: Annotated[
         bool, typer.Option(help="Let the learning rate fall to zero along half a cosine.")
@@ -112,7 +118,7 @@ def train(
     strategy: Annotated[str, typer.Option(help=f"Devices to train on: {', '.join(STRATEGIES)}.")] = "none",
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for the run; default: runs/train-N.")
+        Path | None, typer.Option(help="New directory for the run; default: runs/train-N.")
     ] = None,
     resume: Annotated[
         bool,
@@ -133,20 +139,20 @@ def train(
         _resume(context, output)
         return
     # Checked here under the names of the options; Settings has names of its own.
-    depth = check_count("depth", depth)
+    depth, width = check_count("depth", depth), check_count("width", width)
+    if learning_rate is None:
+        learning_rate = default_learning_rate(depth, width, cosine_decay=cosine_decay)
     settings = Settings(
         dataset=dataset,
         data_dir=None if data_dir is None else str(data_dir.resolve()),
         depth=depth,
-        width=check_count("width", width),
+        width=width,
         activation=activation,
         distribution=distribution,
         initializer=initializer,
         compare=None if no_compare else compare,
         optimizer=optimizer,
-        learning_rate=check_positive(
-            "learning_rate", default_learning_rate(depth) if learning_rate is None else learning_rate
-        ),
+        learning_rate=check_positive("learning_rate", learning_rate),
         cosine_decay=cosine_decay,
         batch_size=check_count("batch", batch),
         epochs=check_count("epochs", epochs),
@@ -159,23 +165,17 @@ def train(
     )
     run = TrainingRun(settings, console)
     # Made last: a command that is refused leaves nothing behind.
-    folder = None
+    directory = None
     if run.strategy.chief:
-        folder = new_folder(output, Path("runs"), "train", name="--output", resume="--resume")
-    run.execute(folder, new=True)
+        directory = new_directory(output, RUNS, "train", name="--output", resume="--resume")
+    run.execute(directory, new=True)
 
 
 def _resume(context: typer.Context, output: Path | None) -> None:
     others = given_options(context, but=("output", "resume"))
     if others:
         raise ValueError(f"A resumed run keeps its settings; leave out {', '.join(others)}.")
-    folder = output or _latest_run()
-    TrainingRun(Settings.load(folder), console).execute(folder)
-
-
-def _latest_run() -> Path:
-    """Returns the folder of the unnamed run that began last."""
-    settings = [path for path in Path("runs").glob("train-*/settings.json")]
-    if not settings:
-        raise ValueError("There is no run to resume in runs/: name its folder with --output.")
-    return max(settings, key=lambda path: path.stat().st_mtime).parent
+    directory = output or latest_run(RUNS, "train")
+    if directory is None:
+        raise ValueError(f"There is no run to resume in {RUNS}/: name its directory with --output.")
+    TrainingRun(Settings.load(directory), console).execute(directory)

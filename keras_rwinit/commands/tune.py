@@ -11,11 +11,11 @@ from rich.table import Table
 
 from keras_rwinit import data
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import new_folder, write_atomically
+from keras_rwinit._files import new_directory, write_atomically
 from keras_rwinit.models.model_zoo import presets
 from keras_rwinit.plots import check_matplotlib, new_figure
 
-from .options import INTEGER, DataDir, Seed, console, given_options, plain_errors, print_text
+from .options import INTEGER, RUNS, DataDir, Seed, console, given_options, plain_errors, print_text
 
 if TYPE_CHECKING:
     from keras_rwinit.tuning import SearchResult
@@ -124,7 +124,7 @@ def tune(
     ] = 1,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for the search; default: runs/tune-N.")
+        Path | None, typer.Option(help="New directory for the search; default: runs/tune-N.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Resume the search in --output.")] = False,
 ) -> None:
@@ -132,7 +132,7 @@ def tune(
 
     SPACE is a value (fixed), a range LOW:HIGH or choices A,B,C.
 
-    To search on several machines, start the command on each of them, with one shared folder --output.
+    To search on several machines, start the command on each of them, with one shared directory --output.
 
     Set KERASTUNER_TUNER_ID there ("chief" on one machine, other names on the others).
 
@@ -141,6 +141,7 @@ def tune(
     # Imported here: keras-tuner is optional, and `--help` works without it.
     from keras_rwinit.tuning import DeepMLPHyperModel
     from keras_rwinit.tuning.search_job import SearchJob
+    from keras_rwinit.tuning.settings import SearchOptions
 
     check_matplotlib()
     check_count("workers", workers)
@@ -163,10 +164,7 @@ def tune(
             max_parameters=max_parameters,
             same_parameters_as=same_parameters_as,
         )
-        job = SearchJob(
-            dataset,
-            space,
-            data_dir=data_dir,
+        options = SearchOptions(
             objective=objective,
             trials=trials,
             epochs=epochs,
@@ -174,13 +172,12 @@ def tune(
             executions_per_trial=executions,
             seeds=seeds,
             seed=seed,
-            workers=workers,
-            verbose=1,
         )
-    # Each machine would count up its own numbered folders.
+        job = SearchJob(dataset, space, options, data_dir=data_dir, workers=workers, verbose=1)
+    # Each machine would count up its own numbered directories.
     if output is None and job.role is not None:
-        raise ValueError("Name the folder that the machines of the search share: --output FOLDER.")
-    directory = output or new_folder(None, Path("runs"), "tune")
+        raise ValueError("Name the directory that the machines of the search share: --output DIRECTORY.")
+    directory = output or new_directory(None, RUNS, "tune")
     result = job.run(directory, resume)
     if job.role is not None and job.role.kind == "worker":
         print_text("The search is over; its chief writes the table.")
@@ -189,11 +186,11 @@ def tune(
 
 
 def _resume_job(context: typer.Context, output: Path | None, workers: int) -> SearchJob:
-    """Returns the search that began in the folder `output`; other options may not contradict its settings."""
+    """Returns the search that began in `output`; other options may not contradict its settings."""
     from keras_rwinit.tuning.search_job import SearchJob
 
     if output is None:
-        raise ValueError("Name the folder of the search to resume: --output FOLDER.")
+        raise ValueError("Name the directory of the search to resume: --output DIRECTORY.")
     given = given_options(context, but=_WITH_RESUME)
     if given:
         raise ValueError(f"A resumed search keeps its settings; leave out {', '.join(given)}.")

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from keras_rwinit import data, initializers, layers, optimizers  # noqa: F401  (registered for saved models)
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import new_folder, write_atomically
+from keras_rwinit._files import new_directory, write_atomically
+from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.data import Dataset
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk
 
-from .options import INTEGER, DataDir, Seed, plain_errors, print_text
+from .options import INTEGER, RUNS, DataDir, Seed, plain_errors, print_text
 
 __all__ = ["walk"]
 
@@ -53,7 +54,7 @@ def walk(
     ] = None,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for picture, table and JSON; default: runs/walk-N.")
+        Path | None, typer.Option(help="New directory for picture, table and JSON; default: runs/walk-N.")
     ] = None,
 ) -> None:
     """Measure the gradient's walk through a model: a picture, a table and a JSON file."""
@@ -71,15 +72,15 @@ def walk(
     if model is not None and chosen:
         given = ", ".join(f"--{name}" for name in chosen)
         raise ValueError(f"A saved model has its own layers: leave out {given}, or {model}.")
-    # Everything that can fail comes before the folder: a command that is refused leaves nothing behind.
+    # Everything that can fail comes before the directory: a command that is refused leaves nothing behind.
     loaded = None if model is None else _load_model(model)
     test_data = data.load(dataset, data_dir)
     measured = _fresh_network(test_data, seed, chosen) if loaded is None else loaded
     result = _measure(measured, test_data, examples)
-    folder = new_folder(output, Path("runs"), "walk", name="--output")
-    _write(folder, result, measured.name)
+    directory = new_directory(output, RUNS, "walk", name="--output")
+    _write(directory, result, measured.name)
     print_text(result.summary())
-    print_text(f"Written to {folder}")
+    print_text(f"Written to {directory}")
 
 
 def _load_model(path: Path) -> keras.Model:
@@ -94,8 +95,8 @@ def _load_model(path: Path) -> keras.Model:
 
 def _fresh_network(dataset: Dataset, seed: int, chosen: dict[str, str | int]) -> keras.Model:
     """Returns an untrained network for a data set, with the `chosen` arguments of `deep_mlp`."""
-    initializer = chosen.pop("initializer", "random_walk")
-    if initializer != "random_walk":
+    initializer = chosen.pop("initializer", RANDOM_WALK)
+    if initializer != RANDOM_WALK:
         if "distribution" in chosen:
             raise ValueError(
                 "--distribution belongs to the random_walk initializer: leave out one of the two."
@@ -131,11 +132,11 @@ def _inputs_for(model: keras.Model, dataset: Dataset, count: int) -> NDArray[np.
     return x.reshape(-1, *shape[1:])
 
 
-def _write(folder: Path, result: GradientWalk, name: str) -> None:
-    result.save(folder / "gradient_walk.json")
+def _write(directory: Path, result: GradientWalk, name: str) -> None:
+    result.save(directory / "gradient_walk.json")
     table = result.summary()
-    write_atomically(folder / "gradient_walk.txt", lambda path: path.write_text(table, encoding="utf-8"))
+    write_atomically(directory / "gradient_walk.txt", lambda path: path.write_text(table, encoding="utf-8"))
     figure, ax = new_figure()
     plot_walk(result, result.prediction, ax, label=f"mean of {len(result.backward)} examples")
     ax.set_title(f"{name}: {result.verdict}")
-    write_atomically(folder / "gradient_walk.png", figure.savefig)
+    write_atomically(directory / "gradient_walk.png", figure.savefig)

@@ -1,4 +1,4 @@
-"""MNIST and the sets of the same form: 28 x 28 gray images, ten classes."""
+"""MNIST and other sets of gray images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load_images"]
 
 
 def load_images(name: str, data_dir: StrPath | None, download: bool) -> Arrays:
-    """Returns 60,000 training and 10,000 test images, pixels in [0, 1], flattened row by row.
+    """Returns training and test images, pixels in [0, 1], flattened row by row.
 
     References:
         mnist: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to

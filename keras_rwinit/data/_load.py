@@ -1,82 +1,13 @@
-"""`load`, and the table of the data sets that it can load."""
+"""`load` and `available`, which read the table of data sets."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
-
 from ._dataset import Dataset
-from ._digits import load_digits
-from ._images import load_images
-from ._source import Arrays, StrPath
-from ._spoken_digit import load_spoken_digit, load_spoken_digit_frames
+from ._source import StrPath
 from ._standardize import standardize as _standardize
-from ._timit import timit_arrays
-from .timit.phones import FOLDED_PHONES
+from .datasets import DATASETS
 
 __all__ = ["available", "load"]
-
-
-class _Entry(NamedTuple):
-    """One data set: its loader, and its row of the table in `load`'s docstring."""
-
-    load: Callable[[StrPath | None, bool], Arrays]
-    features: int
-    sizes: str
-    content: str
-    classes: int = 10
-
-
-# To add a data set, write a function `(data_dir, download) -> Arrays`, in a file of its own or in one of
-# those imported above, and add an entry here. `available`, `load`, its docstring and the command line's
-# `--dataset` read this table. `load_images` shows how to read a set of tensorflow-datasets. The loader's
-# test goes into tests/data.
-_DATASETS = {
-    "digits": _Entry(
-        load_digits,
-        features=64,
-        sizes="1438 / 359",
-        content="8 x 8 handwritten digits of scikit-learn, no download",
-    ),
-    "mnist": _Entry(
-        functools.partial(load_images, "mnist"),
-        features=784,
-        sizes="60,000 / 10,000",
-        content="28 x 28 handwritten digits",
-    ),
-    "fashion_mnist": _Entry(
-        functools.partial(load_images, "fashion_mnist"),
-        features=784,
-        sizes="60,000 / 10,000",
-        content="28 x 28 articles of clothing",
-    ),
-    "kmnist": _Entry(
-        functools.partial(load_images, "kmnist"),
-        features=784,
-        sizes="60,000 / 10,000",
-        content="28 x 28 classical Japanese characters",
-    ),
-    "spoken_digit": _Entry(
-        load_spoken_digit,
-        features=1024,
-        sizes="2,250 / 250",
-        content="log-mel spectrograms, 32 frames x 32 bands",
-    ),
-    "spoken_digit_frames": _Entry(
-        load_spoken_digit_frames,
-        features=1320,
-        sizes="90,124 / 9,875",
-        content="frames of the same recordings, 11 x 120 features in context",
-    ),
-    "timit": _Entry(
-        timit_arrays,
-        features=1320,
-        sizes="about 281,000 / 57,000",
-        content="frames of read sentences, 39 phones; see `load_timit`",
-        classes=len(FOLDED_PHONES),
-    ),
-}
 
 
 def available() -> tuple[str, ...]:
@@ -87,7 +18,7 @@ def available() -> tuple[str, ...]:
         >>> "mnist" in available()
         True
     """
-    return tuple(_DATASETS)
+    return tuple(DATASETS)
 
 
 def load(
@@ -107,7 +38,7 @@ def load(
 
     Args:
         name: One of `available()`.
-        data_dir: Folder of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
+        data_dir: Directory of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
             `~/tensorflow_datasets` if that is unset. `digits` ignores it.
         download: Whether to download a set that is not prepared there.
         standardize: Whether to give every dimension zero mean and unit variance by the training
@@ -133,14 +64,16 @@ def load(
         >>> bool(abs(digits.x_train.mean()) < 1e-6)
         True
     """
-    if not isinstance(name, str) or name not in _DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(
-            f"`name` must be one of {', '.join(_DATASETS)}. Received: name={name!r}; for your own arrays "
+            f"`name` must be one of {', '.join(DATASETS)}. Received: name={name!r}; for your own arrays "
             "see `keras_rwinit.data.Dataset`."
         )
-    entry = _DATASETS[name]
+    entry = DATASETS[name]
     arrays = entry.load(data_dir, download)
     x_train, x_test = arrays.x_train, arrays.x_test
+    # Presets build their networks from this number before the data are loaded.
+    assert x_train.shape[1] == entry.features
     if standardize:
         x_train, x_test = _standardize(x_train, x_test)
     return Dataset(name, x_train, arrays.y_train, x_test, arrays.y_test, entry.classes)
@@ -151,7 +84,7 @@ def _markdown_table() -> str:
     rows = ["| name | features | classes | training / test | content |", "|---|---|---|---|---|"]
     rows += [
         f"| {name} | {entry.features} | {entry.classes} | {entry.sizes} | {entry.content} |"
-        for name, entry in _DATASETS.items()
+        for name, entry in DATASETS.items()
     ]
     return "\n    ".join(rows)
 

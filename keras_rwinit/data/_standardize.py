@@ -62,14 +62,7 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
     train = _check_inputs("x_train", x_train)
     arrays = [train]
     for position, values in enumerate(others):
-        name = f"others[{position}]"
-        other = _check_inputs(name, values)
-        if other.shape[1] != train.shape[1]:
-            raise ValueError(
-                f"Every array must have as many features as `x_train`, {train.shape[1]}. "
-                f"Received: {other.shape[1]} in `{name}`; select the same columns in both."
-            )
-        arrays.append(other)
+        arrays.append(_check_inputs(f"others[{position}]", values, train.shape[1]))
     constant, exponent = _constant_dimensions(train)
     scaler = StandardScaler()
     for _, rows in _blocks(train, exponent):
@@ -84,26 +77,29 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
     return results
 
 
-def _check_inputs(name: str, values: ArrayLike) -> RealArray:
+def _check_inputs(name: str, values: ArrayLike, features: int | None = None) -> RealArray:
     array = check_real(name, values)
     if array.ndim != 2:
         raise ValueError(
             f"`{name}` must have rank 2, (examples, features). Received: shape {array.shape}; "
             "flatten each example first, `x.reshape(len(x), -1)`."
         )
+    if features not in (None, array.shape[1]):
+        raise ValueError(
+            f"Every array must have as many features as `x_train`, {features}. "
+            f"Received: {array.shape[1]} in `{name}`; select the same columns in both."
+        )
     return array
 
 
 def _constant_dimensions(train: RealArray) -> tuple[NDArray[np.bool_], NDArray[np.intc]]:
     """Returns which dimensions are constant, and the binary exponent of each one's magnitude."""
-    low = train.min(axis=0).astype(np.float64)
-    high = train.max(axis=0).astype(np.float64)
-    magnitude = np.maximum(np.abs(low), np.abs(high))
-    exponent = np.frexp(magnitude)[1]
-    eps = float(np.finfo(train.dtype).eps) if train.dtype.kind == "f" else 0.0
+    low, high = train.min(axis=0).astype(np.float64), train.max(axis=0).astype(np.float64)
+    exponent = np.frexp(np.maximum(np.abs(low), np.abs(high)))[1]
     # Scaling by a power of two is exact. It keeps `high - low` finite for values near 1e308.
-    spread = np.ldexp(high, -exponent) - np.ldexp(low, -exponent)
-    constant = spread <= _ROUNDINGS * eps * np.ldexp(magnitude, -exponent)
+    low, high = np.ldexp(low, -exponent), np.ldexp(high, -exponent)
+    eps = float(np.finfo(train.dtype).eps) if train.dtype.kind == "f" else 0.0
+    constant = high - low <= _ROUNDINGS * eps * np.maximum(np.abs(low), np.abs(high))
     return constant, exponent
 
 

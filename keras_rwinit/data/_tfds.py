@@ -38,7 +38,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class DatasetNotFoundError(ValueError):
-    """A data set is not prepared in the folder searched and could not be downloaded there."""
+    """A data set is not prepared in the directory searched and could not be downloaded there."""
 
 
 def open_builder(
@@ -52,7 +52,7 @@ def open_builder(
 
     Args:
         name: TFDS name.
-        data_dir: Folder of prepared sets. `None`: the environment variable TFDS_DATA_DIR, or
+        data_dir: Directory of prepared sets. `None`: the environment variable TFDS_DATA_DIR, or
             TFDS's default, `~/tensorflow_datasets`, if that is unset.
         download: Whether to download and prepare a set that is not there.
         preparation_needs: A module that TFDS imports to prepare this set, but not to read it.
@@ -62,7 +62,7 @@ def open_builder(
         DatasetNotFoundError: If the set is not there and is not, or cannot be, downloaded.
     """
     tfds = import_tfds()
-    builder = find_builder(name, data_dir, lambda folder: tfds.builder(name, data_dir=folder))
+    builder = find_builder(name, data_dir, lambda directory: tfds.builder(name, data_dir=directory))
     with quiet():
         if builder.is_prepared():
             return builder
@@ -83,17 +83,17 @@ def find_builder(
     Args:
         name: TFDS name, for messages.
         data_dir: As for `open_builder`.
-        make: Returns the builder for a folder; `None` is TFDS's default.
+        make: Returns the builder for a directory; `None` is TFDS's default.
 
     Raises:
         DatasetNotFoundError: If the set is there but is incomplete or cannot be read.
     """
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     with quiet():
         try:
-            builder = make(folder)
+            builder = make(directory)
         except Exception as error:
-            where = f"{folder or '~/tensorflow_datasets'}/{name}"
+            where = f"{directory or '~/tensorflow_datasets'}/{name}"
             raise _incomplete(name, where) from error
         if not builder.is_prepared() and builder.data_path.exists():
             raise _incomplete(name, builder.data_dir)
@@ -184,10 +184,10 @@ def _readable(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
         raise _incomplete(builder.name, builder.data_dir) from error
 
 
-def _incomplete(name: str, folder: str) -> DatasetNotFoundError:
+def _incomplete(name: str, directory: str) -> DatasetNotFoundError:
     return DatasetNotFoundError(
-        f'Data set "{name}" in {folder} is incomplete or damaged, for example because its '
-        "preparation was interrupted. Delete that folder and load the set again, or pass the "
+        f'Data set "{name}" in {directory} is incomplete or damaged, for example because its '
+        "preparation was interrupted. Delete that directory and load the set again, or pass the "
         "`data_dir` of a complete copy."
     )
 
@@ -196,14 +196,14 @@ def _not_downloaded(builder: tfds.core.DatasetBuilder, error: Exception) -> Data
     return DatasetNotFoundError(
         f'Data set "{builder.name}" is not prepared in {builder.data_dir_root} (looked for '
         f"{builder.data_dir}), and downloading it failed with {type(error).__name__}. Check the "
-        f"network and the free space in that folder. {_way_out(builder.name)}"
+        f"network and the free space in that directory. {_way_out(builder.name)}"
     )
 
 
 def _way_out(name: str) -> str:
     return (
-        f'On a machine with a network connection run `keras_rwinit.data.load("{name}", data_dir=FOLDER)` (or '
-        f"`tfds build {name} --data_dir FOLDER`), copy FOLDER here, and pass it as `data_dir` or "
+        f'On a machine with a network connection run `keras_rwinit.data.load("{name}", data_dir=DIRECTORY)` '
+        f"(or `tfds build {name} --data_dir DIRECTORY`), copy DIRECTORY here, and pass it as `data_dir` or "
         'set TFDS_DATA_DIR to it. The set "digits" needs no download.'
     )
 

@@ -70,9 +70,9 @@ def load_timit(
     `data_dir` (0.5 GB), and read from there afterwards.
 
     Args:
-        data_dir: Folder of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
+        data_dir: Directory of prepared TFDS sets. `None`: the environment variable TFDS_DATA_DIR, or
             `~/tensorflow_datasets` if that is unset.
-        manual_dir: Folder of the corpus, with TRAIN and TEST in it or at most three levels below.
+        manual_dir: Directory of the corpus, with TRAIN and TEST in it or at most three levels below.
             `None`: `downloads/manual` in `data_dir`, TFDS's own default.
         phones: 39, the classes of Lee and Hon's folding (`timit.FOLDED_PHONES`), or 61, all phones
             (`timit.PHONES`).
@@ -159,7 +159,7 @@ def _prepare(
     from .timit.builder import Timit
 
     config = "skip_damaged" if skip_damaged else "undamaged"
-    builder = find_builder("timit", data_dir, lambda folder: Timit(data_dir=folder, config=config))
+    builder = find_builder("timit", data_dir, lambda directory: Timit(data_dir=directory, config=config))
     if builder.is_prepared():
         return builder
     where = f"TIMIT is not prepared in {builder.data_dir_root} (looked for {builder.data_dir})"
@@ -171,14 +171,14 @@ def _prepare(
         if find_corpus(manual) is None:
             raise DatasetNotFoundError(
                 f"{where}, and its corpus is not in manual_dir, {manual}. {HOW_TO_OBTAIN} For another "
-                "manual_dir call `keras_rwinit.data.load_timit(manual_dir=FOLDER)`."
+                "manual_dir call `keras_rwinit.data.load_timit(manual_dir=DIRECTORY)`."
             )
         with quiet(), no_progress():
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
     except OSError as error:
         raise DatasetNotFoundError(
             f"{where}, and preparing it failed with {type(error).__name__}: {error}. Check the space "
-            f"in that folder, and the permissions there and in {manual}."
+            f"in that directory, and the permissions there and in {manual}."
         ) from error
     return builder
 
@@ -191,22 +191,22 @@ def _check_complete(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], 
     if not short:
         return
     counts = ", ".join(f"{found[name]} of {SENTENCES[name]} sentences of {name}" for name in short)
-    folder = builder.data_dir
+    directory = builder.data_dir
     if not skip_damaged:
         raise DatasetNotFoundError(
-            f"The TIMIT in {folder} was prepared from an incomplete corpus. Received: {counts}. Complete the "
-            "corpus, delete that folder and load it again, or use the sentences that are there: "
+            f"The TIMIT in {directory} was prepared from an incomplete corpus. Received: {counts}. Complete "
+            "the corpus, delete that directory and load it again, or use the sentences that are there: "
             "`keras_rwinit.data.load_timit(skip_damaged=True)`."
         )
     # `skip_damaged` accepts gaps, but no set without examples.
     empty = [name for name in short if not found[name]]
     if empty:
-        raise DatasetNotFoundError(f"No sentence of {', '.join(empty)} is in {folder}.")
+        raise DatasetNotFoundError(f"No sentence of {', '.join(empty)} is in {directory}.")
     damaged = builder.info.metadata["skipped"]
     named = "\n".join([f" {len(damaged)} damaged:", *damaged]) if damaged else ""
     warnings.warn(
-        f"The TIMIT in {folder} has {counts}. To load the others, repair or complete the corpus and delete "
-        f"that folder.{named}",
+        f"The TIMIT in {directory} has {counts}. To load the others, repair or complete the corpus and "
+        f"delete that directory.{named}",
         stacklevel=4,
     )
 

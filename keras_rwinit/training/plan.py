@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_rwinit._keras.names import check_activation_name, check_initializer_name, check_optimizer_name
+from keras_rwinit._keras.names import (
+    RANDOM_WALK,
+    check_activation_name,
+    check_initializer_name,
+    check_optimizer_name,
+)
 from keras_rwinit._memory import check_fits
 from keras_rwinit.data import Dataset
 from keras_rwinit.models.model_zoo import count_parameters
 from keras_rwinit.theory import WalkPrediction, predict_walk
 from keras_rwinit.theory.distributions import resolve_distribution
 
-from .settings import RANDOM_WALK, Settings
+from .settings import Settings
 
 __all__ = ["TrainingPlan", "make_plan"]
 

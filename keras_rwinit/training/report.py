@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_rwinit._files import write_atomically
+from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit._memory import format_bytes
 from keras_rwinit._version import __version__
 from keras_rwinit.diagnostics import GradientWalk
@@ -23,7 +24,6 @@ from keras_rwinit.plots import new_figure, plot_histories, plot_walk
 from keras_rwinit.theory import WalkPrediction
 
 from .plan import TrainingPlan
-from .settings import RANDOM_WALK
 
 __all__ = [
     "History",
@@ -45,7 +45,7 @@ Report: TypeAlias = Mapping[str, Any]
 _COLUMNS = ("network", "training loss", "training", "test", "gradient drift, nats per layer")
 
 
-def plan_table(plan: TrainingPlan, folder: Path) -> Table:
+def plan_table(plan: TrainingPlan, directory: Path) -> Table:
     """Returns a table of what a run is going to do."""
     settings = plan.settings
     decay = ", cosine decay" if settings.cosine_decay else ""
@@ -60,7 +60,7 @@ def plan_table(plan: TrainingPlan, folder: Path) -> Table:
         "strategy": settings.strategy + (f", {plan.devices} devices" if plan.devices > 1 else ""),
         "memory": f"about {format_bytes(plan.memory)}",
         "comparison": settings.compare or "none",
-        "output": str(folder),
+        "output": str(directory),
     }
     # `Text`, here and below: a path or name with brackets in it is not Rich's markup.
     table = Table(title="Plan", title_justify="left", show_header=False, box=None)

@@ -1,4 +1,4 @@
-"""The work of `keras-rwinit train`: plan, train, compare, measure, report, in one run folder."""
+"""The work of `keras-rwinit train`: plan, train, compare, measure, report, in one run directory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from keras_rwinit import data
 from keras_rwinit._files import has_settings, locked, read_json, write_atomically, write_json
+from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import check_matplotlib
@@ -25,7 +26,7 @@ from .loop import Row, compile_classifier, reset_compile_options, train_classifi
 from .plan import make_plan
 from .progress import format_epoch, show_progress
 from .report import draw_training, draw_walks, make_report, plan_table, result_table, write_history
-from .settings import RANDOM_WALK, Settings
+from .settings import Settings
 from .strategies.select import make_strategy
 
 __all__ = ["TrainingRun"]
@@ -56,31 +57,31 @@ class TrainingRun:
         self.data = data.load(settings.dataset, settings.data_dir)
         self.plan = make_plan(settings, self.data, self.strategy.devices)
 
-    def execute(self, folder: Path | None, new: bool = False) -> None:
+    def execute(self, directory: Path | None, new: bool = False) -> None:
         """Does the run, or resumes it. Every process trains, and only the chief writes.
 
         Args:
-            folder: Folder of the run. `None`: a worker's part in a new run, for which it reads nothing.
+            directory: Directory of the run. `None`: a worker's part in a new run, for which it reads nothing.
             new: Whether the run begins now.
 
         Raises:
-            ValueError: Another process is at work in the folder, another run began in it, or the workers do
-                not see the same run.
+            ValueError: Another process is at work in the directory, another run began in it, or the workers
+                do not see the same run.
             ConnectionError: A worker is lost.
         """
-        self._check_same_state(folder, new)
-        output = folder if self.strategy.chief else None
+        self._check_same_state(directory, new)
+        output = directory if self.strategy.chief else None
         with self._claim(output, new):
-            finished = _is_finished(folder)
+            finished = _is_finished(directory)
             if not finished:
-                self._train_networks(folder, output)
+                self._train_networks(directory, output)
             if output is not None:
                 self._delete_checkpoints(output)
                 self._show_results(output, finished)
 
-    def _check_same_state(self, folder: Path | None, new: bool) -> None:
+    def _check_same_state(self, directory: Path | None, new: bool) -> None:
         """Checks, before anything is written, that all processes begin or resume the same run."""
-        state = 0 if new else 2 if _is_finished(folder) else 1
+        state = 0 if new else 2 if _is_finished(directory) else 1
         # Each worker may have the data in another place.
         options = {**dataclasses.asdict(self.settings), "data_dir": None}
         labels = np.concatenate([self.data.y_train, self.data.y_test])
@@ -93,20 +94,20 @@ class TrainingRun:
 
     @contextmanager
     def _claim(self, output: Path | None, new: bool) -> Iterator[None]:
-        """Locks the folder that this process writes to, and leaves the settings of a new run in it."""
+        """Locks the directory that this process writes to, and leaves the settings of a new run in it."""
         if output is None:
             yield
             return
         with locked(output):
             if new:
-                # Two commands started together can both have found the folder empty.
+                # Two commands started together can both have found the directory empty.
                 if has_settings(output):
                     raise ValueError(f"{output} is not empty: it holds another run. Choose another --output.")
                 self.settings.save(output)
             yield
 
-    def _train_networks(self, folder: Path | None, output: Path | None) -> None:
-        """Trains all networks, from their checkpoints in `folder`; writes everything to `output`."""
+    def _train_networks(self, directory: Path | None, output: Path | None) -> None:
+        """Trains all networks, from their checkpoints in `directory`; writes everything to `output`."""
         if output is None:
             self.console.print("This worker trains; the chief reports, and writes.")
         else:
@@ -114,7 +115,7 @@ class TrainingRun:
         started = time.perf_counter()
         histories: dict[str, list[Row]] = {}
         for name in self.settings.networks:
-            model, histories[name] = self._train(name, folder)
+            model, histories[name] = self._train(name, directory)
             if output is not None and name == self.settings.initializer:
                 write_atomically(output / "model.keras", reset_compile_options(model).save)
         if output is not None:
@@ -122,8 +123,8 @@ class TrainingRun:
         # Without it a worker would leave, and the chief, still at work, would report a lost worker.
         self.strategy.barrier()
 
-    def _train(self, name: str, folder: Path | None) -> tuple[keras.Model, list[Row]]:
-        """Trains one network, from its checkpoint in `folder` if there is one."""
+    def _train(self, name: str, directory: Path | None) -> tuple[keras.Model, list[Row]]:
+        """Trains one network, from its checkpoint in `directory` if there is one."""
         settings, strategy = self.settings, self.strategy
 
         def on_epoch(row: Row) -> None:
@@ -140,7 +141,7 @@ class TrainingRun:
                     epochs=settings.epochs,
                     batch_size=settings.batch_size,
                     seed=settings.seed,
-                    checkpoint=None if folder is None else _checkpoint(folder, name),
+                    checkpoint=None if directory is None else _checkpoint(directory, name),
                     strategy=strategy,
                     on_step=advance,
                     on_epoch=on_epoch,
@@ -163,9 +164,9 @@ class TrainingRun:
         if not finished_before:
             self.console.print(Text(f"Written to {output}"), soft_wrap=True)
 
-    def _delete_checkpoints(self, folder: Path) -> None:
+    def _delete_checkpoints(self, directory: Path) -> None:
         for name in self.settings.networks:
-            _checkpoint(folder, name).unlink(missing_ok=True)
+            _checkpoint(directory, name).unlink(missing_ok=True)
 
     def _build(self, name: str) -> keras.Model:
         """Returns the untrained network of an initializer."""
@@ -223,13 +224,13 @@ def _check_two_networks(settings: Settings) -> None:
         )
 
 
-def _is_finished(folder: Path | None) -> bool:
-    return folder is not None and (folder / _REPORT).exists()
+def _is_finished(directory: Path | None) -> bool:
+    return directory is not None and (directory / _REPORT).exists()
 
 
 def _digest(content: bytes) -> int:
     return zlib.crc32(content) & 0x7FFFFFFF  # fits the int32 that workers exchange
 
 
-def _checkpoint(folder: Path, name: str) -> Path:
-    return folder / f"checkpoint-{name}.npz"
+def _checkpoint(directory: Path, name: str) -> Path:
+    return directory / f"checkpoint-{name}.npz"

@@ -1,4 +1,4 @@
-"""`Settings`: everything that determines a training run, as saved in its folder."""
+"""`Settings`: everything that determines a training run, as saved in its directory."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from typing import get_type_hints
 
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import read_settings, write_settings
+from keras_rwinit.models.model_zoo import learning_rate
 
-__all__ = ["RANDOM_WALK", "Settings", "default_learning_rate"]
-
-RANDOM_WALK = "random_walk"
-"""Name of the package's own initializer, with the gain for the run's width and depth."""
+__all__ = ["Settings", "default_learning_rate"]
 
 
-def default_learning_rate(depth: int) -> float:
-    """Returns the learning rate of Adam where none is given: 0.03 / depth, at most 0.001.
+def default_learning_rate(depth: int, width: int = 64, *, cosine_decay: bool = True) -> float:
+    """Returns the learning rate of Adam where none is given, that of `model_zoo.learning_rate`.
 
     Example:
-        >>> default_learning_rate(10), default_learning_rate(100)
-        (0.001, 0.0003)
+        >>> default_learning_rate(10), default_learning_rate(100), default_learning_rate(100, 128)
+        (0.001, 0.0003, 0.00015)
     """
-    return min(0.03 / depth, 1e-3)
+    return learning_rate(depth, width, decays=cosine_decay)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that determines a run; saved in its folder as `settings.json`."""
+    """Everything that determines a run; saved in its directory as `settings.json`."""
 
     dataset: str
     data_dir: str | None
@@ -74,5 +72,5 @@ class Settings:
         return read_settings(directory, "run", lambda content: cls(**content))
 
     def save(self, directory: Path) -> None:
-        """Writes the settings to a run's folder."""
+        """Writes the settings to a run's directory."""
         write_settings(directory, dataclasses.asdict(self))

@@ -21,8 +21,8 @@ TRAIN = ("train", "--depth", 12, "--width", 16, "--epochs", 1)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every command runs in an empty folder."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -145,11 +145,11 @@ BAD_THEORY = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_THEORY, ids=case_name)
-def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, folder: Path) -> None:
+def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, directory: Path) -> None:
     if arguments[0] in COMMANDS:
         arguments = (*arguments, "--output", "result.json")
     assert re.search(message, refusal(*arguments))
-    assert paths_in(folder) == []
+    assert paths_in(directory) == []
 
 
 BAD_TRAINING = [
@@ -186,20 +186,20 @@ BAD_TRAINING = [
 
 @pytest.mark.parametrize(("options", "message"), BAD_TRAINING, ids=case_name)
 @pytest.mark.usefixtures("no_training")
-def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str, folder: Path) -> None:
+def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str, directory: Path) -> None:
     line = refusal(*TRAIN, *options)
     assert re.search(message, line), line
     assert "0x" not in line
-    assert paths_in(folder) == []
+    assert paths_in(directory) == []
 
 
 @pytest.mark.usefixtures("no_training")
 def test_a_depth_that_cannot_fit_is_refused_before_anything_of_that_length_is_computed(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
+    monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     monkeypatch.setattr(training_plan, "predict_walk", lambda *args, **kwargs: pytest.fail("predicted first"))
     assert "GiB" in refusal("train", "--depth", 10**7, "--width", 100)
-    assert paths_in(folder) == []
+    assert paths_in(directory) == []
 
 
 def test_a_depth_with_a_gain_is_not_refused_for_lack_of_one_at_another_depth(
@@ -223,7 +223,7 @@ def test_train_takes_the_activations_of_gain(activation: str, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("no_training")
-def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     tfds, requests = pytest.importorskip("tensorflow_datasets"), pytest.importorskip("requests")
 
     def head(url: str, timeout: float) -> None:
@@ -234,8 +234,8 @@ def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) ->
         tfds.core.DatasetBuilder, "download_and_prepare", lambda self: pytest.fail("asked to download")
     )
     line = refusal(*TRAIN, "--dataset", "mnist", "--data-dir", "sets")
-    assert re.search('"mnist" is not prepared in .*sets.*network.*copy FOLDER here', line), line
-    assert [path for path in paths_in(folder) if "sets" not in path.parts] == []
+    assert re.search('"mnist" is not prepared in .*sets.*network.*copy DIRECTORY here', line), line
+    assert [path for path in paths_in(directory) if "sets" not in path.parts] == []
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) ->
 )
 @pytest.mark.usefixtures("no_training")
 def test_a_missing_extra_is_named(
-    missing: str, options: tuple[Any, ...], extra: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+    missing: str, options: tuple[Any, ...], extra: str, monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     assert extra in refusal(*TRAIN, *options)
-    assert paths_in(folder) == []
+    assert paths_in(directory) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import re
 import socket
@@ -16,14 +18,24 @@ from tuning_helpers import TINY
 
 pytest.importorskip("keras_tuner")
 
+from keras_rwinit.commands.tune import tune
+from keras_rwinit.tuning.settings import SearchOptions
+
+
+def test_the_defaults_are_those_of_search() -> None:
+    short = {"batch_size": "batch", "executions_per_trial": "executions"}
+    parameters = inspect.signature(tune).parameters
+    for name, value in dataclasses.asdict(SearchOptions()).items():
+        assert parameters[short.get(name, name)].default == value, name
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which commands run."""
-    folder = tmp_path_factory.mktemp("home")
+    """A directory in which commands run."""
+    directory = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
+        patch.chdir(directory)
+        yield directory
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +106,7 @@ BAD = [
     (("--distribution", "gauss"), "distribution.*gauss"),
     (("--dataset", "mnits"), "digits, mnist.*mnits"),
     (("--learning-rate", "0"), "learning_rate.*above 0"),
-    (("--resume",), "--output FOLDER"),
+    (("--resume",), "--output DIRECTORY"),
 ]
 
 

@@ -19,8 +19,8 @@ FILES = {"gradient_walk.json", "gradient_walk.png", "gradient_walk.txt"}
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every command runs in an empty folder."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,12 +30,12 @@ def save_model(path: Path, model: keras.Model) -> Path:
     return path
 
 
-def test_a_fresh_network(folder: Path) -> None:
+def test_a_fresh_network(directory: Path) -> None:
     finished = run_cli(
         "walk", "--depth", 12, "--width", 16, "--activation", "relu", "--seed", 3, "--examples", 7
     )
     assert (finished.code, finished.err) == (0, "")
-    out = folder / "runs" / "walk-1"
+    out = directory / "runs" / "walk-1"
     assert {path.name for path in out.iterdir()} == FILES
     walk = GradientWalk.load(out / "gradient_walk.json")
     examples = data.load("digits")
@@ -49,17 +49,17 @@ def test_a_fresh_network(folder: Path) -> None:
     assert "hidden_stack[10]" in table
     assert (out / "gradient_walk.png").read_bytes().startswith(b"\x89PNG")
     run_cli("walk", "--depth", 3, "--width", 8)
-    assert (folder / "runs" / "walk-2").is_dir()
+    assert (directory / "runs" / "walk-2").is_dir()
 
 
-def test_another_initializer_vanishes(folder: Path) -> None:
+def test_another_initializer_vanishes(directory: Path) -> None:
     """200 layers at gain 1 lose 200 ln(sqrt 2) = 69 nats."""
     finished = run_cli(
         "walk", "--depth", 200, "--width", 16, "--initializer", "glorot_uniform", "--output", "[red]out"
     )
     assert "vanishing from" in finished.out
     assert finished.out.endswith("Written to [red]out\n")  # brackets are not markup
-    assert GradientWalk.load(folder / "[red]out" / "gradient_walk.json").drift == pytest.approx(
+    assert GradientWalk.load(directory / "[red]out" / "gradient_walk.json").drift == pytest.approx(
         -0.38, abs=0.1
     )
 
@@ -85,27 +85,29 @@ MODELS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_saved_model(name: str, folder: Path) -> None:
+def test_a_saved_model(name: str, directory: Path) -> None:
     model = MODELS[name]()
-    finished = run_cli("walk", save_model(folder / "model.keras", model), "--output", "out", "--examples", 5)
+    finished = run_cli(
+        "walk", save_model(directory / "model.keras", model), "--output", "out", "--examples", 5
+    )
     assert (finished.code, finished.err) == (0, "")
     examples = data.load("digits")
     x, y = examples.x_test[:5].reshape(-1, *model.input_shape[1:]), examples.y_test[:5]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits="softmax" not in name)
     expected = gradient_walk(model, x) if name == "no classifier" else gradient_walk(model, x, y, loss)
-    walk = GradientWalk.load(folder / "out" / "gradient_walk.json")
+    walk = GradientWalk.load(directory / "out" / "gradient_walk.json")
     np.testing.assert_array_equal(walk.backward, expected.backward)
 
 
-def test_a_process_of_its_own_knows_what_the_package_registers(folder: Path) -> None:
+def test_a_process_of_its_own_knows_what_the_package_registers(directory: Path) -> None:
     """A command imports only what it needs, and a saved model may hold any registered class."""
     model = model_zoo.deep_mlp(3, 16, "relu", input_shape=(64,), seed=0)
     model.compile(LayerwiseClipping("sgd"), "mse")
-    model.save(folder / "model.keras")
+    model.save(directory / "model.keras")
     command = [sys.executable, "-m", "keras_rwinit", "walk", "model.keras", "--examples", "2"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert {path.name for path in (folder / "runs" / "walk-1").iterdir()} == FILES
+    assert {path.name for path in (directory / "runs" / "walk-1").iterdir()} == FILES
 
 
 @pytest.mark.parametrize(
@@ -125,12 +127,12 @@ def test_a_process_of_its_own_knows_what_the_package_registers(folder: Path) -> 
         (("--output", "full"), "full is not empty"),
     ],
 )
-def test_refusals(arguments: tuple[Any, ...], message: str, folder: Path) -> None:
-    (folder / "text.keras").write_text("no model")
-    (folder / "full").mkdir()
-    (folder / "full" / "mine").write_text("mine")
-    save_model(folder / "model.keras", MODELS["classifier"]())
-    save_model(folder / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
-    before = sorted(folder.rglob("*"))
+def test_refusals(arguments: tuple[Any, ...], message: str, directory: Path) -> None:
+    (directory / "text.keras").write_text("no model")
+    (directory / "full").mkdir()
+    (directory / "full" / "mine").write_text("mine")
+    save_model(directory / "model.keras", MODELS["classifier"]())
+    save_model(directory / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
+    before = sorted(directory.rglob("*"))
     assert message in refusal("walk", *arguments)
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(directory.rglob("*")) == before

@@ -17,6 +17,7 @@ from keras_rwinit.data import _frames, _log_mel, _spoken_digit
 
 PNG_SIZES = {"train": 30, "test": 10}
 SPEAKERS = ("jackson", "theo")
+IMAGES = ("mnist", "fashion_mnist", "kmnist")
 SPOKEN = ("spoken_digit", "spoken_digit_frames")
 
 
@@ -80,7 +81,7 @@ def no_download_needed(tfds):
 
 
 def replace_examples(tfds, monkeypatch):
-    for name in ("mnist", "fashion_mnist", "kmnist"):
+    for name in IMAGES:
         monkeypatch.setattr(
             tfds.builder_cls(name),
             "_split_generators",
@@ -95,11 +96,11 @@ def replace_examples(tfds, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tfds, no_download_needed, tmp_path_factory):
-    """Folder in which mnist and spoken_digit are prepared; tests that change it change a copy."""
-    folder = tmp_path_factory.mktemp("prepared")
+    """Directory in which mnist and spoken_digit are prepared; tests that change it change a copy."""
+    directory = tmp_path_factory.mktemp("prepared")
     for name in ("mnist", "spoken_digit"):
-        tfds.builder(name, data_dir=folder).download_and_prepare()
-    return folder
+        tfds.builder(name, data_dir=directory).download_and_prepare()
+    return directory
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def no_network(tfds, monkeypatch):
 
 
 class TestTfds:
-    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+    @pytest.mark.parametrize("name", IMAGES)
     def test_images(self, name, tmp_path, no_download_needed, host_answers, capfd):
         loaded = data.load(name, tmp_path, standardize=False)
         assert loaded.name == name
@@ -202,7 +203,7 @@ class TestTfds:
         with pytest.raises(ImportError, match=r'pydub: `pip install "keras-rwinit\[data\]"'):
             data.load("spoken_digit", tmp_path)
 
-    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", *SPOKEN])
+    @pytest.mark.parametrize("name", [*IMAGES, *SPOKEN])
     def test_absent_and_not_to_be_downloaded(self, name, tmp_path, no_network):
         name_of_set = name.removesuffix("_frames")
         message = f'"{name_of_set}" is not prepared in {tmp_path}.*download=False.*TFDS_DATA_DIR'
@@ -210,7 +211,7 @@ class TestTfds:
             data.load(name, tmp_path, download=False)
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", *SPOKEN])
+    @pytest.mark.parametrize("name", [*IMAGES, *SPOKEN])
     def test_absent_and_no_network(self, name, tmp_path, no_network):
         name_of_set = name.removesuffix("_frames")
         message = f'"{name_of_set}" is not prepared in {tmp_path}.*failed with ConnectionError.*copy'
@@ -237,16 +238,16 @@ class TestTfds:
         finished.touch()
         assert len(data.load("mnist", tmp_path).x_train) == PNG_SIZES["train"]
 
-    def test_folder_of_the_environment_variable(self, tmp_path, no_network, monkeypatch):
+    def test_directory_of_the_environment_variable(self, tmp_path, no_network, monkeypatch):
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
         with pytest.raises(data.DatasetNotFoundError, match=f"not prepared in {tmp_path}"):
             data.load("mnist")
 
     @pytest.mark.parametrize("download", [False, True])
-    def test_empty_version_folder_is_not_prepared(self, tmp_path, no_network, download):
-        folder = tmp_path / "mnist" / "3.0.1"
-        folder.mkdir(parents=True)
-        with pytest.raises(data.DatasetNotFoundError, match=f"{folder} is incomplete.*Delete"):
+    def test_empty_version_directory_is_not_prepared(self, tmp_path, no_network, download):
+        directory = tmp_path / "mnist" / "3.0.1"
+        directory.mkdir(parents=True)
+        with pytest.raises(data.DatasetNotFoundError, match=f"{directory} is incomplete.*Delete"):
             data.load("mnist", tmp_path, download=download)
 
     @pytest.mark.parametrize(
@@ -291,21 +292,21 @@ def sort_rows(rows: np.ndarray) -> np.ndarray:
     return rows[np.lexsort(rows.T)]
 
 
-def prepared_folder(name: str) -> str:
-    """Returns the folder of real data that TFDS_DATA_DIR names, or skips."""
+def prepared_directory(name: str) -> str:
+    """Returns the directory of real data that TFDS_DATA_DIR names, or skips."""
     pytest.importorskip("tensorflow_datasets")
-    folder = os.environ.get("TFDS_DATA_DIR")
-    if not folder:
+    directory = os.environ.get("TFDS_DATA_DIR")
+    if not directory:
         pytest.skip("TFDS_DATA_DIR is not set: no real data to read")
-    if not Path(folder, name).is_dir():
+    if not Path(directory, name).is_dir():
         pytest.skip(f"TFDS_DATA_DIR holds no prepared {name}")
-    return folder
+    return directory
 
 
 class TestRealData:
     def test_mnist(self):
-        folder = prepared_folder("mnist")
-        raw = data.load("mnist", folder, download=False, standardize=False)
+        directory = prepared_directory("mnist")
+        raw = data.load("mnist", directory, download=False, standardize=False)
         assert np.bincount(raw.y_train).tolist() == [
             *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
         ]
@@ -323,7 +324,7 @@ class TestRealData:
         assert not standard.x_test[:, ~varying].any()
 
     def test_spoken_digit(self):
-        loaded = data.load("spoken_digit", prepared_folder("spoken_digit"), download=False)
+        loaded = data.load("spoken_digit", prepared_directory("spoken_digit"), download=False)
         assert loaded.x_train.shape == (2250, 1024)
         assert np.bincount(loaded.y_train).tolist() == [225] * 10
         assert np.bincount(loaded.y_test).tolist() == [25] * 10
@@ -337,8 +338,8 @@ class TestRealData:
         assert correct > 0.1 + 10 * np.sqrt(0.1 * 0.9 / 250)
 
     def test_spoken_digit_frames(self):
-        folder = prepared_folder("spoken_digit")
-        loaded = data.load("spoken_digit_frames", folder, download=False)
+        directory = prepared_directory("spoken_digit")
+        loaded = data.load("spoken_digit_frames", directory, download=False)
         assert loaded.x_train.shape == (90_124, 1320)
         assert loaded.x_test.shape == (9_875, 1320)
         mean_error, std_error = column_errors(loaded.x_train)

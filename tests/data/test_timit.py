@@ -39,8 +39,8 @@ def prepare(tmp_path: Path, corpus: Path, config: str = "undamaged"):
 @pytest.fixture(scope="module")
 def undamaged(tmp_path_factory: pytest.TempPathFactory):
     """The builder of the whole synthetic corpus, prepared once."""
-    folder = tmp_path_factory.mktemp("undamaged")
-    return prepare(folder, timit_helpers.write_corpus(folder / "corpus"))
+    directory = tmp_path_factory.mktemp("undamaged")
+    return prepare(directory, timit_helpers.write_corpus(directory / "corpus"))
 
 
 def examples(builder, split: str) -> dict[tuple[str, str], dict]:
@@ -50,8 +50,8 @@ def examples(builder, split: str) -> dict[tuple[str, str], dict]:
 
 def test_dummy_data_is_what_its_generator_writes(corpus):
     written, committed = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (corpus, timit_helpers.DUMMY_DATA)
+        {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+        for directory in (corpus, timit_helpers.DUMMY_DATA)
     )
     assert written == committed
     assert sum(map(len, committed.values())) < 64_000
@@ -79,7 +79,7 @@ def test_an_example_is_the_sound_and_its_phones(undamaged):
     assert examples(reader, "train").keys() == {("FCJF0", "SI1027"), ("FCJF0", "SX37"), ("MBCG0", "SX57")}
 
 
-def test_names_in_lower_case_in_another_folder_with_riff_copies_beside_give_the_same(
+def test_names_in_lower_case_in_another_directory_with_riff_copies_beside_give_the_same(
     tmp_path, corpus, undamaged
 ):
     expected = examples(undamaged, "train")
@@ -138,15 +138,15 @@ def test_damaged_sentences_are_left_out_on_request_and_recorded(tmp_path, corpus
     assert "2 of 3 sentences are damaged and left out" in caplog.text
 
 
-@pytest.mark.parametrize("folder", ["empty", "misplaced"])
-def test_a_folder_without_the_corpus(tmp_path, folder):
-    manual = tmp_path / folder
+@pytest.mark.parametrize("directory", ["empty", "misplaced"])
+def test_a_directory_without_the_corpus(tmp_path, directory):
+    manual = tmp_path / directory
     (manual / "TRAIN" / "music").mkdir(parents=True)
     with pytest.raises(DatasetNotFoundError, match=f"no TIMIT in manual_dir, {manual}.*LDC93S1.*/DR1/"):
         prepare(tmp_path, manual)
 
 
-def test_tfds_itself_says_what_to_obtain_where_there_is_no_folder(tmp_path):
+def test_tfds_itself_says_what_to_obtain_where_there_is_no_directory(tmp_path):
     with pytest.raises(AssertionError, match=r"(?s)does not exist or is empty.*LDC93S1.*SI1027\.WAV"):
         prepare(tmp_path, tmp_path / "nowhere")
 

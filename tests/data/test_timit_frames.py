@@ -30,19 +30,19 @@ def complete(monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """Folder in which the whole synthetic corpus is prepared once, and the corpus gone; to be read only."""
-    folder = tmp_path_factory.mktemp("prepared")
-    corpus = timit_helpers.write_corpus(folder / "downloads" / "manual")
+    """Directory in which the synthetic corpus is prepared once, and the corpus gone; to be read only."""
+    directory = tmp_path_factory.mktemp("prepared")
+    corpus = timit_helpers.write_corpus(directory / "downloads" / "manual")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_timit, "SENTENCES", timit_helpers.COUNTS)
-        data.load_timit(folder)
-    corpus.rename(folder / "away")
-    return folder
+        data.load_timit(directory)
+    corpus.rename(directory / "away")
+    return directory
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Folder of the corpus below `tmp_path`, where TFDS looks for it."""
+    """Directory of the corpus below `tmp_path`, where TFDS looks for it."""
     return timit_helpers.write_corpus(tmp_path / "downloads" / "manual")
 
 
@@ -143,9 +143,9 @@ class TestFrames:
 
     def test_a_half_prepared_set_is_named(self, prepared, tmp_path):
         shutil.copytree(prepared / "timit", tmp_path / "timit")
-        folder = tmp_path / "timit" / "undamaged" / "1.0.0"
-        (folder / "timit-train.tfrecord-00000-of-00001").unlink()
-        with pytest.raises(data.DatasetNotFoundError, match=f"{folder} is incomplete or damaged"):
+        directory = tmp_path / "timit" / "undamaged" / "1.0.0"
+        (directory / "timit-train.tfrecord-00000-of-00001").unlink()
+        with pytest.raises(data.DatasetNotFoundError, match=f"{directory} is incomplete or damaged"):
             data.load_timit(tmp_path)
 
     @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ class TestFrames:
 
 
 class TestWithoutACompleteCorpus:
-    @pytest.mark.parametrize("load", [data.load_timit, lambda folder: data.load("timit", folder)])
+    @pytest.mark.parametrize("load", [data.load_timit, lambda directory: data.load("timit", directory)])
     def test_it_says_what_to_obtain_and_where_to_put_it(self, tmp_path, load):
         manual = tmp_path / "downloads" / "manual"
         message = f"not prepared in {tmp_path}.*{manual}. .*LDC93S1.*manual_dir/TIMIT/TRAIN/DR1/FCJF0.*PHN"
@@ -195,7 +195,7 @@ class TestWithoutACompleteCorpus:
     def test_damaged_files_are_an_error_or_left_out_and_named(self, tmp_path, corpus):
         damaged = corpus / "TIMIT" / "TRAIN" / "DR1" / "FCJF0" / "SX37.PHN"
         damaged.write_bytes(damaged.read_bytes() + b"9999 99999 h#\n")
-        for load in (data.load_timit, lambda folder: data.load("timit", folder)):
+        for load in (data.load_timit, lambda directory: data.load("timit", directory)):
             with pytest.raises(
                 data.DamagedFileError, match=f"1 of 3 sentences.*\n{damaged}, line 7: .*past the rec"
             ):
@@ -214,7 +214,7 @@ class TestWithoutACompleteCorpus:
         with pytest.raises(data.DatasetNotFoundError, match="No sentence of core_test"):
             data.load_timit(tmp_path, skip_damaged=True)
 
-    def test_a_folder_that_cannot_be_written(self, tmp_path, corpus, monkeypatch):
+    def test_a_directory_that_cannot_be_written(self, tmp_path, corpus, monkeypatch):
         from keras_rwinit.data.timit import Timit
 
         def full(self, **arguments):

@@ -19,7 +19,7 @@ TRAINED = ("fixed_parameters", "loss_against_gain", "speech", "recipe", "deep_mn
 
 
 @pytest.fixture(autouse=True)
-def import_from_the_scripts_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def import_from_the_scripts_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PAPER))
 
 
@@ -37,17 +37,17 @@ def test_an_experiment_runs_and_is_not_repeated(
     experiment = module(name)
     arguments = ["--quick", "--output", str(tmp_path)]
     rows = experiment.main(arguments)
-    folder = tmp_path / name
-    written = (folder / "results.csv").read_bytes()
-    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in folder.iterdir()} <= {"results.csv", "history.csv", "picture.png", ".lock"}
+    directory = tmp_path / name
+    written = (directory / "results.csv").read_bytes()
+    assert (directory / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in directory.iterdir()} <= {"results.csv", "history.csv", "picture.png"}
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr(experiment, "train_classifier", refuse)
     assert len(experiment.main(arguments)) == len(rows)
-    assert (folder / "results.csv").read_bytes() == written
+    assert (directory / "results.csv").read_bytes() == written
     capsys.readouterr()
 
 
@@ -75,7 +75,7 @@ def test_a_stopped_table_continues_with_the_next_run(experiment: Any) -> None:
     # Another value of any column is another run, and takes nothing from the table.
     assert experiment.run([{**runs[0], "rate": 0.2}], work)[0]["rate"] == 0.2
     assert done[-1] == 1
-    assert experiment.run(runs, work) == module("_experiment").read(experiment.folder / "results.csv")[:3]
+    assert experiment.run(runs, work) == module("_experiment").read(experiment.directory / "results.csv")[:3]
 
 
 def test_a_diverged_run_has_no_mean() -> None:

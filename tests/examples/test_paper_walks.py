@@ -11,19 +11,19 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-FOLDER = Path(__file__).parents[2] / "examples" / "paper"
+DIRECTORY = Path(__file__).parents[2] / "examples" / "paper"
 STEPS = np.array([8, 16, 32, 64])
 
 
 @pytest.fixture
 def sample_walks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(DIRECTORY)
     return importlib.import_module("sample_walks")
 
 
 @pytest.fixture
 def optimal_gain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(DIRECTORY)
     return importlib.import_module("optimal_gain")
 
 

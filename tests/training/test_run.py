@@ -39,45 +39,45 @@ from keras_rwinit.training.strategies.base import KerasLoop
 SMALL = ("train", "--depth", 12, "--width", 16, "--epochs", 3, "--batch", 256)
 
 
-def weights_of(folder: Path) -> list[Any]:
-    weights: list[Any] = keras.saving.load_model(folder / "model.keras").get_weights()
+def weights_of(directory: Path) -> list[Any]:
+    weights: list[Any] = keras.saving.load_model(directory / "model.keras").get_weights()
     return weights
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which commands run."""
-    folder = tmp_path_factory.mktemp("home")
+    """A directory in which commands run."""
+    directory = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
+        patch.chdir(directory)
+        yield directory
 
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> tuple[Finished, Path]:
-    """A small run into the folder that the command chooses."""
+    """A small run into the directory that the command chooses."""
     return run_cli(*SMALL), home / "runs/train-1"
 
 
 @pytest.fixture(scope="module")
 def undisturbed(first: tuple[Finished, Path]) -> Path:
-    """Folder of a run that nothing has interrupted."""
+    """Directory of a run that nothing has interrupted."""
     assert first[0].code == 0
     return first[1]
 
 
 @pytest.fixture(scope="module")
 def with_biases(first: tuple[Finished, Path], home: Path) -> Path:
-    """Folder of a second unnamed run, with random biases and hardly any training."""
+    """Directory of a second unnamed run, with random biases and hardly any training."""
     options = ("--no-compare", "--bias-stddev", 0.1, "--learning-rate", 1e-30, "--epochs", 1)
     assert run_cli(*SMALL, *options).code == 0
     return home / "runs/train-2"
 
 
 def test_says_little_and_leaves_six_files(first: tuple[Finished, Path]) -> None:
-    finished, folder = first
+    finished, directory = first
     assert (finished.code, finished.err) == (0, "")
-    assert files_in(folder) == FILES
+    assert files_in(directory) == FILES
     epochs = [line for line in finished.out.splitlines() if " epoch " in line]
     assert len(epochs) == 6
     assert f"Written to {Path('runs/train-1')}" in finished.out
@@ -101,22 +101,22 @@ def test_history_has_a_line_an_epoch(first: tuple[Finished, Path]) -> None:
 
 
 def test_model_loads_and_predicts_as_reported(first: tuple[Finished, Path]) -> None:
-    folder, digits = first[1], data.load("digits")
-    outputs = keras.saving.load_model(folder / "model.keras").predict(digits.x_test, verbose=0)
+    directory, digits = first[1], data.load("digits")
+    outputs = keras.saving.load_model(directory / "model.keras").predict(digits.x_test, verbose=0)
     accuracy = float((outputs.argmax(axis=1) == digits.y_test).mean())
-    reported = report_of(folder)["networks"]["random_walk"]
+    reported = report_of(directory)["networks"]["random_walk"]
     assert accuracy == pytest.approx(reported["test_accuracy"], abs=1e-6)
 
 
 def test_report_holds_settings_plan_and_results(first: tuple[Finished, Path]) -> None:
-    folder = first[1]
-    report = report_of(folder)
-    assert report["settings"] == json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    directory = first[1]
+    report = report_of(directory)
+    assert report["settings"] == json.loads((directory / "settings.json").read_text(encoding="utf-8"))
     assert report["settings"]["depth"] == 12
     walk = keras_rwinit.predict_walk("tanh", 16, 12, distribution="orthogonal")
     assert report["plan"]["gain"] == walk.gain
     assert report["plan"]["predicted_spread_nats"] == walk.std[0]
-    assert report["plan"]["parameters"] == keras.saving.load_model(folder / "model.keras").count_params()
+    assert report["plan"]["parameters"] == keras.saving.load_model(directory / "model.keras").count_params()
     assert [network["diverged"] for network in report["networks"].values()] == [False, False]
     drift = report["networks"]["random_walk"]["measured_drift_nats_per_layer"]
     assert abs(drift) < 5.0 * walk.std[0] / 11  # a draw's own drift: one standard deviation is std / steps
@@ -159,46 +159,46 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
 ) -> None:
     processes = multiprocessing.get_context("forkserver")  # imports TensorFlow once for all of them
     processes.set_forkserver_preload(["keras_rwinit.commands.train", "pytest"])
-    folder = tmp_path / "killed"
-    arguments = [*SMALL, "--output", folder]
+    directory = tmp_path / "killed"
+    arguments = [*SMALL, "--output", directory]
     for stop in stops:
         process = processes.Process(target=run_until, args=(stop, [str(part) for part in arguments]))
         process.start()
         process.join(timeout=120)
         assert process.exitcode == -signal.SIGKILL, stop
-        arguments = ["train", "--resume", "--output", folder]
+        arguments = ["train", "--resume", "--output", directory]
     assert run_cli(*arguments).code == 0
-    assert (folder / "history.csv").read_bytes() == (undisturbed / "history.csv").read_bytes()
-    for weight, expected in zip(weights_of(folder), weights_of(undisturbed), strict=True):
+    assert (directory / "history.csv").read_bytes() == (undisturbed / "history.csv").read_bytes()
+    for weight, expected in zip(weights_of(directory), weights_of(undisturbed), strict=True):
         np.testing.assert_array_equal(weight, expected)
-    assert report_of(folder)["networks"] == report_of(undisturbed)["networks"]
-    assert files_in(folder) == FILES
+    assert report_of(directory)["networks"] == report_of(undisturbed)["networks"]
+    assert files_in(directory) == FILES
 
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    """One line, 130, and a run that goes on; meanwhile no other process gets at the folder."""
-    folder = tmp_path / "run"
-    options = ("--output", folder, "--no-compare", "--epochs", 8)
+    """One line, 130, and a run that goes on; meanwhile no other process gets at the directory."""
+    directory = tmp_path / "run"
+    options = ("--output", directory, "--no-compare", "--epochs", 8)
     command = [sys.executable, "-m", "keras_rwinit", *map(str, (*SMALL, *options))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(" epoch " in line for line in process.stdout)
         process.send_signal(signal.SIGSTOP)
-        assert "Another process is at work" in refusal("train", "--resume", "--output", folder)
+        assert "Another process is at work" in refusal("train", "--resume", "--output", directory)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.startswith("keras-rwinit: interrupted")
     assert err.count("\n") == 1
-    finished = run_cli("train", "--resume", "--output", folder)
+    finished = run_cli("train", "--resume", "--output", directory)
     assert (finished.code, finished.err) == (0, "")
     assert " epoch 1/8" not in finished.out
-    assert files_in(folder) == FILES
+    assert files_in(directory) == FILES
 
 
-def test_two_at_once_in_one_folder(undisturbed: Path) -> None:
+def test_two_at_once_in_one_directory(undisturbed: Path) -> None:
     with locked(undisturbed):
         line = refusal("train", "--resume", "--output", undisturbed)
     assert f"Another process is at work on the run in {undisturbed}" in line
@@ -207,9 +207,9 @@ def test_two_at_once_in_one_folder(undisturbed: Path) -> None:
 def test_a_new_run_keeps_off_one_that_began_meanwhile(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two commands started together can both find the folder empty."""
+    """Two commands started together can both find the directory empty."""
     before = contents_of(undisturbed)
-    monkeypatch.setattr("keras_rwinit.commands.train.new_folder", lambda *args, **kwargs: undisturbed)
+    monkeypatch.setattr("keras_rwinit.commands.train.new_directory", lambda *args, **kwargs: undisturbed)
     with locked(undisturbed):
         assert "Another process is at work" in refusal(*SMALL, "--seed", 5)
     assert contents_of(undisturbed) == before
@@ -247,7 +247,7 @@ def test_another_back_end_is_refused_on_resuming(undisturbed: Path, monkeypatch:
 
 def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "name its folder with --output" in refusal("train", "--resume")
+    assert "name its directory with --output" in refusal("train", "--resume")
     Path("empty").mkdir()
     for name in ("empty", "absent"):
         line = refusal("train", "--resume", "--output", name)
@@ -284,17 +284,17 @@ def test_several_steps_at_once_change_no_number() -> None:
 
 
 def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -> None:
-    folder = home / "[red]preset"
+    directory = home / "[red]preset"
     preset = model_zoo.presets["mnist_leaky_relu_1000"]
     options = ("--depth", 3, "--dataset", "digits", "--epochs", 1, "--output-gain", 2.0, "--no-compare")
-    finished = run_cli("train", "--preset", "mnist_leaky_relu_1000", *options, "--output", folder)
-    assert finished.out.endswith(f"Written to {folder}\n")  # brackets are not markup
-    settings = report_of(folder)["settings"]
+    finished = run_cli("train", "--preset", "mnist_leaky_relu_1000", *options, "--output", directory)
+    assert finished.out.endswith(f"Written to {directory}\n")  # brackets are not markup
+    settings = report_of(directory)["settings"]
     said = {"depth": 3, "dataset": "digits", "epochs": 1, "output_gain": 2.0, "compare": None, "seed": 0}
     config = {name: value for name, value in preset.config.items() if name not in ("depth", "input_shape")}
     recipe = {"learning_rate": 2.5e-5, "batch_size": 128, "cosine_decay": True, "optimizer": "adam"}
     assert settings.items() >= {**config, **recipe, **said}.items()
-    model = keras.saving.load_model(folder / "model.keras")
+    model = keras.saving.load_model(directory / "model.keras")
     assert model.get_layer("hidden_1").activation.negative_slope == 0.9
     untrained = model_zoo.from_preset(
         "mnist_leaky_relu_1000", depth=3, input_shape=(64,), seed=0, output_gain=2.0

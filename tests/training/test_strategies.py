@@ -35,9 +35,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def curve(folder: Path) -> np.ndarray:
+def curve(directory: Path) -> np.ndarray:
     """Training loss, training accuracy, test loss, test accuracy: a row an epoch."""
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+    with open(directory / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = ("loss", "accuracy", "test_loss", "test_accuracy")
     return np.array([[float(row[name]) for name in names] for row in rows])
@@ -63,11 +63,11 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": tests, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
 
 
-def run_script(script: str, folder: Path, *arguments: object, **variables: str) -> dict[str, Any]:
-    """Runs a script in a process and a folder of its own; what it prints last is JSON."""
+def run_script(script: str, directory: Path, *arguments: object, **variables: str) -> dict[str, Any]:
+    """Runs a script in a process and a directory of its own; what it prints last is JSON."""
     finished = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=folder,
+        cwd=directory,
         env=environment(**variables),
         capture_output=True,
         text=True,
@@ -81,10 +81,10 @@ def run_script(script: str, folder: Path, *arguments: object, **variables: str) 
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("one") / "run"
-    finished = run_cli(*TRAIN, "--output", folder)
+    directory = tmp_path_factory.mktemp("one") / "run"
+    finished = run_cli(*TRAIN, "--output", directory)
     assert (finished.code, finished.err) == (0, "")
-    return folder
+    return directory
 
 
 MIRRORED = """
@@ -199,21 +199,21 @@ def on_eight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """Three runs on JAX, and what becomes of a stack that is cut in eight."""
     if importlib.util.find_spec("jax") is None:
         pytest.skip('jax is not installed: pip install "keras-rwinit[jax]"')
-    folder = tmp_path_factory.mktemp("eight")
+    directory = tmp_path_factory.mktemp("eight")
     variables = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    return folder, run_script(JAX, folder, *TRAIN, **variables)
+    return directory, run_script(JAX, directory, *TRAIN, **variables)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["data-parallel", "model-parallel"])
 def test_eight_jax_devices_have_the_curve_of_one(name: str, on_eight: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = on_eight
+    directory, results = on_eight
     code, err, out = results[name]
     assert (code, err) == (0, "")
     assert f"{name}, 8 devices" in out
-    assert files_in(folder / name) == FILES
-    assert report_of(folder / name)["devices"] == 8
-    assert same_curve(curve(folder / name), curve(folder / "none"))
+    assert files_in(directory / name) == FILES
+    assert report_of(directory / name)["devices"] == 8
+    assert same_curve(curve(directory / name), curve(directory / "none"))
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_a_mesh_without_the_axis_is_refused() -> None:
 
 @contextlib.contextmanager
 def cluster(home: Path, *commands: tuple[object, ...]) -> Iterator[list[subprocess.Popen[str]]]:
-    """A process a worker, each in a folder of its own; none of them outlives this."""
+    """A process a worker, each in a directory of its own; none of them outlives this."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in commands]
         for one in sockets:
@@ -317,16 +317,16 @@ def test_two_workers_have_the_curve_of_one_device_and_only_the_chief_writes(
     assert (chief[0], chief[2], other[0], other[2]) == (0, "", 0, "")
     assert "multi-worker, 2 devices" in chief[1]
     assert other[1] == "This worker trains; the chief reports, and writes.\n"
-    folder = tmp_path / "worker-0/runs/train-1"
-    assert files_in(folder) == FILES
+    directory = tmp_path / "worker-0/runs/train-1"
+    assert files_in(directory) == FILES
     assert paths_in(tmp_path / "worker-1") == []
-    assert same_curve(curve(folder), curve(one_device))
+    assert same_curve(curve(directory), curve(one_device))
 
 
 @pytest.mark.slow
 def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    command = (*TRAIN, "--strategy", "multi-worker", "--output", folder)
+    directory = tmp_path / "run"
+    command = (*TRAIN, "--strategy", "multi-worker", "--output", directory)
     with cluster(tmp_path, command, command) as workers:
         assert workers[0].stdout is not None
         assert any(" epoch 1/3" in line for line in workers[0].stdout)
@@ -335,15 +335,15 @@ def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp
     assert code == 2
     assert err.startswith("keras-rwinit: A worker left the cluster: ")
     assert err.endswith("Start all workers again, with --resume.\n")
-    assert "checkpoint-random_walk.npz" in files_in(folder)
+    assert "checkpoint-random_walk.npz" in files_in(directory)
 
-    again = ("train", "--resume", "--output", folder)
+    again = ("train", "--resume", "--output", directory)
     with cluster(tmp_path, again, again) as workers:
         chief, other = wait_for_workers(workers)
     assert (chief[0], chief[2], other[0], other[2]) == (0, "", 0, "")
     assert " epoch 1/3" not in chief[1]
-    assert files_in(folder) == FILES
-    assert same_curve(curve(folder), curve(one_device))
+    assert files_in(directory) == FILES
+    assert same_curve(curve(directory), curve(one_device))
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from keras_rwinit import tuning
 from keras_rwinit.tuning import Comparison, LocalSearchOracle, SearchResult, TrialRow
 from keras_rwinit.tuning._tuner import make_tuner
 from keras_rwinit.tuning.search_job import SearchJob
+from keras_rwinit.tuning.settings import SearchOptions
 
 COLUMNS = [
     "trial",
@@ -430,18 +431,7 @@ def test_a_policy_may_be_an_object() -> None:
 
 def test_a_lost_workers_trial_goes_to_the_next_and_ends_once(tmp_path: Path) -> None:
     """The chief's side, without processes."""
-    job = SearchJob(
-        few_digits(),
-        small_space(),
-        data_dir=None,
-        objective="loss",
-        trials=2,
-        epochs=1,
-        batch_size=64,
-        executions_per_trial=1,
-        seeds=0,
-        seed=0,
-    )
+    job = SearchJob(few_digits(), small_space(), SearchOptions(objective="loss", trials=2, **SHORT))
     oracle = make_tuner(job.settings, tmp_path).oracle
     assert isinstance(oracle, LocalSearchOracle)
     first, second = oracle.create_trial("a"), oracle.create_trial("b")

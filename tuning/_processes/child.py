@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 
 from .._data import load_saved_data, split_training_set
-from .._settings import SearchSettings
 from .._trainer import NetworkTrainer
 from .._tuner import make_tuner
+from ..settings import SearchSettings
 from .chief import serve
 from .role import process_role
 from .worker import run_worker

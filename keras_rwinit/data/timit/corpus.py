@@ -1,4 +1,4 @@
-"""Finds the corpus in a folder and its sentences in the corpus, in upper or lower case."""
+"""Finds the corpus in a directory and its sentences in the corpus, in upper or lower case."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["HOW_TO_OBTAIN", "Sentence", "find_corpus", "read_sentence", "sentenc
 
 HOW_TO_OBTAIN = (
     "TIMIT is licensed and cannot be downloaded for you. Obtain it from the Linguistic Data Consortium, "
-    "catalog number LDC93S1 (https://catalog.ldc.upenn.edu/LDC93S1), and put its folder TIMIT, or a link "
+    "catalog number LDC93S1 (https://catalog.ldc.upenn.edu/LDC93S1), and put its directory TIMIT, or a link "
     "to it, into manual_dir, so that there is manual_dir/TIMIT/TRAIN/DR1/FCJF0/SI1027.WAV, with "
     "SI1027.PHN beside it. Lower-case names and RIFF audio instead of SPHERE are accepted too."
 )
@@ -31,8 +31,8 @@ _FILE = re.compile(r"(?P<name>s[ix]\d+)\.(?P<kind>phn|wav|wav\.wav)")
 # The corpus unpacks at most to LDC93S1/data/TIMIT.
 _DEPTH = 3
 
-# TFDS passes an etils.epath.Path, which has the same methods and also reaches folders not on a disk.
-Folder: TypeAlias = pathlib.Path
+# TFDS passes an etils.epath.Path, which has the same methods and also reaches directories not on a disk.
+CorpusPath: TypeAlias = pathlib.Path
 
 
 class Sentence(NamedTuple):
@@ -42,39 +42,39 @@ class Sentence(NamedTuple):
     region: int
     speaker: str
     name: str
-    audio: Folder | None
-    labels: Folder | None
-    folder: Folder
+    audio: CorpusPath | None
+    labels: CorpusPath | None
+    directory: CorpusPath
 
 
-def find_corpus(manual_dir: Folder) -> Folder | None:
-    """Returns the folder that holds TRAIN and TEST, `manual_dir` or one up to three levels below it.
+def find_corpus(manual_dir: CorpusPath) -> CorpusPath | None:
+    """Returns the directory that holds TRAIN and TEST, `manual_dir` or one up to three levels below it.
 
     Args:
-        manual_dir: Folder to search, e.g. a `pathlib.Path`; it need not exist.
+        manual_dir: Directory to search, e.g. a `pathlib.Path`; it need not exist.
     """
     level = [manual_dir] if manual_dir.is_dir() else []
     for _ in range(_DEPTH + 1):
-        for folder in level:
-            parts = [child for name, child in _children(folder) if name in _PARTS]
+        for directory in level:
+            parts = [child for name, child in _children(directory) if name in _PARTS]
             if any(_REGION.fullmatch(name) for part in parts for name, _ in _children(part)):
-                return folder
-        level = [child for folder in level for _, child in _children(folder)]
+                return directory
+        level = [child for directory in level for _, child in _children(directory)]
     return None
 
 
-def sentences(corpus: Folder) -> Iterator[Sentence]:
+def sentences(corpus: CorpusPath) -> Iterator[Sentence]:
     """Yields the sentences in a fixed order, without the two SA sentences that every speaker reads.
 
     Args:
-        corpus: Folder that `find_corpus` returned.
+        corpus: Directory that `find_corpus` returned.
     """
-    for part, part_folder in _children(corpus):
-        for region, region_folder in _children(part_folder) if part in _PARTS else ():
+    for part, part_directory in _children(corpus):
+        for region, region_directory in _children(part_directory) if part in _PARTS else ():
             number = _REGION.fullmatch(region)
-            for speaker, folder in _children(region_folder) if number else ():
+            for speaker, directory in _children(region_directory) if number else ():
                 if number and _SPEAKER.fullmatch(speaker):
-                    yield from _sentences_of_speaker(part, int(number[1]), speaker, folder)
+                    yield from _sentences_of_speaker(part, int(number[1]), speaker, directory)
 
 
 def read_sentence(sentence: Sentence) -> tuple[NDArray[np.int16], list[Segment]]:
@@ -89,37 +89,38 @@ def read_sentence(sentence: Sentence) -> tuple[NDArray[np.int16], list[Segment]]
     return samples, read_labels(_content(labels), len(samples), str(labels))
 
 
-def _required(sentence: Sentence, path: Folder | None, content: str) -> Folder:
+def _required(sentence: Sentence, path: CorpusPath | None, content: str) -> CorpusPath:
     """Returns the path of one of the sentence's files; DamagedFileError if the file is missing."""
     if path is None:
         raise DamagedFileError(
-            f"{sentence.folder}: the sentence {sentence.name} has no {content}; copy it from the corpus."
+            f"{sentence.directory}: the sentence {sentence.name} has no {content}; copy it from the corpus."
         )
     return path
 
 
-def _sentences_of_speaker(part: str, region: int, speaker: str, folder: Folder) -> Iterator[Sentence]:
+def _sentences_of_speaker(part: str, region: int, speaker: str, directory: CorpusPath) -> Iterator[Sentence]:
     """Pairs the audio and the label files of one speaker."""
-    found: dict[str, dict[str, Folder]] = {}
-    for name, path in _children(folder, folders=False):
+    found: dict[str, dict[str, CorpusPath]] = {}
+    for name, path in _children(directory, directories_only=False):
         matched = _FILE.fullmatch(name)
         if matched:
             found.setdefault(matched["name"], {})[matched["kind"]] = path
     for name, files in found.items():
         # The original comes before its RIFF copy.
         audio = files.get("wav", files.get("wav.wav"))
-        yield Sentence(part, region, speaker, name, audio, files.get("phn"), folder)
+        yield Sentence(part, region, speaker, name, audio, files.get("phn"), directory)
 
 
-def _children(folder: Folder, folders: bool = True) -> list[tuple[str, Folder]]:
-    """Returns lower-case name and path of everything in a folder, sorted by that name."""
-    entries = [(path.name.lower(), path) for path in folder.iterdir()]
+def _children(directory: CorpusPath, directories_only: bool = True) -> list[tuple[str, CorpusPath]]:
+    """Returns lower-case name and path of everything in a directory, sorted by that name."""
+    entries = [(path.name.lower(), path) for path in directory.iterdir()]
     return sorted(
-        ((name, path) for name, path in entries if not folders or path.is_dir()), key=lambda entry: entry[0]
+        ((name, path) for name, path in entries if not directories_only or path.is_dir()),
+        key=lambda entry: entry[0],
     )
 
 
-def _content(path: Folder) -> bytes:
+def _content(path: CorpusPath) -> bytes:
     """Returns the bytes of a file, or raises a DamagedFileError that names it."""
     try:
         content: bytes = path.read_bytes()

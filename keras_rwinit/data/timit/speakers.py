@@ -25,7 +25,7 @@ def split_of(part: str, speaker: str) -> str:
     """Returns the split that a speaker's sentences belong to.
 
     Args:
-        part: "train" or "test", the folder of the corpus.
+        part: "train" or "test", the directory of the corpus.
         speaker: Name in lower case.
 
     Example:

@@ -118,7 +118,7 @@ class TensorFlowStrategy(Strategy):
         if len(set(values)) > 1:
             raise ValueError(
                 f"All workers must see the same run, but {what} differs among them. Received: {values}; "
-                "give every worker the same options, and a folder --output that they share"
+                "give every worker the same options, and a directory --output that they share"
             )
 
     def barrier(self) -> None:

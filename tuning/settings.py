@@ -1,4 +1,4 @@
-"""Everything that determines a search, as saved in its directory."""
+"""Everything that determines a search: its options, and the settings saved in its directory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_rwinit._checks import check_count
@@ -14,7 +15,7 @@ from keras_rwinit._files import read_settings, write_settings
 from ._data import DataSource
 from .hypermodel import DeepMLPHyperModel
 
-__all__ = ["OBJECTIVES", "SearchSettings", "run_seed"]
+__all__ = ["OBJECTIVES", "SearchOptions", "SearchSettings", "run_seed"]
 
 OBJECTIVES = ("val_loss", "loss", "val_accuracy", "accuracy")
 
@@ -22,21 +23,21 @@ OBJECTIVES = ("val_loss", "loss", "val_accuracy", "accuracy")
 _TRIAL_STREAM, _COMPARISON_STREAM = 0, 1
 
 
-@dataclasses.dataclass(frozen=True)
-class SearchSettings:
-    """Everything that determines a search's trials and table; saved as `settings.json`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What a search does with its data and its space; `tuning.search` describes each option.
 
-    data: DataSource
-    space: dict[str, Any]
-    objective: str
-    trials: int
-    epochs: int
-    batch_size: int
-    executions_per_trial: int
-    seeds: int
-    seed: int
-    backend: str
-    dtype_policy: str
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    objective: str = "val_loss"
+    trials: int = 20
+    epochs: int = 2
+    batch_size: int = 32
+    executions_per_trial: int = 1
+    seeds: int = 3
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "batch_size", "executions_per_trial"):
@@ -53,6 +54,30 @@ class SearchSettings:
     def direction(self) -> Literal["min", "max"]:
         """Whether the objective is minimized or maximized."""
         return "max" if self.objective.endswith("accuracy") else "min"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchSettings(SearchOptions):
+    """Everything that determines a search's trials and table; saved as `settings.json`."""
+
+    data: DataSource
+    space: dict[str, Any]
+    backend: str
+    dtype_policy: str
+
+    @classmethod
+    def from_options(
+        cls, options: SearchOptions, data: DataSource, hypermodel: DeepMLPHyperModel
+    ) -> SearchSettings:
+        """Returns the settings of a search on this back end and under this dtype policy."""
+        values = {field.name: getattr(options, field.name) for field in dataclasses.fields(SearchOptions)}
+        return cls(
+            **values,
+            data=data,
+            space=hypermodel.get_config(),
+            backend=keras.backend.backend(),
+            dtype_policy=keras.config.dtype_policy().name,
+        )
 
     def make_hypermodel(self) -> DeepMLPHyperModel:
         """Returns the saved space."""
