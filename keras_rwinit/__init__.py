@@ -10,9 +10,11 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from keras_rwinit._checkout import find_siblings
 from keras_rwinit._version import __version__
 from keras_rwinit.commands.startup import handle_interrupts, is_command
 
+find_siblings()
 if is_command():
     # A command imports what it needs itself: `keras-rwinit gain` runs without Keras.
     handle_interrupts()
@@ -77,17 +79,18 @@ _HOMES = {
     "predict_walk": "theory",
     "simulate_walk": "theory",
 }
-_RENAMED = {"distribution": "sharding"}  # old names, which this release still has
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
+    if name == "distribution":
         warnings.warn(
-            f"keras_rwinit.{name} is now keras_rwinit.{_RENAMED[name]}; the next release drops the old name.",
+            "keras_rwinit.distribution is now keras_rwinit.sharding; the next release drops the old name.",
             DeprecationWarning,
             stacklevel=2,
         )
-        name = _RENAMED[name]
+        # Kept, because `from keras_rwinit import distribution` looks twice.
+        globals()[name] = importlib.import_module("keras_rwinit.sharding")
+        return globals()[name]
     if name in _HOMES:
         return getattr(importlib.import_module(f"keras_rwinit.{_HOMES[name]}"), name)
     if name in __all__:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -72,8 +73,10 @@ def test_one_top_level_name(wheel: Path, names: list[str]) -> None:
 
 def test_the_wheel_holds_every_module(names: list[str]) -> None:
     own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_rwinit").rglob("*.py")}
-    for folder in ("models", "tuning"):
-        own |= {f"keras_rwinit/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
+    for directory in ("models", "tuning"):
+        own |= {
+            f"keras_rwinit/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / directory).rglob("*.py")
+        }
     assert {name for name in names if name.endswith(".py")} == own
     assert "keras_rwinit/py.typed" in names
     dummy_data = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("keras_rwinit/data/timit/**/*.WAV")}
@@ -97,7 +100,7 @@ print(len(model_zoo.deep_mlp(depth=5).get_weights()), model_zoo.__name__, keras_
 """
 
 
-def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_works_from_any_directory(wheel: Path, tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()
     pip("install", "--no-deps", "--target", target, wheel, cwd=elsewhere)
@@ -113,15 +116,37 @@ def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) 
     }
 
 
-@pytest.mark.parametrize(("folder", "name"), [("models", "model_zoo"), ("tuning", "tuning")])
-def test_the_bare_folder_names_the_right_import(
-    folder: str, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--editable"]], ids=["installed", "editable"])
+def test_a_python_started_in_the_checkout_finds_everything(options: list[str], tmp_path: Path) -> None:
+    """After each of the two commands of the README, whose folder is a checkout."""
+    checkout, environment = tmp_path / "checkout", tmp_path / "environment"
+    for name in (*SOURCES, "tests"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (checkout / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, checkout / name)
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    # The packages of this environment, but not its editable installations, whose finders a .pth file starts.
+    (packages,) = (environment / "lib").glob("python*/site-packages")
+    (packages / "outer.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    pip("--python", python, "install", "--no-deps", "--no-build-isolation", *options, ".", cwd=checkout)
+    imports = "from keras_rwinit import model_zoo, tuning; import keras_rwinit.models; print(model_zoo.__file__)"
+    assert Path(run(python, "-c", imports, cwd=checkout).splitlines()[-1]).is_relative_to(checkout)
+    assert "1.4" in run(python, "-m", "keras_rwinit", "gain", cwd=checkout)
+    collected = run(python, "-m", "pytest", "--collect-only", "-q", "-n", "0", "tests/theory", cwd=checkout)
+    assert "tests collected" in collected or "deselected" in collected
+
+
+@pytest.mark.parametrize(("directory", "name"), [("models", "model_zoo"), ("tuning", "tuning")])
+def test_the_bare_directory_names_the_right_import(
+    directory: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.delitem(sys.modules, folder, raising=False)
+    monkeypatch.delitem(sys.modules, directory, raising=False)
     with pytest.raises(ImportError, match=f"from keras_rwinit import {name}"):
-        importlib.import_module(folder)
-    assert folder not in sys.modules
+        importlib.import_module(directory)
+    assert directory not in sys.modules
 
 
 @pytest.mark.slow
