@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation
-from keras_rwinit.theory.activations import activation_from_callable, split_activation_name
+from keras_rwinit.theory.activations import activation_from_callable
 
 from .autodiff import double_precision
 from .types import ActivationLike, Tensor
@@ -24,12 +24,6 @@ __all__ = [
     "keras_activation",
     "theory_activation",
 ]
-
-# Files saved by earlier versions hold these layers, and so do new ones.
-_LAYERS: dict[str, tuple[type[keras.layers.Layer], str]] = {
-    "leaky_relu": (keras.layers.LeakyReLU, "negative_slope"),
-    "elu": (keras.layers.ELU, "alpha"),
-}
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
@@ -103,10 +97,10 @@ def keras_activation(activation: ActivationLike) -> Any:
         raise
     if isinstance(known.keras, str):
         return activation
-    family, parameter = split_activation_name(activation)
-    # Keras's LeakyReLU takes no negative slope.
-    if family in _LAYERS and not (family == "leaky_relu" and parameter is not None and parameter < 0.0):
-        return _LAYERS[family][0](parameter)
+    layer = known.keras_layer
+    if layer is not None:
+        # Files saved by earlier versions hold these layers, and so do new ones.
+        return getattr(keras.layers, layer.name)(**{layer.argument: layer.value})
     return NamedActivation(activation)
 
 
@@ -127,9 +121,10 @@ def activation_name(activation: ActivationLike) -> str | None:
     """Returns the name that the theory's table has for a Keras function or layer; None if it has none."""
     if isinstance(activation, NamedActivation):
         return activation.name
-    for family, (layer, attribute) in _LAYERS.items():
-        if type(activation) is layer:
-            return f"{family}({float(getattr(activation, attribute))!r})"
+    for family, known in ACTIVATIONS.items():
+        layer = known.keras_layer
+        if layer is not None and type(activation) is getattr(keras.layers, layer.name):
+            return f"{family}({float(getattr(activation, layer.argument))!r})"
     name = getattr(activation, "__name__", None)
     return name if name in ACTIVATIONS and getattr(keras.activations, name, None) is activation else None
 
@@ -137,8 +132,8 @@ def activation_name(activation: ActivationLike) -> str | None:
 def in_precision(activation: Callable[[Tensor], Tensor], dtype: str | None) -> Callable[[Tensor], Tensor]:
     """Returns `activation` as a function whose results have the dtype of its arguments, `dtype`.
 
-    Activation layers compute in the dtype of their own policy. On JAX, Keras's tanh and sin return float32
-    for float64.
+    Activation layers compute in the dtype of their own policy. On JAX, some of Keras's functions return
+    float32 for float64.
     """
     if dtype is None:
         return activation
@@ -148,8 +143,8 @@ def in_precision(activation: Callable[[Tensor], Tensor], dtype: str | None) -> C
     if dtype == "float64" and keras.backend.backend() == "jax":
         import jax
 
-        name = activation_name(activation)
-        return getattr(jax.numpy, name) if name in ("tanh", "sin") else activation
+        # These are the functions that Keras takes from `jax.numpy`, whose own keep float64.
+        return getattr(jax.numpy, activation_name(activation) or "", activation)
     return activation
 
 

@@ -30,6 +30,7 @@ __all__ = [
 L = keras.layers
 Operation: TypeAlias = keras.Operation
 Axes: TypeAlias = tuple[int, ...]
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class Effect(enum.Enum):
@@ -66,6 +67,10 @@ class KernelKind:
     stacked: str = ""
 
 
+def _same_shape(shape: Shape) -> Shape:
+    return shape
+
+
 @dataclass(frozen=True)
 class LayerKind:
     """What the package knows of a kind of layer or operation.
@@ -76,16 +81,24 @@ class LayerKind:
         activation: Returns the activation that the layer applies, where `effect` is `Effect.ACTIVATION`.
         wrapped: Attribute that holds the wrapped layer, whose kernels count as this layer's; empty if there
             is none.
+        wrapped_shape: Returns the input shape of the wrapped layer for that of the layer.
+        chained: Attribute that lists the layers that it applies one after another; empty if there is none.
+        runs_user_code: Whether it calls a function of the user's, which may hold sums and activations.
         hides_sublayers: Whether its sublayers may run inside a loop of the back end, out of sight.
         skip_reason: Why its weights are no kernels of a walk; empty if they may be.
+        measured: Whether `gradient_walk` measures its output although its weights are no kernels of a walk.
     """
 
     kernels: tuple[KernelKind, ...] = ()
     effect: Effect | None = None
     activation: Callable[[Operation], ActivationLike] | None = None
     wrapped: str = ""
+    wrapped_shape: Callable[[Shape], Shape] = _same_shape
+    chained: str = ""
+    runs_user_code: bool = False
     hides_sublayers: bool = False
     skip_reason: str = ""
+    measured: bool = False
 
 
 def _leading_axes(layer: keras.layers.Layer, axes: Axes) -> Axes:
@@ -112,6 +125,11 @@ def _einsum_axes(layer: keras.layers.EinsumDense, axes: Axes) -> Axes:
     )
     # An equation that sums over no axis of the kernel is read as a Dense kernel is.
     return summed or axes[:-1]
+
+
+def _one_step_shape(shape: Shape) -> Shape:
+    """Returns the shape of one time step."""
+    return (shape[0], *shape[2:])
 
 
 def _prelu_activation(layer: keras.layers.PReLU) -> str:
@@ -150,7 +168,9 @@ _SEPARABLE = LayerKind(
     )
 )
 _RECURRENT = LayerKind(
-    hides_sublayers=True, skip_reason="recurrent kernels repeat over time and make no random walk"
+    hides_sublayers=True,
+    skip_reason="recurrent kernels repeat over time and make no random walk",
+    measured=True,
 )
 _NORMALIZATION = LayerKind(effect=Effect.NORMALIZATION)
 _ITSELF = LayerKind(effect=Effect.ACTIVATION, activation=lambda layer: layer)
@@ -170,11 +190,13 @@ _KINDS: dict[type, LayerKind] = {
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
     # Layers of other layers
-    L.TimeDistributed: LayerKind(wrapped="layer", hides_sublayers=True),
+    L.TimeDistributed: LayerKind(wrapped="layer", wrapped_shape=_one_step_shape, hides_sublayers=True),
     L.RNN: _RECURRENT,
     L.Bidirectional: _RECURRENT,
     L.SpectralNormalization: LayerKind(
-        hides_sublayers=True, skip_reason="the layer divides its kernel by its largest singular value"
+        hides_sublayers=True,
+        skip_reason="the layer divides its kernel by its largest singular value",
+        measured=True,
     ),
     L.Embedding: LayerKind(
         effect=Effect.EMBEDDING,
@@ -182,14 +204,14 @@ _KINDS: dict[type, LayerKind] = {
         skip_reason="an embedding is a table, not a kernel",
     ),
     # Layers without a kernel
+    L.Lambda: LayerKind(runs_user_code=True),
     L.BatchNormalization: _NORMALIZATION,
     L.LayerNormalization: _NORMALIZATION,
     L.GroupNormalization: _NORMALIZATION,
     L.RMSNormalization: _NORMALIZATION,
     L.UnitNormalization: _NORMALIZATION,
     L.Activation: _ITSELF,
-    L.LeakyReLU: _ITSELF,
-    L.ELU: _ITSELF,
+    **{getattr(L, known.keras_layer.name): _ITSELF for known in ACTIVATIONS.values() if known.keras_layer},
     L.ReLU: LayerKind(effect=Effect.ACTIVATION, activation=_relu_activation),
     L.PReLU: LayerKind(effect=Effect.ACTIVATION, activation=_prelu_activation),
     L.Add: LayerKind(effect=Effect.SUM),

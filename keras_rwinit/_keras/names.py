@@ -1,4 +1,4 @@
-"""Checks of names that users give: of optimizers, initializers and activations."""
+"""Names that users give: of optimizers, initializers and activations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import keras
 
 from .activations import get_activation, theory_activation
 
-__all__ = ["check_activation_name", "check_initializer_name", "check_optimizer_name"]
+__all__ = ["RANDOM_WALK", "check_activation_name", "check_initializer_name", "check_optimizer_name"]
+
+RANDOM_WALK = "random_walk"
+"""Name of the package's own initializer."""
 
 
 def check_optimizer_name(name: str, argument: str = "optimizer") -> str:
@@ -33,14 +36,14 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
         name: The name.
         argument: Name of the argument, for the message.
     """
-    _check_string(name, argument, "random_walk")
+    _check_string(name, argument, RANDOM_WALK)
     try:
         keras.initializers.get(name)
     except (KeyError, TypeError, ValueError) as error:
-        if name == "random_walk":  # registered by `keras_rwinit.initializers`, which may not be imported yet
+        if name == RANDOM_WALK:  # registered by `keras_rwinit.initializers`, which may not be imported yet
             return name
         raise ValueError(
-            f"`{argument}` must be random_walk or a Keras initializer, such as he_normal, "
+            f"`{argument}` must be {RANDOM_WALK} or a Keras initializer, such as he_normal, "
             f"glorot_uniform or orthogonal. Received: {name!r}"
         ) from error
     return name

@@ -211,15 +211,12 @@ def _multiply(factors: Sequence[Signal]) -> Signal:
     first, *others = sorted(factors, key=lambda signal: signal.layers)
     if len(others) != 1 or others[0].sources != first.sources or others[0].layers != first.layers:
         return first
-    # SiLU is a linear factor times a sigmoid gate.
     one, other = first.activation, others[0].activation
     gate = other if one is LINEAR else one
-    known = (
-        {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}.get(gate.name) if LINEAR in (one, other) else None
-    )
-    if known is None:  # an activation without a name in the table
+    gated = [known for known in ACTIVATIONS.values() if known.gate == gate.name]
+    if LINEAR not in (one, other) or not gated:  # an activation without a name in the table
         return replace(first, guessed=True)
-    return replace(first, activation=theory_activation(known))
+    return replace(first, activation=gated[0])
 
 
 def _operation_activation(operation: keras.Operation) -> Activation | None:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import keras
 
+from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
-from keras_rwinit.layers import DeepSequential
 
 from .kernels import activates_kernel_output, hides_sublayers, holds_kernels, kernels_of, sublayers
 
@@ -81,7 +81,7 @@ def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
 
 def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
     """Returns symbolic inputs of a model that is no graph of layers; an empty list if no shape is known."""
-    if isinstance(model, DeepSequential):
+    if layer_kind(model).chained:
         return keras.KerasTensor(model.input_shape)
     if x is not None:
         return keras.tree.map_structure(lambda a: keras.KerasTensor((None, *a.shape[1:]), str(a.dtype)), x)
@@ -100,7 +100,7 @@ def _function_of(operation: keras.Operation) -> Function | None:
 def _may_be_composed(operation: keras.Operation) -> bool:
     """Returns whether there may be kernels inside, or sums and activations of a layer of the user's."""
     own = not type(operation).__module__.startswith(("keras.src.layers.", "keras.src.ops."))
-    own = own or isinstance(operation, keras.layers.Lambda)
+    own = own or layer_kind(operation).runs_user_code
     return holds_kernels(operation) or (own and isinstance(operation, keras.layers.Layer))
 
 
@@ -130,12 +130,12 @@ class _Tracer:
                 for node in function._nodes_by_depth[depth]
             )
             return self._follow(nodes, function.inputs, function.outputs, inputs)
-        if isinstance(operation, DeepSequential):
-            return self._chain(operation.chain, inputs, shapes[0])
-        if isinstance(operation, keras.layers.TimeDistributed) and shapes[0] is not None:
-            # The wrapped layer sees one time step.
-            step = (shapes[0][0], *shapes[0][2:])
-            return self.expand(operation.layer, inputs[:1], [step], (keras.KerasTensor(step),), {})
+        kind = layer_kind(operation)
+        if kind.chained:
+            return self._chain(getattr(operation, kind.chained), inputs, shapes[0])
+        if kind.wrapped and shapes[0] is not None:
+            shape, layer = kind.wrapped_shape(shapes[0]), getattr(operation, kind.wrapped)
+            return self.expand(layer, inputs[:1], [shape], (keras.KerasTensor(shape),), {})
         if kernels_of(operation):
             # What the rest of somebody's own `call` does, no one can tell.
             return self._single(operation, inputs, shapes, 1, guessed=not activates_kernel_output(operation))

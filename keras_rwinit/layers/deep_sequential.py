@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_rwinit._keras.layer_kinds import LayerKind, register_layer_kind
 from keras_rwinit._keras.types import Tensor
 
 __all__ = ["DeepSequential"]
@@ -102,6 +103,8 @@ class DeepSequential(keras.Model):
         ]
         return cls(**{**config, "layers": layers})
 
+
+register_layer_kind(DeepSequential, LayerKind(chained="chain"))
 
 # Keras's legacy HDF5 files name a model's class without its package.
 keras.saving.get_custom_objects()["DeepSequential"] = DeepSequential

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ._moments import moment_table
 from ._two_slopes import log_step_moments
 from .activations import Activation
 from .distributions import Distribution
+from .mirrored import mirrored_gain
 
 __all__ = ["NoGainError", "analytic_gain"]
 
@@ -38,61 +39,88 @@ class NoGainError(ValueError):
 
 
 @lru_cache(maxsize=4096)
-def analytic_gain(activation: Activation, width: int, depth: int | None, law: Distribution) -> float:
+def analytic_gain(activation: Activation, width: int, depth: int | None, distribution: Distribution) -> float:
     """Returns `gain` of checked arguments; a depth of None is the limit of great depth."""
+    if distribution.mirrored:
+        return mirrored_gain(activation, width)
     if activation.slopes is not None:
         if not any(activation.slopes):
             raise NoGainError(f"{activation.name} has slope 0 everywhere: no gradient passes. {_INSTEAD}")
-        return float(np.exp(-log_step_moments(activation.slopes, width, law)[0] / 2.0))
+        return float(np.exp(-log_step_moments(activation.slopes, width, distribution).mean / 2.0))
     if depth is None:
-        return _stationary_gain(activation, width, law)
-    return _gain_at_depth(activation, width, depth, law)
+        return _stationary_gain(activation, width, distribution)
+    return _gain_at_depth(activation, width, depth, distribution)
 
 
-def _gain_at_depth(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+class _Scan(NamedTuple):
+    """The walk at each gain of a grid.
+
+    Args:
+        gains: The gains, ascending.
+        walk: The walk at these gains.
+        crossings: Indices of the gains from which to the next one the mean of the whole walk rises
+            through zero.
+    """
+
+    gains: Array
+    walk: MeanFieldWalk
+    crossings: NDArray[np.intp]
+
+    @property
+    def total(self) -> Array:
+        """Mean of the whole walk at each gain, in nats."""
+        return self.walk.mean[:, 0]
+
+
+def _scan(activation: Activation, gains: Array, width: int, depth: int, distribution: Distribution) -> _Scan:
+    with np.errstate(all="ignore"):  # far from the root the chain may leave the floats
+        walk = mean_field_walk(activation, gains, width, depth, distribution)
+    total = walk.mean[:, 0]
+    crossings = np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
+    return _Scan(gains=gains, walk=walk, crossings=crossings)
+
+
+def _gain_at_depth(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
     """Returns the smallest gain at which the mean of the walk rises through zero and the network is sound."""
     # The gain that balances ln m1 at unit variance; the root is searched within e^+-2 of it.
     unit = float(np.exp(-moment_table(activation)(np.zeros(1)).log_df2[0] / 2.0))
-
-    def scan(low: float, high: float, points: int) -> tuple[Array, MeanFieldWalk, NDArray[np.intp]]:
-        gains = np.geomspace(low, high, points)
-        with np.errstate(all="ignore"):  # far from the root the chain may leave the floats
-            walk = mean_field_walk(activation, gains, width, depth, law)
-        total = walk.mean[:, 0]
-        return gains, walk, np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
-
-    wide, walk, crossings = scan(unit * np.exp(-2.0), unit * np.exp(2.0), 33)
-    if not crossings.size:
-        best = float(np.nanmax(walk.mean[:, 0]) / (depth - 1))
+    wide = _scan(
+        activation, np.geomspace(unit * np.exp(-2.0), unit * np.exp(2.0), 33), width, depth, distribution
+    )
+    network = f"{activation.name} at width {width} and depth {depth}"
+    if not wide.crossings.size:
         raise NoGainError(
-            f"No gain makes the walk unbiased for {activation.name} at width {width} and depth "
-            f"{depth}: "
-            + (
-                f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
-                if best < 0
-                else "the mean of the walk never rises through zero as the gain grows"
-            )
-            + f". A larger width or orthogonal kernels may do. {_INSTEAD}"
+            f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
+            f"or orthogonal kernels may do. {_INSTEAD}"
         )
     objections = []
-    for crossing in crossings:
+    for crossing in wide.crossings:
+        scan, root = wide, int(crossing)
         # Two refinements by a factor of eight each, which share the cost of one scan among many gains.
-        gains, root = wide, crossing
         for _ in range(2):
-            gains, walk, roots = scan(gains[root], gains[root + 1], 9)
-            root = roots[0]
-        objection = _objection(gains[root], walk, int(root), depth)
+            finer = np.geomspace(scan.gains[root], scan.gains[root + 1], 9)
+            scan = _scan(activation, finer, width, depth, distribution)
+            root = int(scan.crossings[0])
+        objection = _objection(scan, root, depth)
         if objection is None:
-            return _interpolated_root(gains, walk.mean[:, 0], int(root))
+            return _interpolated_root(scan, root)
         objections.append(objection)
     raise NoGainError(
-        f"No meaningful gain exists for {activation.name} at width {width} and depth {depth}: "
-        f"{objections[0]}. Fewer layers may do. {_INSTEAD}"
+        f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. {_INSTEAD}"
     )
 
 
-def _objection(gain: float, walk: MeanFieldWalk, root: int, depth: int) -> str | None:
+def _why_no_crossing(scan: _Scan, depth: int) -> str:
+    """Returns why the mean of the walk never rises through zero."""
+    best = float(np.nanmax(scan.total) / (depth - 1))
+    if best < 0:
+        return f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
+    return "the mean of the walk never rises through zero as the gain grows"
+
+
+def _objection(scan: _Scan, root: int, depth: int) -> str | None:
     """Returns why a gain that balances the gradient is useless all the same; None if it is useful."""
+    gain, walk = scan.gains[root], scan.walk
     forward = float(walk.log_variance[root, -1] - walk.log_variance[root, 0]) / 2.0
     if abs(forward) > max(_FORWARD_LIMIT, _FORWARD_LIMIT_PER_LAYER * depth):
         return (
@@ -108,31 +136,32 @@ def _objection(gain: float, walk: MeanFieldWalk, root: int, depth: int) -> str |
     return None
 
 
-def _interpolated_root(gains: Array, total: Array, root: int) -> float:
+def _interpolated_root(scan: _Scan, root: int) -> float:
     """Returns the zero of the cubic through the four points around `root`."""
     near = slice(max(root - 1, 0), root + 3)
-    cubic = np.polynomial.Polynomial.fit(np.log(gains[near]), total[near], len(gains[near]) - 1)
-    bracket = np.log(gains[root]), np.log(gains[root + 1])
+    log_gains, total = np.log(scan.gains[near]), scan.total[near]
+    cubic = np.polynomial.Polynomial.fit(log_gains, total, len(log_gains) - 1)
+    bracket = np.log(scan.gains[root]), np.log(scan.gains[root + 1])
     return float(np.exp(optimize.brentq(cubic, *bracket, xtol=1e-14)))
 
 
-def _stationary_gain(activation: Activation, width: int, law: Distribution) -> float:
+def _stationary_gain(activation: Activation, width: int, distribution: Distribution) -> float:
     """Returns the gain of the stationary state of the forward chain at which the drift is zero."""
     table = moment_table(activation)
     # The drift on a grid of fixed points; a sign change between stable ones brackets the root.
     log_variance = np.arange(max(table.lowest, -18.0), min(table.highest, 10.0), 0.05)
     with np.errstate(all="ignore"):
-        state = stationary_state(activation, log_variance, width, law)
+        state = stationary_state(activation, log_variance, width, distribution)
     pair = state.stable[:-1] & state.stable[1:]
     candidates = np.flatnonzero(pair & (state.drift[:-1] < -1e-7) & (state.drift[1:] >= 0))
     if candidates.size:
         first = int(candidates[0])
 
         def drift(y: float) -> float:
-            return float(stationary_state(activation, np.array([y]), width, law).drift[0])
+            return float(stationary_state(activation, np.array([y]), width, distribution).drift[0])
 
         y = optimize.brentq(drift, log_variance[first], log_variance[first + 1], xtol=1e-12)
-        return float(np.exp(stationary_state(activation, np.array([y]), width, law).log_gain[0]))
+        return float(np.exp(stationary_state(activation, np.array([y]), width, distribution).log_gain[0]))
     # With orthogonal kernels the drift may reach zero only at the critical point, where the variance
     # vanishes like 1 / depth. The limit of the gain is then the critical gain.
     stable = np.flatnonzero(state.stable)
@@ -141,7 +170,7 @@ def _stationary_gain(activation: Activation, width: int, law: Distribution) -> f
     # There is no state to expand around where the variance fluctuates by more than a nat (relu6 at width
     # 100). A great depth takes the place of the limit.
     try:
-        return _gain_at_depth(activation, width, _GREAT_DEPTH, law)
+        return _gain_at_depth(activation, width, _GREAT_DEPTH, distribution)
     except NoGainError as error:
         raise NoGainError(
             f"No meaningful gain exists for {activation.name} at width {width} in deep networks; "

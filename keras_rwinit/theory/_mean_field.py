@@ -88,14 +88,14 @@ class _Step:
     skewed: Array
 
 
-def _step(m: Moments, width: int, law: Distribution) -> _Step:
-    """Returns a layer's step from the moments of its activation; the formulas are in the module's text."""
-    excess = law.excess_kurtosis
+def _step(m: Moments, width: int, distribution: Distribution) -> _Step:
+    """Returns a layer's step from the moments of its activation; see the module's docstring."""
+    excess = distribution.excess_kurtosis
     # Relative variances of |f|^2 and of z, times the width, for normal entries.
     spread_f, spread_df = m.kurtosis_f - 1.0, 3.0 * m.kurtosis_df - 1.0
     covariance, aligned = m.cross - 1.0, m.cross
     edgeworth = excess * m.kurtosis_f / 6.0
-    if law.orthogonal:
+    if distribution.orthogonal:
         # An isometry fixes |W h| and |W^T delta|: the regression of each quantity on them is taken out.
         spread_f = spread_f - (m.x_f - 1.0) ** 2 / 2.0
         spread_df = spread_df - 2.0 - (m.x_df - 1.0) ** 2 / 2.0
@@ -138,10 +138,10 @@ class MeanFieldWalk:
 
 
 class _Layer(NamedTuple):
-    """What the way back needs to know of one layer.
+    """One layer as the forward pass found it, for the backward pass.
 
-    The first nine fields are averages over `y`, of shape (gains,). The last four depend on `y` and have
-    the shape (gains, nodes).
+    `x_df`, `alignment`, `aligned` and `skewed` depend on `y` and have the shape (gains, nodes). All other
+    fields are averages over `y`, of shape (gains,).
 
     Args:
         mean_y: Mean of `y`.
@@ -175,16 +175,16 @@ class _Layer(NamedTuple):
 
 
 def mean_field_walk(
-    activation: Activation, gains: Array, width: int, depth: int, law: Distribution
+    activation: Activation, gains: Array, width: int, depth: int, distribution: Distribution
 ) -> MeanFieldWalk:
     """Returns the walk of `depth` layers at each of `gains`, for inputs of unit variance."""
     log_gain2 = 2.0 * np.log(np.asarray(gains, np.float64))
-    layers = _forward(activation, log_gain2, width, depth, law)
+    layers = _forward(activation, log_gain2, width, depth, distribution)
     return _backward(layers, log_gain2, width)
 
 
 def _forward(
-    activation: Activation, log_gain2: Array, width: int, depth: int, law: Distribution
+    activation: Activation, log_gain2: Array, width: int, depth: int, distribution: Distribution
 ) -> list[_Layer]:
     """Follows mean and variance of `y` through the layers, and records each."""
     table = moment_table(activation)
@@ -194,7 +194,7 @@ def _forward(
         # The layer's moments at the nodes of the Gauss-Hermite rule for a normal y.
         std_y = np.sqrt(var_y)
         m = table(mean_y[:, None] + std_y[:, None] * _NODES)
-        step = _step(m, width, law)
+        step = _step(m, width, distribution)
         # Regression coefficients on y are Cov(., y) / Var y; in the first layer y does not vary.
         scale = np.where(std_y > 0, std_y, np.inf)
         chain_mean, chain_variance = step.chain_mean @ _WEIGHTS, step.chain_variance @ _WEIGHTS
@@ -256,12 +256,19 @@ def _backward(layers: list[_Layer], log_gain2: Array, width: int) -> MeanFieldWa
     var_y = np.stack([layer.var_y for layer in layers], axis=1)
     flat = np.stack([layer.flat for layer in layers], axis=1)
     dead = np.clip(flat, 0.0, 1.0) ** width
-    return MeanFieldWalk(mean, std, mean_y, np.sqrt(var_y), misalignment, dead)
+    return MeanFieldWalk(
+        mean=mean,
+        std=std,
+        log_variance=mean_y,
+        fluctuation=np.sqrt(var_y),
+        misalignment=misalignment,
+        dead=dead,
+    )
 
 
-def unit_step(activation: Activation, width: int, law: Distribution) -> float:
+def unit_step(activation: Activation, width: int, distribution: Distribution) -> float:
     """Returns the mean of `ln z` at unit-variance pre-activations and a gradient not aligned with them."""
-    step = _step(moment_table(activation)(np.zeros((1, 1))), width, law)
+    step = _step(moment_table(activation)(np.zeros((1, 1))), width, distribution)
     return float(step.step_mean[0, 0])
 
 
@@ -282,7 +289,7 @@ class StationaryState:
 
 
 def stationary_state(
-    activation: Activation, log_variance: Array, width: int, law: Distribution
+    activation: Activation, log_variance: Array, width: int, distribution: Distribution
 ) -> StationaryState:
     """Returns, for each mean `log_variance` of the pre-activations, the gain that keeps it and the drift."""
     table = moment_table(activation)
@@ -291,7 +298,7 @@ def stationary_state(
     # Fixed-point iteration for the variance of y, which noise feeds and the chain's contraction drains.
     for _ in range(30):
         m = table(log_variance[:, None] + np.sqrt(var_y)[:, None] * _NODES)
-        step = _step(m, width, law)
+        step = _step(m, width, distribution)
         chain = step.chain_mean @ _WEIGHTS
         kept = (step.chain_mean - chain[:, None]) ** 2 @ _WEIGHTS / var_y
         var_y = step.chain_variance @ _WEIGHTS / np.maximum(1.0 - kept, 1e-6)
@@ -305,4 +312,4 @@ def stationary_state(
     drift = log_gain2 + step.step_mean @ _WEIGHTS
     stable &= np.abs(aligned) <= MISALIGNMENT_LIMIT
     drift += aligned * step.aligned[:, _MIDDLE] + x_df * step.skewed[:, _MIDDLE]
-    return StationaryState(log_gain2 / 2.0, drift / 2.0, stable)
+    return StationaryState(log_gain=log_gain2 / 2.0, drift=drift / 2.0, stable=stable)

@@ -7,9 +7,9 @@ include the activation's kinks, and interpolated by cubic splines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Moments at given log-variances; every field has the shape of the `y` asked for.
+class _Integrals:
+    """The moments that are integrals; every field has the shape of the log-variances asked for.
 
     With `x = a / sqrt(q)` and all expectations over `a ~ N(0, q)`:
 
@@ -45,8 +45,6 @@ class Moments:
         x_df: `E[x^2 f'^2] / m1`.
         alignment: `E[x f f']^2 / (E f^2 m1)`, the share of the squared alignment of pre-activations and
             gradient that passes through a layer.
-        curvature_f: `q^2 (d/dq)^2 E f^2 / E f^2`.
-        curvature_df: `q^2 (d/dq)^2 m1 / m1`.
         flat: Probability that `f' = 0`.
     """
 
@@ -58,13 +56,33 @@ class Moments:
     x_f: Array
     x_df: Array
     alignment: Array
+    flat: Array
+
+    def stack(self) -> Array:
+        """Returns all fields in one array, along its last axis."""
+        return np.stack([getattr(self, field.name) for field in fields(self)], axis=-1)
+
+    @classmethod
+    def unstack(cls, stacked: Array) -> Self:
+        """Returns the fields that `stack` put into `stacked`."""
+        return cls(*np.moveaxis(stacked, -1, 0))
+
+
+@dataclass(frozen=True)
+class Moments(_Integrals):
+    """The integrals at given log-variances, and second derivatives of two of them.
+
+    Args:
+        curvature_f: `q^2 (d/dq)^2 E f^2 / E f^2`.
+        curvature_df: `q^2 (d/dq)^2 m1 / m1`.
+    """
+
     curvature_f: Array
     curvature_df: Array
-    flat: Array
 
 
 class MomentTable:
-    """Interpolated `Moments` of one activation.
+    """Interpolates the `Moments` of one activation.
 
     Args:
         activation: The activation.
@@ -74,41 +92,51 @@ class MomentTable:
     """
 
     def __init__(self, activation: Activation) -> None:
-        raw = _raw_moments(activation)
-        usable = np.logical_and.reduce(np.isfinite(raw), axis=1)
+        integrals = _integrate(activation)
+        stacked = integrals.stack()
+        usable = np.logical_and.reduce(np.isfinite(stacked), axis=1)
         center = int(np.searchsorted(_LOG_VARIANCE, 0.0))
         if not usable[center]:
             raise ValueError(
                 f"No gain exists for the activation {activation.name!r}: E f(a)^2 and E f'(a)^2 must "
                 "be finite and above 0 for a standard normal a. Received moments "
-                f"ln E f^2 = {raw[center, 0]:g}, ln E f'^2 = {raw[center, 1]:g}. "
+                f"ln E f^2 = {integrals.log_f2[center]:g}, ln E f'^2 = {integrals.log_df2[center]:g}. "
                 "Check that the callable acts on NumPy arrays element by element."
             )
         # The widest range around unit variance where all moments are usable.
         below, above = np.flatnonzero(~usable[:center]), np.flatnonzero(~usable[center:])
         first = int(below[-1]) + 1 if below.size else 0
-        last = center + int(above[0]) if above.size else len(raw)
-        y, raw = _LOG_VARIANCE[first:last], raw[first:last]
-        # q^2 (d/dq)^2 M / M in terms of L = ln M as a function of y: L'' + L'^2 - L'.
-        curvatures = []
-        for column in (raw[:, 0], raw[:, 1]):
-            spline = CubicSpline(y, column)
-            curvatures.append(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
-        # The columns stand in the order of the fields of `Moments`.
-        columns = np.column_stack([raw[:, :8], *curvatures, raw[:, 8]])
-        self._spline = CubicSpline(y, columns)
+        last = center + int(above[0]) if above.size else len(usable)
+        y, integrals = _LOG_VARIANCE[first:last], _Integrals.unstack(stacked[first:last])
+        moments = Moments(
+            **vars(integrals),
+            curvature_f=_curvature(y, integrals.log_f2),
+            curvature_df=_curvature(y, integrals.log_df2),
+        )
+        self._spline = CubicSpline(y, moments.stack())
         self.lowest, self.highest = float(y[0]), float(y[-1])
-        self._end_slopes = self._spline(np.array([self.lowest, self.highest]), 1)[:, :2]
+        self._slopes_at_lowest = Moments.unstack(self._spline(self.lowest, 1))
+        self._slopes_at_highest = Moments.unstack(self._spline(self.highest, 1))
 
     def __call__(self, y: Array) -> Moments:
         """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 continue as powers of q."""
         inside = np.clip(y, self.lowest, self.highest)
-        values = self._spline(inside)
-        if not np.array_equal(inside, y):
-            beyond = (y - inside)[..., None]
-            slopes = np.where(beyond < 0, self._end_slopes[0], self._end_slopes[1])
-            values[..., :2] += slopes * beyond
-        return Moments(*np.moveaxis(values, -1, 0))
+        moments = Moments.unstack(self._spline(inside))
+        if np.array_equal(inside, y):
+            return moments
+        beyond = y - inside
+        low, high = self._slopes_at_lowest, self._slopes_at_highest
+        return replace(
+            moments,
+            log_f2=moments.log_f2 + np.where(beyond < 0, low.log_f2, high.log_f2) * beyond,
+            log_df2=moments.log_df2 + np.where(beyond < 0, low.log_df2, high.log_df2) * beyond,
+        )
+
+
+def _curvature(y: Array, log_moment: Array) -> Array:
+    """Returns `q^2 (d/dq)^2 M / M`, which is `L'' + L'^2 - L'` for `L = ln M` as a function of `y`."""
+    spline = CubicSpline(y, log_moment)
+    return np.asarray(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
 
 
 @lru_cache(maxsize=64)
@@ -135,11 +163,18 @@ def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
     )
 
 
-def _raw_moments(activation: Activation) -> Array:
-    """Returns the nine quadrature columns of `Moments`, one row per grid point; not finite if undefined."""
+def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
+    """Returns nodes `x` and weights of expectations over a standard normal variable.
+
+    Args:
+        kinks: Points of `a` where the integrand is not smooth.
+
+    Returns:
+        Two arrays of shape (log-variances of the grid, nodes).
+    """
     # Panels: whole numbers of x, then whole numbers of a and the kinks, clipped to the reach in x.
     scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
-    in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, activation.kinks])
+    in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, kinks])
     edges = np.concatenate(
         [
             np.broadcast_to(_PANELS, (len(scale), len(_PANELS))),
@@ -151,27 +186,29 @@ def _raw_moments(activation: Activation) -> Array:
     half = np.diff(edges, axis=1)[:, :, None] / 2.0
     middle = (edges[:, 1:] + edges[:, :-1])[:, :, None] / 2.0
     x = (middle + half * _NODES).reshape(len(scale), -1)
-    weight = (half * _WEIGHTS).reshape(x.shape) * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
+    return x, (half * _WEIGHTS).reshape(x.shape) * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
+
+
+def _integrate(activation: Activation) -> _Integrals:
+    """Returns the integrals at every log-variance of the grid; not finite where they are undefined."""
+    x, weight = _quadrature(activation.kinks)
+
+    def mean(values: Array) -> Array:
+        return np.asarray((weight * values).sum(axis=1), np.float64)
 
     with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
-        a = scale * x
+        a = np.exp(_LOG_VARIANCE / 2.0)[:, None] * x
         f = _elementwise(activation, activation.function, a)
         df = _elementwise(activation, activation.slope_at, a)
-
-        def mean(values: Array) -> Array:
-            return np.asarray((weight * values).sum(axis=1), np.float64)
-
         f2, df2 = mean(f * f), mean(df * df)
-        return np.column_stack(
-            [
-                np.log(f2),
-                np.log(df2),
-                mean(f**4) / f2**2,
-                mean(df**4) / df2**2,
-                mean(f * f * df * df) / (f2 * df2),
-                mean(x * x * f * f) / f2,
-                mean(x * x * df * df) / df2,
-                mean(x * f * df) ** 2 / (f2 * df2),
-                mean(1.0 * (df == 0.0)),
-            ]
+        return _Integrals(
+            log_f2=np.log(f2),
+            log_df2=np.log(df2),
+            kurtosis_f=mean(f**4) / f2**2,
+            kurtosis_df=mean(df**4) / df2**2,
+            cross=mean(f * f * df * df) / (f2 * df2),
+            x_f=mean(x * x * f * f) / f2,
+            x_df=mean(x * x * df * df) / df2,
+            alignment=mean(x * f * df) ** 2 / (f2 * df2),
+            flat=mean(1.0 * (df == 0.0)),
         )

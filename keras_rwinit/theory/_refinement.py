@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from ._analytic_gain import NoGainError, analytic_gain
 from ._mean_field import mean_field_walk
 from .activations import Activation
 from .distributions import Distribution
-from .simulation import chunks
+from .simulation import RandomNetwork, draw_chunks
 
 __all__ = ["refined_gain"]
 
@@ -29,63 +29,60 @@ class _Point(NamedTuple):
     tolerance: float
 
 
-@dataclass(frozen=True)
-class _Network:
-    """The network whose gain is refined."""
-
-    activation: Activation
-    width: int
-    depth: int
-    law: Distribution
-
-    def simulate(self, log_gain: float, batch: int = 0) -> _Point:
-        """Simulates the mean of the walk; the draws of a batch are the same at every gain."""
-        rng = np.random.default_rng(_SEED + batch)
-        gain = float(np.exp(log_gain))
-        drawn = list(chunks(self.activation, self.width, self.depth, gain, _SAMPLES, self.law, rng))
-        total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
-        alive = np.isfinite(total)
-        if alive.sum() < _SAMPLES // 10:
-            raise NoGainError(
-                f"{self.activation.name} at width {self.width} and depth {self.depth}: the gradient dies in "
-                f"{1.0 - alive.mean():.0%} of the networks. Use a larger width."
-            )
-        # Regression on the control variates, whose expectation is zero, removes most of the variance.
-        total, controls = total[alive], np.concatenate([chunk.controls for chunk in drawn])[alive]
-        design = np.column_stack([np.ones(len(total)), controls])
-        mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
-        return _Point(log_gain, mean, float(total.std() / np.sqrt(len(total)) / 2.0))
+def _simulate(network: RandomNetwork, log_gain: float, batch: int = 0) -> _Point:
+    """Simulates the mean of the walk at a gain; the draws of a batch are the same at every gain."""
+    rng = np.random.default_rng(_SEED + batch)
+    network = replace(network, gain=float(np.exp(log_gain)))
+    drawn = list(draw_chunks(network, _SAMPLES, rng))
+    total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
+    alive = np.isfinite(total)
+    if alive.sum() < _SAMPLES // 10:
+        raise NoGainError(
+            f"{network.activation.name} at width {network.width} and depth {network.depth}: the gradient "
+            f"dies in {1.0 - alive.mean():.0%} of the networks. Use a larger width."
+        )
+    # Regression on the control variates, whose expectation is zero, removes most of the variance.
+    backward = np.concatenate([chunk.backward_control for chunk in drawn])
+    forward = np.concatenate([chunk.forward_control for chunk in drawn])
+    design = np.column_stack([np.ones(len(total)), backward, forward])[alive]
+    total = total[alive]
+    intercept = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
+    half_error = float(total.std() / np.sqrt(len(total)) / 2.0)
+    return _Point(log_gain=log_gain, mean=intercept, tolerance=half_error)
 
 
-def refined_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+def refined_gain(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
     """Returns the root of the simulated mean of the walk, from draws that are the same at every gain.
 
     Raises:
         NoGainError: The mean does not change sign within a factor of five of the analytic gain.
     """
-    network = _Network(activation, width, depth, law)
-    start = network.simulate(np.log(_starting_gain(activation, width, depth, law)))
+    start_gain = _starting_gain(activation, width, depth, distribution)
+    network = RandomNetwork(
+        activation=activation, width=width, depth=depth, gain=start_gain, distribution=distribution
+    )
+    start = _simulate(network, np.log(start_gain))
     below, above = _bracket(network, start)
     # Regula falsi, kept off the ends of the bracket.
     best = min(below, above, key=lambda point: abs(point.mean))
     while abs(best.mean) > best.tolerance:
         share = np.clip(below.mean / (below.mean - above.mean), 0.1, 0.9)
-        best = network.simulate(below.log_gain + share * (above.log_gain - below.log_gain))
+        best = _simulate(network, below.log_gain + share * (above.log_gain - below.log_gain))
         below, above = (best, above) if best.mean < 0 else (below, best)
     return float(np.exp(best.log_gain + _correction(network, best)))
 
 
-def _bracket(network: _Network, start: _Point) -> tuple[_Point, _Point]:
+def _bracket(network: RandomNetwork, start: _Point) -> tuple[_Point, _Point]:
     """Returns a point with a mean below zero and one above, to within their tolerances."""
     below = above = start
     # The walk's mean changes by about depth - 1 times the change of the log-gain.
     step = max(abs(start.mean) / (network.depth - 1), 1e-3)
     while below.mean > below.tolerance or above.mean < -above.tolerance:
         if below.mean > 0:
-            above, below = below, network.simulate(below.log_gain - step)
+            above, below = below, _simulate(network, below.log_gain - step)
             edge = below.log_gain
         else:
-            below, above = above, network.simulate(above.log_gain + step)
+            below, above = above, _simulate(network, above.log_gain + step)
             edge = above.log_gain
         step *= 2.0
         if abs(edge - start.log_gain) > np.log(5.0):
@@ -97,31 +94,31 @@ def _bracket(network: _Network, start: _Point) -> tuple[_Point, _Point]:
     return below, above
 
 
-def _correction(network: _Network, best: _Point) -> float:
-    """Returns what to add to the log-gain for the sampling error of the one batch of draws behind it.
+def _correction(network: RandomNetwork, best: _Point) -> float:
+    """Returns the correction of the log-gain for the sampling error of the one batch that gave it.
 
     Further batches at the same gain estimate the mean that is left, and the expansion gives its slope.
     """
     around = np.exp(best.log_gain + np.array([-1e-3, 1e-3]))
-    walk = mean_field_walk(network.activation, around, network.width, network.depth, network.law)
+    walk = mean_field_walk(network.activation, around, network.width, network.depth, network.distribution)
     low, high = walk.mean[:, 0]
     if not high > low:
         return 0.0
-    further = [network.simulate(best.log_gain, batch + 1).mean for batch in range(_FURTHER_BATCHES)]
+    further = [_simulate(network, best.log_gain, batch + 1).mean for batch in range(_FURTHER_BATCHES)]
     correction = -float(np.mean([best.mean, *further])) * 2e-3 / (high - low)
     return float(np.clip(correction, -0.05, 0.05))
 
 
-def _starting_gain(activation: Activation, width: int, depth: int, law: Distribution) -> float:
+def _starting_gain(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
     """Returns the analytic gain, at the nearest larger width that has one where `width` has none."""
     try:
-        return analytic_gain(activation, width, depth, law)
+        return analytic_gain(activation, width, depth, distribution)
     except NoGainError as error:
         last = error
     for wider in _WIDTHS_TO_START_FROM:
         if wider > width:
             try:
-                return analytic_gain(activation, wider, depth, law)
+                return analytic_gain(activation, wider, depth, distribution)
             except NoGainError as error:
                 last = error
     raise last

@@ -23,47 +23,58 @@ layer, whose `ln z` is that of a chi-square variable over its degrees of freedom
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from .distributions import Distribution
 
-__all__ = ["log_step_moments"]
+__all__ = ["LogStepMoments", "log_step_moments"]
 
 _SPACING = 1.0 / 16.0
 
 
+class LogStepMoments(NamedTuple):
+    """Mean and variance of `ln z`, in nats of the squared norm."""
+
+    mean: float
+    variance: float
+
+
 @lru_cache(maxsize=4096)
-def log_step_moments(slopes: tuple[float, float], width: int, law: Distribution) -> tuple[float, float]:
+def log_step_moments(slopes: tuple[float, float], width: int, distribution: Distribution) -> LogStepMoments:
     """Returns mean and variance of `ln z`, given that at least one unit has a slope other than zero.
 
     Args:
         slopes: Slope below and above zero, not both zero.
         width: Fan-in of the kernel.
-        law: Distribution of the kernel.
+        distribution: Distribution of the kernel.
 
     Returns:
-        `(E ln z, Var ln z)`, in nats of the squared norm.
+        `E ln z` and `Var ln z`, in nats of the squared norm.
     """
     low, high = sorted(slope * slope for slope in slopes)
     if high == 0.0:
         raise ValueError("An activation whose slopes are both 0 passes no gradient, at any gain.")
     mean, variance = _normal_moments(low / high, width)
     mean += float(np.log(high))
-    if law.orthogonal:
+    if distribution.mirrored:
+        # Each step is the same; see `mirrored`.
+        return LogStepMoments(mean=2.0 * float(np.log(abs(sum(slopes)))) - float(np.log(2.0)), variance=0.0)
+    if distribution.orthogonal:
         mean -= _log_chi_square_mean(width)
         variance = max(variance - float(special.polygamma(1, width / 2)), 0.0)
-    elif law.excess_kurtosis:
+    elif distribution.excess_kurtosis:
         # Entries of excess kurtosis c give (W^T u)_i the excess kurtosis c * sum u_j^4, and sum u_j^4 is
         # about 3 / active for `active` = width / k units. The denominator differs from active^2 by terms
         # of third order in 1 / width, chosen so that the shift does not overshoot at the smallest widths.
         k = 2.0 * (low * low + high * high) / (low + high) ** 2
         active = max(width / k, 1.0)
-        shift = 3.0 * law.excess_kurtosis / ((active + 1.0) * (active + 3.0))
+        shift = 3.0 * distribution.excess_kurtosis / ((active + 1.0) * (active + 3.0))
         mean -= shift / 2.0
         variance += shift
-    return mean, variance
+    return LogStepMoments(mean, variance)
 
 
 def _log_chi_square_mean(width: int) -> float:
@@ -71,7 +82,7 @@ def _log_chi_square_mean(width: int) -> float:
     return float(special.digamma(width / 2) - np.log(width / 2))
 
 
-def _normal_moments(ratio: float, width: int) -> tuple[float, float]:
+def _normal_moments(ratio: float, width: int) -> LogStepMoments:
     """Returns mean and variance of `ln z` for normal weights and slopes of squares `ratio` <= 1 and 1."""
     # Nodes of the trapezoidal rule, from where the integrands are below rounding to where they are again.
     scale = width * (1.0 + ratio) / 2.0
@@ -91,4 +102,4 @@ def _normal_moments(ratio: float, width: int) -> tuple[float, float]:
     difference = survival - np.exp(-np.exp(s))
     mean = -_SPACING * float(difference.sum())
     second = _SPACING * float((2.0 * s * difference).sum()) - 2.0 * np.euler_gamma * mean
-    return mean + float(np.log(scale / width)), second - mean * mean
+    return LogStepMoments(mean=mean + float(np.log(scale / width)), variance=second - mean * mean)

@@ -1,4 +1,4 @@
-"""The one table of activations: for each its NumPy function, derivative, kinks, slopes and its form in Keras.
+"""The one table of activations: for each its NumPy function, derivative, kinks, slopes and forms in Keras.
 
 `ACTIVATIONS` holds every element-wise activation that Keras has by name, and a few that it does not have
 (`erf`, `sin`, `gelu_tanh`). `_FAMILIES` holds those with a parameter. To add an activation, add an entry to
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ __all__ = [
     "ActivationLike",
     "activation_from_callable",
     "resolve_activation",
-    "split_activation_name",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -31,6 +30,23 @@ Function: TypeAlias = Callable[[Array], Any]
 
 TensorFunction: TypeAlias = Callable[[Any, Any], Any]
 """An activation written in the operations of a module, `f(ops, a)`; the package passes `keras.ops`."""
+
+OutputGradient: TypeAlias = Callable[[Any, Any, Any], Any]
+"""An activation's gradient in the operations of a module, `g(ops, h, upstream)` with `h = f(a)`."""
+
+
+class KerasLayer(NamedTuple):
+    """A layer of Keras's that is an activation, such as `keras.layers.ELU(alpha=0.5)`.
+
+    Args:
+        name: Name of the class in `keras.layers`.
+        argument: Name of the parameter, as argument and as attribute.
+        value: Value of the parameter.
+    """
+
+    name: str
+    argument: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -47,13 +63,16 @@ class Activation:
             `None`. Two slopes make the theory exact at every width.
         keras: The name of the function in `keras.activations`. For an activation that Keras does not have, a
             function `f(ops, a)` of `keras.ops` and a tensor. `None`: Keras's layers do not take it.
-        slope_from_output: Whether `f'(a)` is a function of `f(a)`. A loop of layers may then keep outputs
-            in place of pre-activations.
+        keras_layer: The layer of Keras's that is `f`, for a family with a parameter.
+        gate: The name of `g` where `f(a) = a * g(a)`, as a model may write `f`.
+        gradient_from_output: `f'(a) * upstream` where it follows from `h = f(a)`, as a function
+            `g(ops, h, upstream)` of TensorFlow's `tf.raw_ops`. Its loop of layers then keeps outputs alone.
+            `None`: the loop keeps pre-activations too.
 
     Example:
         >>> from keras_rwinit.theory import Activation, gain
-        >>> cube_root = Activation("signed_log", lambda a: np.sign(a) * np.log1p(abs(a)))
-        >>> 1.0 < gain(cube_root, width=100, depth=50) < 1.5
+        >>> signed_log = Activation("signed_log", lambda a: np.sign(a) * np.log1p(abs(a)))
+        >>> 1.0 < gain(signed_log, width=100, depth=50) < 1.5
         True
     """
 
@@ -63,7 +82,9 @@ class Activation:
     kinks: tuple[float, ...] = (0.0,)
     slopes: tuple[float, float] | None = None
     keras: str | TensorFunction | None = field(default=None, kw_only=True)
-    slope_from_output: bool = field(default=False, kw_only=True)
+    keras_layer: KerasLayer | None = field(default=None, kw_only=True)
+    gate: str | None = field(default=None, kw_only=True)
+    gradient_from_output: OutputGradient | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinks", tuple(float(kink) for kink in self.kinks))
@@ -108,7 +129,9 @@ def _two_slopes(name: str, below: float, above: float) -> Activation:
 
 
 def _leaky_relu(slope: float = 0.2) -> Activation:
-    return _two_slopes(f"leaky_relu({_number(slope)})", slope, 1.0)
+    # Keras's LeakyReLU takes no negative slope.
+    layer = None if slope < 0.0 else KerasLayer("LeakyReLU", "negative_slope", slope)
+    return replace(_two_slopes(f"leaky_relu({_number(slope)})", slope, 1.0), keras_layer=layer)
 
 
 def _elu(alpha: float = 1.0) -> Activation:
@@ -117,6 +140,7 @@ def _elu(alpha: float = 1.0) -> Activation:
         lambda a: np.where(a > 0, a, alpha * np.expm1(np.minimum(a, 0.0))),
         lambda a: np.where(a > 0, 1.0, alpha * np.exp(np.minimum(a, 0.0))),
         keras=lambda ops, a: ops.where(a > 0, a, alpha * ops.expm1(-ops.relu(-a))),
+        keras_layer=KerasLayer("ELU", "alpha", alpha),
     )
 
 
@@ -177,6 +201,7 @@ def _silu() -> Activation:
         lambda a: special.expit(a) + a * _sigmoid_slope(a),
         kinks=(),
         keras="silu",
+        gate="sigmoid",
     )
 
 
@@ -212,12 +237,21 @@ def _hard_silu() -> Activation:
         lambda a: np.where(np.abs(a) < 3.0, a / 3.0 + 0.5, 1.0 * (a > 0)),
         kinks=(-3.0, 3.0),
         keras="hard_silu",
+        gate="hard_sigmoid",
     )
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": replace(_two_slopes("linear", 1.0, 1.0), keras="linear", slope_from_output=True),
-    "relu": replace(_two_slopes("relu", 0.0, 1.0), keras="relu", slope_from_output=True),
+    "linear": replace(
+        _two_slopes("linear", 1.0, 1.0),
+        keras="linear",
+        gradient_from_output=lambda ops, h, upstream: upstream,
+    ),
+    "relu": replace(
+        _two_slopes("relu", 0.0, 1.0),
+        keras="relu",
+        gradient_from_output=lambda ops, h, upstream: ops.ReluGrad(gradients=upstream, features=h),
+    ),
     **{name: replace(family(), keras=name) for name, family in _FAMILIES.items()},
     "relu6": _piecewise_linear("relu6", [0.0, 6.0], [0.0, 6.0]),
     "hard_tanh": _piecewise_linear("hard_tanh", [-1.0, 1.0], [-1.0, 1.0]),
@@ -228,7 +262,7 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda a: _SELU_SCALE * np.where(a > 0, a, _SELU_ALPHA * np.expm1(np.minimum(a, 0.0))),
         lambda a: _SELU_SCALE * np.where(a > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(a, 0.0))),
         keras="selu",
-        slope_from_output=True,
+        gradient_from_output=lambda ops, h, upstream: ops.SeluGrad(gradients=upstream, outputs=h),
     ),
     "gelu": Activation(
         "gelu",
@@ -276,9 +310,16 @@ ACTIVATIONS: dict[str, Activation] = {
         _sigmoid_slope,
         kinks=(),
         keras="sigmoid",
-        slope_from_output=True,
+        gradient_from_output=lambda ops, h, upstream: ops.SigmoidGrad(y=h, dy=upstream),
     ),
-    "tanh": Activation("tanh", np.tanh, _sech2, kinks=(), keras="tanh", slope_from_output=True),
+    "tanh": Activation(
+        "tanh",
+        np.tanh,
+        _sech2,
+        kinks=(),
+        keras="tanh",
+        gradient_from_output=lambda ops, h, upstream: ops.TanhGrad(y=h, dy=upstream),
+    ),
     "erf": Activation(
         "erf",
         special.erf,
@@ -339,7 +380,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     if callable(activation):
         return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
     if isinstance(activation, str):
-        name, parameter = split_activation_name(activation)
+        name, parameter = _split_name(activation)
         if parameter is not None:
             return _member(name, parameter)
         if name in ACTIVATIONS:
@@ -356,7 +397,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     )
 
 
-def split_activation_name(name: str) -> tuple[str, float | None]:
+def _split_name(name: str) -> tuple[str, float | None]:
     """Splits the name of a family's member into the family's name and the parameter.
 
     Args:
@@ -395,26 +436,32 @@ def activation_from_callable(name: str, function: Function) -> Activation:
         function: A map of float64 arrays that acts element by element.
 
     Returns:
-        An activation of two slopes if `function` is linear on either side of zero as far as can be
-        seen (from 2^-20 to 2^20), else one that is differentiated numerically.
+        An activation of two slopes if `function` is linear on either side of zero, from 2^-20 to 2^20,
+        else one that is differentiated numerically.
     """
     if not isinstance(function, Hashable):
         unhashable = function
         function = lambda a: unhashable(a)  # noqa: E731
-    magnitudes = 2.0 ** np.arange(-20.0, 21.0)
     try:
-        with np.errstate(all="ignore"):
-            below, above = np.asarray(function(np.outer([-1.0, 1.0], magnitudes)), np.float64) / magnitudes
-        slopes = 0.0 - float(below[20]), float(above[20])
-        linear = any(slopes) and bool(np.isfinite(slopes).all())
-        linear = (
-            linear
-            and np.allclose(below, -slopes[0], 1e-6, 1e-9)
-            and np.allclose(above, slopes[1], 1e-6, 1e-9)
-        )
+        slopes = _find_two_slopes(function)
     except Exception:  # the error of a callable that fails on arrays is raised when its moments are taken
-        linear = False
-    if not linear:
+        slopes = None
+    if slopes is None:
         return Activation(name, function)
     # A back end computes in float32: seven digits restore the decimal number that the user wrote.
-    return _two_slopes(name, *(float(f"{slope:.7g}") for slope in slopes))
+    below, above = (float(f"{slope:.7g}") for slope in slopes)
+    return _two_slopes(name, below, above)
+
+
+def _find_two_slopes(function: Function) -> tuple[float, float] | None:
+    """Returns the slopes below and above zero; None if `function` is not linear there, or 0 everywhere."""
+    magnitudes = 2.0 ** np.arange(-20.0, 21.0)
+    with np.errstate(all="ignore"):
+        below, above = np.asarray(function(np.outer([-1.0, 1.0], magnitudes)), np.float64) / magnitudes
+    at_one = len(magnitudes) // 2
+    slopes = 0.0 - float(below[at_one]), float(above[at_one])  # `0.0 -` gives no negative zero
+    if not any(slopes) or not np.isfinite(slopes).all():
+        return None
+    linear_below = np.allclose(below, -slopes[0], rtol=1e-6, atol=1e-9)
+    linear_above = np.allclose(above, slopes[1], rtol=1e-6, atol=1e-9)
+    return slopes if linear_below and linear_above else None

@@ -14,11 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["DISTRIBUTIONS", "Distribution", "Structure", "draw_kernel", "resolve_distribution"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "Distribution",
+    "MirroredSide",
+    "Structure",
+    "check_mirrored_side",
+    "draw_kernel",
+    "resolve_distribution",
+]
 
 Array: TypeAlias = NDArray[np.float64]
 Draw: TypeAlias = Callable[[np.random.Generator, int, int], Array]
-Structure: TypeAlias = Literal["gaussian", "independent", "orthogonal"]
+Structure: TypeAlias = Literal["gaussian", "independent", "orthogonal", "mirrored"]
+
+MirroredSide: TypeAlias = Literal["both", "inputs", "outputs"]
+"""Which units of a mirrored kernel come in pairs: not the first kernel's inputs and the last one's outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +41,9 @@ class Distribution:
         draw: `(generator, rows, columns) -> array` of independent entries of mean 0 and variance 1.
         structure: How the entries of a kernel depend on each other. `"gaussian"`: independent normal
             entries. `"independent"`: independent entries of any other distribution. `"orthogonal"`: a
-            uniformly random isometry, made of the normal entries that `draw` gives. The simulation has a
-            formula without matrices for the first and the last, and draws matrices for the second.
+            uniformly random isometry, made of the normal entries that `draw` gives. `"mirrored"`: blocks
+            `[[M, -M], [-M, M]]` of one such isometry. The simulation draws matrices for the second, and has
+            a formula without matrices for each of the others.
         excess_kurtosis: Fourth standardized moment less 3 of the entries that `draw` gives.
     """
 
@@ -56,6 +68,11 @@ class Distribution:
     def orthogonal(self) -> bool:
         """Whether kernels are isometries, whose entries depend on each other."""
         return self.structure == "orthogonal"
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether units come in pairs with opposite pre-activations."""
+        return self.structure == "mirrored"
 
 
 def _normal(rng: np.random.Generator, rows: int, columns: int) -> Array:
@@ -90,8 +107,8 @@ def _truncated_normal(rng: np.random.Generator, rows: int, columns: int) -> Arra
 
 
 DISTRIBUTIONS: dict[str, Distribution] = {
-    law.name: law
-    for law in (
+    distribution.name: distribution
+    for distribution in (
         Distribution(name="normal", draw=_normal, structure="gaussian", excess_kurtosis=0.0),
         Distribution(
             name="truncated_normal",
@@ -101,6 +118,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
         ),
         Distribution(name="uniform", draw=_uniform, structure="independent", excess_kurtosis=-1.2),
         Distribution(name="orthogonal", draw=_normal, structure="orthogonal", excess_kurtosis=0.0),
+        Distribution(name="looks_linear", draw=_normal, structure="mirrored", excess_kurtosis=0.0),
     )
 }
 """Every distribution by its name."""
@@ -108,24 +126,73 @@ DISTRIBUTIONS: dict[str, Distribution] = {
 
 def resolve_distribution(name: str) -> Distribution:
     """Returns the distribution called `name`; ValueError lists the names."""
-    law = DISTRIBUTIONS.get(name) if isinstance(name, str) else None
-    if law is None:
+    distribution = DISTRIBUTIONS.get(name) if isinstance(name, str) else None
+    if distribution is None:
         raise ValueError(f"`distribution` must be one of {', '.join(DISTRIBUTIONS)}. Received: {name!r}")
-    return law
+    return distribution
 
 
-def draw_kernel(law: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int) -> Array:
+def check_mirrored_side(side: MirroredSide, distribution: Distribution) -> MirroredSide:
+    """Returns `side`; ValueError unless it is a side, and "both" where a distribution mirrors nothing."""
+    if side not in get_args(MirroredSide):
+        raise ValueError(f"`mirrored` must be one of {', '.join(get_args(MirroredSide))}. Received: {side!r}")
+    if side != "both" and not distribution.mirrored:
+        raise ValueError(
+            "`mirrored` is for distributions of mirrored kernels, such as 'looks_linear'. "
+            f"Received: mirrored={side!r} with distribution={distribution.name!r}"
+        )
+    return side
+
+
+def draw_kernel(
+    distribution: Distribution,
+    rng: np.random.Generator,
+    fan_in: int,
+    fan_out: int,
+    *,
+    mirrored: MirroredSide = "both",
+) -> Array:
     """Draws a kernel of shape (fan_in, fan_out), entries of mean 0 and variance `1 / fan_in`.
 
     An orthogonal kernel has orthonormal columns if `fan_out <= fan_in`, so that it keeps the length of
     the gradient, and otherwise orthogonal rows of length `sqrt(fan_out / fan_in)`, so that it keeps the
     root mean square of the activations. Square ones are uniformly (Haar) distributed.
+
+    A mirrored kernel is made of such a matrix M for half of the units: `[[M, -M], [-M, M]]`, or `[M, -M]` if
+    only its outputs are `mirrored`, or `[M; -M]` if only its inputs are.
     """
-    if not law.orthogonal:
-        return law.draw(rng, fan_in, fan_out) / np.sqrt(fan_in)
-    tall = law.draw(rng, max(fan_in, fan_out), min(fan_in, fan_out))
+    if distribution.mirrored:
+        return _draw_mirrored(distribution, rng, fan_in, fan_out, mirrored)
+    if distribution.orthogonal:
+        return _draw_isometry(distribution, rng, fan_in, fan_out)
+    return distribution.draw(rng, fan_in, fan_out) / np.sqrt(fan_in)
+
+
+def _draw_isometry(distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int) -> Array:
+    tall = distribution.draw(rng, max(fan_in, fan_out), min(fan_in, fan_out))
     q, r = np.linalg.qr(tall)
     # QR determines the columns only up to sign. A positive diagonal of R makes Q uniform (Mezzadri,
     # arXiv:math-ph/0609050).
     q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return q if fan_out <= fan_in else q.T * np.sqrt(fan_out / fan_in)
+
+
+def _draw_mirrored(
+    distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int, mirrored: MirroredSide
+) -> Array:
+    rows = fan_in if mirrored == "outputs" else fan_in // 2
+    columns = fan_out if mirrored == "inputs" else fan_out // 2
+    if not rows or not columns:
+        raise ValueError(
+            f"distribution {distribution.name!r} pairs units and needs at least two of them. "
+            f"Received: a kernel of shape {(fan_in, fan_out)}"
+        )
+    kernel = _draw_isometry(distribution, rng, rows, columns)
+    if mirrored != "inputs":
+        # A unit without a partner reads what another one reads, and nothing reads it when training starts.
+        single = kernel[:, : fan_out % 2]
+        kernel = np.concatenate([kernel, -kernel, single], axis=1)
+    if mirrored != "outputs":
+        single = np.zeros((fan_in % 2, kernel.shape[1]))
+        kernel = np.concatenate([kernel, -kernel, single], axis=0) / np.sqrt(2.0)
+    return kernel

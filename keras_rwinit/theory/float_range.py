@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ._mean_field import mean_field_walk
 from .activations import ActivationLike, resolve_activation
 from .distributions import resolve_distribution
+from .mirrored import mirrored_level
 from .walk import WalkPrediction, predict_walk
 
 __all__ = [
@@ -71,12 +72,12 @@ def float_range(dtype: str, loss_scale: float = 1.0) -> FloatRange:
     """
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     smallest, largest = math.log(float(info.smallest_normal)), math.log(float(info.max))
-    return FloatRange(dtype, smallest - math.log(loss_scale), largest)
+    return FloatRange(name=dtype, low=smallest - math.log(loss_scale), high=largest)
 
 
 @dataclass(frozen=True)
 class NormPrediction:
-    """What theory predicts of the norms in a network of `depth` hidden layers.
+    """The predicted norms of gradient and activations in a network of `depth` hidden layers.
 
     Args:
         gradient: The walk of the gradient's log-norm.
@@ -93,11 +94,18 @@ def predict_norms(
     activation: ActivationLike, width: int, depth: int, *, gain: float, distribution: str = "normal"
 ) -> NormPrediction:
     """Predicts the norms of gradient and activations; see `predict_walk` for the arguments."""
-    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    resolved, resolved_distribution = resolve_activation(activation), resolve_distribution(distribution)
     with np.errstate(all="ignore"):  # at a gain far from the unbiased one the prediction may overflow
         gradient = predict_walk(resolved, width, depth, gain=gain, distribution=distribution)
-        forward = mean_field_walk(resolved, np.array([gain]), width, depth, law)
-    return NormPrediction(gradient, forward.log_variance[0] / 2.0, forward.fluctuation[0] / 2.0)
+        if resolved_distribution.mirrored:
+            level = mirrored_level(resolved, width, depth, gain)
+            return NormPrediction(gradient=gradient, level=level, level_std=np.zeros(depth))
+        forward = mean_field_walk(resolved, np.array([gain]), width, depth, resolved_distribution)
+    return NormPrediction(
+        gradient=gradient,
+        level=forward.log_variance[0] / 2.0,
+        level_std=forward.fluctuation[0] / 2.0,
+    )
 
 
 class Shortfall(NamedTuple):
@@ -126,17 +134,18 @@ def find_range_risk(norms: NormPrediction, floats: FloatRange) -> Shortfall | No
     walk = norms.gradient
     gradient = float(np.ptp(walk.mean)) + _DEVIATIONS * walk.spread
     activations = float((np.abs(norms.level) + _DEVIATIONS * norms.level_std).max())
-    for shortfall in (
-        Shortfall("gradient", gradient, floats.high - floats.low - _LARGEST_ENTRY),
-        Shortfall("activations", activations, floats.high - _LARGEST_ENTRY),
-    ):
-        if not shortfall.needed <= shortfall.available:  # nan counts as too much
-            return shortfall
+    available = {
+        "gradient": floats.high - floats.low - _LARGEST_ENTRY,
+        "activations": floats.high - _LARGEST_ENTRY,
+    }
+    for quantity, needed in (("gradient", gradient), ("activations", activations)):
+        if not needed <= available[quantity]:  # nan counts as too much
+            return Shortfall(quantity=quantity, needed=needed, available=available[quantity])
     return None
 
 
 def find_range_violation(norms: NormPrediction, floats: FloatRange) -> str | None:
-    """Returns in words which quantity leaves the range with near certainty; None if all may stay in it.
+    """Describes the quantity that leaves the range with near certainty; returns None if all may stay in it.
 
     The gradient is judged at the first hidden layer, relative to the last, and the activations at the last
     hidden layer. Each must be outside the range by three standard deviations.

@@ -15,6 +15,7 @@ from ._refinement import refined_gain
 from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
+from .mirrored import mirrored_gain
 
 __all__ = ["gain", "gain_or_nearest_width", "one_layer_gain", "paper_gain", "paper_log_variance"]
 
@@ -52,9 +53,9 @@ def gain(
         width: Units of a hidden layer, which is the fan-in of its kernel. At least 1.
         depth: Number of hidden layers. `None`: the limit of great depth, where the pre-activations'
             variance is stationary. One layer has no step to balance and gets the gain of two.
-        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or
-            `"orthogonal"`. For entries that are not normal the leading term of their excess kurtosis
-            is included.
+        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"`,
+            `"orthogonal"`, or `"looks_linear"`, whose gain is exact. For entries that are not normal the
+            leading term of their excess kurtosis is included.
         refine: Whether to refine the gain by exact simulation, until the mean of the walk is within
             three standard errors of zero at 10,000 samples. It takes seconds to minutes instead of
             milliseconds, needs a `depth`, and changes nothing where the gain is exact.
@@ -76,16 +77,17 @@ def gain(
     References:
         Sussillo & Abbott, arXiv:1412.6558, equations 9 to 13.
     """
-    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    resolved_activation = resolve_activation(activation)
+    resolved_distribution = resolve_distribution(distribution)
     width = check_count("width", width)
     if depth is not None:
         depth = max(check_count("depth", depth), 2)
     # With two slopes the analytic gain is exact: there is nothing to refine.
-    if refine and resolved.slopes is None:
+    if refine and resolved_activation.slopes is None and not resolved_distribution.mirrored:
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")
-        return refined_gain(resolved, width, depth, law)
-    return analytic_gain(resolved, width, depth, law)
+        return refined_gain(resolved_activation, width, depth, resolved_distribution)
+    return analytic_gain(resolved_activation, width, depth, resolved_distribution)
 
 
 @lru_cache(maxsize=4096)
@@ -108,7 +110,7 @@ def gain_or_nearest_width(activation: Activation, fan_in: int, depth: int | None
 
 
 @lru_cache(maxsize=1024)
-def one_layer_gain(activation: Activation, width: int, law: Distribution) -> float:
+def one_layer_gain(activation: Activation, width: int, distribution: Distribution) -> float:
     """Returns the gain that balances one step alone, `exp(-E ln z / 2)`, at unit-variance pre-activations.
 
     It is the gain of a layer behind a normalization, which restores the unit variance, and the last
@@ -118,10 +120,12 @@ def one_layer_gain(activation: Activation, width: int, law: Distribution) -> flo
     Raises:
         ValueError: Both slopes of a two-slope activation are 0.
     """
+    if distribution.mirrored:
+        return mirrored_gain(activation, width)
     if activation.slopes is not None:
-        mean = log_step_moments(activation.slopes, width, law)[0]
+        mean = log_step_moments(activation.slopes, width, distribution).mean
     else:
-        mean = unit_step(activation, width, law)
+        mean = unit_step(activation, width, distribution)
     return math.exp(-mean / 2.0)
 
 

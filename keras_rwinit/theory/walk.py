@@ -15,6 +15,7 @@ from ._mean_field import mean_field_walk
 from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
+from .mirrored import check_mirrored, mirrored_walk
 
 __all__ = ["WalkPrediction", "plan_width", "predict_chain", "predict_walk"]
 
@@ -90,15 +91,20 @@ def predict_walk(
     References:
         Sussillo & Abbott, arXiv:1412.6558, section 3.
     """
-    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    resolved_activation = resolve_activation(activation)
+    resolved_distribution = resolve_distribution(distribution)
     width, depth = check_count("width", width), check_count("depth", depth)
     if gain is None:
-        gain = analytic_gain(resolved, width, max(depth, 2), law)
+        gain = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
     else:
         gain = check_positive("gain", gain)
-    if resolved.slopes is not None:
-        return _two_slope_walk(resolved.slopes, width, depth, gain, law)
-    return _mean_field_prediction(resolved, width, depth, gain, law)
+    if resolved_distribution.mirrored:
+        check_mirrored(resolved_activation, width)
+        mean, std = mirrored_walk(resolved_activation, width, depth, gain)
+        return WalkPrediction(gain=gain, mean=mean, std=std, dead_probability=0.0)
+    if resolved_activation.slopes is not None:
+        return _two_slope_walk(resolved_activation.slopes, width, depth, gain, resolved_distribution)
+    return _mean_field_prediction(resolved_activation, width, depth, gain, resolved_distribution)
 
 
 def predict_chain(
@@ -129,33 +135,40 @@ def predict_chain(
         >>> tapering.mean.shape
         (4,)
     """
-    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
-    if resolved.slopes is not None:
-        return _two_slope_chain(resolved.slopes, widths, gains, law)
+    resolved_activation = resolve_activation(activation)
+    resolved_distribution = resolve_distribution(distribution)
+    if resolved_activation.slopes is not None:
+        return _two_slope_chain(resolved_activation.slopes, widths, gains, resolved_distribution)
     if len(set(widths)) > 1:
         raise ValueError(
-            f"`widths` must be equal for {resolved.name}, which does not have two slopes. "
+            f"`widths` must be equal for {resolved_activation.name}, which does not have two slopes. "
             f"Received: {list(widths)}"
         )
     if not widths:
-        return WalkPrediction(1.0, np.zeros(1), np.zeros(1), 0.0)
+        return WalkPrediction(gain=1.0, mean=np.zeros(1), std=np.zeros(1), dead_probability=0.0)
     used, depth = float(np.mean(gains)), len(widths) + 1
-    return predict_walk(resolved, widths[0], depth, gain=used, distribution=distribution)
+    return predict_walk(resolved_activation, widths[0], depth, gain=used, distribution=distribution)
 
 
 def _two_slope_chain(
-    slopes: tuple[float, float], widths: Sequence[int], gains: Sequence[float], law: Distribution
+    slopes: tuple[float, float], widths: Sequence[int], gains: Sequence[float], distribution: Distribution
 ) -> WalkPrediction:
-    moments = {width: log_step_moments(slopes, width, law) for width in widths}
+    moments = {width: log_step_moments(slopes, width, distribution) for width in widths}
     log_gains = [np.log(gain) for gain in gains]
-    means = [log_gain + moments[width][0] / 2.0 for width, log_gain in zip(widths, log_gains, strict=True)]
-    variances = [moments[width][1] / 4.0 for width in widths]
+    means = [log_gain + moments[width].mean / 2.0 for width, log_gain in zip(widths, log_gains, strict=True)]
+    variances = [moments[width].variance / 4.0 for width in widths]
     # A layer passes nothing when all its units are off, which has the probability 2^-units. The fan-ins are
     # the units of all layers but the last.
-    log_survival = sum(np.log1p(-(0.5**width)) for width in widths) if 0.0 in slopes else 0.0
+    # Of a pair of units one is always on.
+    may_die = 0.0 in slopes and not distribution.mirrored
+    log_survival = sum(np.log1p(-(0.5**width)) for width in widths) if may_die else 0.0
     used = float(np.exp(np.mean(log_gains))) if log_gains else 1.0
-    std = np.sqrt(_sum_from_the_last(variances))
-    return WalkPrediction(used, _sum_from_the_last(means), std, float(-np.expm1(log_survival)))
+    return WalkPrediction(
+        gain=used,
+        mean=_sum_from_the_last(means),
+        std=np.sqrt(_sum_from_the_last(variances)),
+        dead_probability=float(-np.expm1(log_survival)),
+    )
 
 
 def _sum_from_the_last(steps: Sequence[float]) -> NDArray[np.float64]:
@@ -164,24 +177,27 @@ def _sum_from_the_last(steps: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _two_slope_walk(
-    slopes: tuple[float, float], width: int, depth: int, gain: float, law: Distribution
+    slopes: tuple[float, float], width: int, depth: int, gain: float, distribution: Distribution
 ) -> WalkPrediction:
-    log_z, variance = log_step_moments(slopes, width, law)
+    log_z = log_step_moments(slopes, width, distribution)
     # Steps are independent and alike: means and variances add up from the last layer to each one.
     steps = np.arange(depth - 1, -1, -1.0)
     dead = -np.expm1(depth * np.log1p(-(0.5**width))) if 0.0 in slopes else 0.0
     return WalkPrediction(
-        gain, steps * (np.log(gain) + log_z / 2.0), np.sqrt(steps * variance / 4.0), float(dead)
+        gain=gain,
+        mean=steps * (np.log(gain) + log_z.mean / 2.0),
+        std=np.sqrt(steps * log_z.variance / 4.0),
+        dead_probability=float(dead),
     )
 
 
 def _mean_field_prediction(
-    activation: Activation, width: int, depth: int, gain: float, law: Distribution
+    activation: Activation, width: int, depth: int, gain: float, distribution: Distribution
 ) -> WalkPrediction:
-    walk = mean_field_walk(activation, np.array([gain]), width, depth, law)
+    walk = mean_field_walk(activation, np.array([gain]), width, depth, distribution)
     # The layers are taken to die independently of each other.
     dead = 1.0 - float(np.prod(1.0 - walk.dead[0]))
-    return WalkPrediction(gain, walk.mean[0], walk.std[0], dead)
+    return WalkPrediction(gain=gain, mean=walk.mean[0], std=walk.std[0], dead_probability=dead)
 
 
 @deprecate_positional("activation", "distribution")
@@ -207,17 +223,18 @@ def plan_width(
         >>> plan_width(depth=1000, spread=1.0)
         1253
     """
-    resolved, law = resolve_activation(activation), resolve_distribution(distribution)
+    resolved_activation = resolve_activation(activation)
+    resolved_distribution = resolve_distribution(distribution)
     depth, spread = check_count("depth", depth), check_positive("spread", spread)
 
     def narrow_enough(width: int) -> bool:
         try:
-            best = analytic_gain(resolved, width, max(depth, 2), law)
+            best = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
         except ValueError:  # narrow networks may have no gain; the widest one gives the reason
             if width >= _WIDEST:
                 raise
             return False
-        walk = predict_walk(resolved, width, depth, gain=best, distribution=distribution)
+        walk = predict_walk(resolved_activation, width, depth, gain=best, distribution=distribution)
         return walk.spread <= spread
 
     if not narrow_enough(_WIDEST):

@@ -206,13 +206,13 @@ def test_depthwise_layers_keep_the_scale_of_white_noise() -> None:
         h /= GAIN
 
 
-@pytest.mark.parametrize("law", ["normal", "truncated_normal", "uniform", "orthogonal"])
+@pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform", "orthogonal"])
 @pytest.mark.parametrize("fan_in", range(1, 10))
-def test_tiny_fan_in(law: str, fan_in: int) -> None:
+def test_tiny_fan_in(distribution: str, fan_in: int) -> None:
     """A tanh chain of a few units has no gain; a kernel that reads a few features gets a wider one's."""
-    scale = np.sqrt(fan_in) * RandomWalk("tanh", law, depth=50, seed=1)((fan_in, 4000))
+    scale = np.sqrt(fan_in) * RandomWalk("tanh", distribution, depth=50, seed=1)((fan_in, 4000))
     assert 0.9 < to_numpy(scale).std() < 3.0
-    assert np.isfinite(to_numpy(RandomWalk("tanh", law, depth=50)((fan_in, 1)))).all()
+    assert np.isfinite(to_numpy(RandomWalk("tanh", distribution, depth=50)((fan_in, 1)))).all()
 
 
 @pytest.mark.parametrize("activation", ["tanh", layers.ELU(2.0)], ids=["tanh", "elu"])

@@ -21,7 +21,7 @@ from keras_rwinit._keras.layer_kinds import (
     register_layer_kind,
 )
 from keras_rwinit.initializers import RandomWalk
-from keras_rwinit.layers import DenseStack
+from keras_rwinit.layers import DeepSequential, DenseStack
 
 layers = keras.layers
 
@@ -81,6 +81,17 @@ def test_kernels() -> None:
     assert not activates_kernel_output(layers.LSTMCell(3))
     assert [kernel.attribute for kernel in layer_kind(layers.LSTMCell(3)).kernels] == ["kernel"]
     assert contracted_axes(None, 4) == contracted_axes(layers.LSTM(3), 4) == (0, 1, 2)
+
+
+def test_what_is_inside_a_layer() -> None:
+    each = layer_kind(layers.TimeDistributed(layers.Dense(3)))
+    assert (each.wrapped, each.wrapped_shape((None, 9, 60))) == ("layer", (None, 60))
+    chain = DeepSequential([layers.Dense(3)], (2,))
+    assert [layer.units for layer in getattr(chain, layer_kind(chain).chained)] == [3]
+    assert layer_kind(layers.Lambda(keras.ops.tanh)).runs_user_code
+    for layer in (layers.LSTM(3), layers.SpectralNormalization(layers.Dense(3))):
+        assert layer_kind(layer).measured
+    assert not layer_kind(layers.Embedding(3, 2)).measured
 
 
 @pytest.mark.parametrize(

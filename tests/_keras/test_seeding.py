@@ -18,7 +18,9 @@ pytestmark = pytest.mark.backends
 every_class = pytest.mark.parametrize(
     "cls", [RandomWalk, RandomWalkLinear, RandomWalkReLU, RandomWalkTanh], ids=lambda cls: cls.__name__
 )
-every_law = pytest.mark.parametrize("law", ["normal", "truncated_normal", "uniform", "orthogonal"])
+every_distribution = pytest.mark.parametrize(
+    "distribution", ["normal", "truncated_normal", "uniform", "orthogonal"]
+)
 
 # gain 1.5, seed 2024, shape (2, 3): from NumPy's generator, without the package.
 EXPECTED = {
@@ -45,40 +47,40 @@ def draw(initializer: Any, shape: tuple[int, ...] = (20, 5)) -> Array:
     return to_numpy(initializer(shape))
 
 
-@every_law
-def test_kernels_are_the_same_on_every_back_end(law: str) -> None:
-    kernel = draw(RandomWalk(distribution=law, gain=1.5, seed=2024), (2, 3))
+@every_distribution
+def test_kernels_are_the_same_on_every_back_end(distribution: str) -> None:
+    kernel = draw(RandomWalk(distribution=distribution, gain=1.5, seed=2024), (2, 3))
     assert kernel.dtype == np.float32
-    if law == "orthogonal":  # by way of LAPACK, whose last bit depends on the machine
-        np.testing.assert_allclose(kernel, EXPECTED[law], rtol=1e-6)
+    if distribution == "orthogonal":  # by way of LAPACK, whose last bit depends on the machine
+        np.testing.assert_allclose(kernel, EXPECTED[distribution], rtol=1e-6)
     else:
-        np.testing.assert_array_equal(kernel, np.float32(EXPECTED[law]))
+        np.testing.assert_array_equal(kernel, np.float32(EXPECTED[distribution]))
 
 
-@every_law
+@every_distribution
 @every_class
-def test_seeds(cls: Any, law: str) -> None:
-    first = draw(cls(distribution=law, seed=1))
-    np.testing.assert_array_equal(first, draw(cls(distribution=law, seed=1)))
-    assert not np.isin(first, draw(cls(distribution=law, seed=2))).any()
-    unseeded = cls(distribution=law)
+def test_seeds(cls: Any, distribution: str) -> None:
+    first = draw(cls(distribution=distribution, seed=1))
+    np.testing.assert_array_equal(first, draw(cls(distribution=distribution, seed=1)))
+    assert not np.isin(first, draw(cls(distribution=distribution, seed=2))).any()
+    unseeded = cls(distribution=distribution)
     keras.utils.set_random_seed(11)
     one, two = draw(unseeded), draw(unseeded)
     assert not np.isin(one, two).any()
     keras.utils.set_random_seed(11)
-    np.testing.assert_array_equal(one, draw(cls(distribution=law)))
+    np.testing.assert_array_equal(one, draw(cls(distribution=distribution)))
     np.testing.assert_array_equal(two, draw(unseeded))
 
 
-@every_law
+@every_distribution
 @every_class
-def test_a_seed_generator_moves_on(cls: Any, law: str) -> None:
+def test_a_seed_generator_moves_on(cls: Any, distribution: str) -> None:
     generator = keras.random.SeedGenerator(4)
-    initializer = cls(distribution=law, seed=generator)
+    initializer = cls(distribution=distribution, seed=generator)
     one, two = draw(initializer), draw(initializer)
     assert not np.isin(one, two).any()
-    assert not np.isin(draw(cls(distribution=law, seed=generator)), [one, two]).any()
-    again = cls(distribution=law, seed=keras.random.SeedGenerator(4))
+    assert not np.isin(draw(cls(distribution=distribution, seed=generator)), [one, two]).any()
+    again = cls(distribution=distribution, seed=keras.random.SeedGenerator(4))
     np.testing.assert_array_equal([one, two], [draw(again), draw(again)])
 
 

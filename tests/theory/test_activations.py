@@ -25,8 +25,8 @@ keras = pytest.importorskip("keras")
 MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}
 NEEDS_ARGUMENTS = {"threshold"}
 NOT_ACTIVATIONS = {"get", "serialize", "deserialize"}
-# The package has these by name and Keras does not; the values are the names of the Keras functions.
-OWN = {"erf": "erf", "sin": "sin", "gelu_tanh": "gelu"}
+# The package has these by name and Keras's activations do not.
+OWN = {"erf": keras.ops.erf, "sin": keras.ops.sin, "gelu_tanh": keras.activations.gelu}
 PARAMETERS = {
     "leaky_relu": ("negative_slope", 0.1),
     "elu": ("alpha", 0.5),
@@ -38,7 +38,7 @@ POINTS = np.concatenate([np.arange(-8, 8, 0.25) + 1 / 128, [-30.0, 30.0]])
 
 
 def keras_function(name: str) -> Any:
-    return getattr(keras.ops if name in ("erf", "sin") else keras.activations, OWN.get(name, name))
+    return OWN[name] if name in OWN else getattr(keras.activations, name)
 
 
 def keras_values(name: str, points: np.ndarray, **arguments: Any) -> np.ndarray:
@@ -95,6 +95,15 @@ def test_kinks_and_slopes(name: str) -> None:
         assert activation.function(np.zeros(1))[0] == 0.0
 
 
+def test_gates() -> None:
+    """`f(a) = a * g(a)` to float64's rounding, by the names that models of gates are read with."""
+    gates = {name: activation.gate for name, activation in ACTIVATIONS.items() if activation.gate}
+    for name, gate in gates.items():
+        wanted = POINTS * ACTIVATIONS[gate].function(POINTS)
+        np.testing.assert_allclose(ACTIVATIONS[name].function(POINTS), wanted, rtol=1e-13, atol=1e-15)
+    assert gates.keys() >= {"silu", "swish", "hard_silu", "hard_swish"}
+
+
 def test_every_activation_of_keras_is_known() -> None:
     """A new element-wise activation in Keras makes this fail: add it to the table."""
     theirs = {
@@ -116,7 +125,7 @@ def test_mixing_activations_are_rejected(name: str) -> None:
 @pytest.mark.parametrize(
     ("activation", "message"),
     [
-        ("rellu", r"Names: celu, elu, .*tanh_shrink; with a parameter: leaky_relu\(x\).*'rellu'"),
+        ("rellu", rf"Names: {', '.join(sorted(ACTIVATIONS))}; with a parameter: leaky_relu\(x\).*'rellu'"),
         ("ReLU", "`activation` must be the name of an element-wise activation.*'ReLU'"),
         ("threshold", "`activation` must be the name.*'threshold'"),
         ("", "`activation` must be the name.*Received: ''"),

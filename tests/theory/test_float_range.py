@@ -22,8 +22,10 @@ HALF = float_range("float16")
 
 def norms(mean: float = 0.0, std: float = 0.0, level: float = 0.0, level_std: float = 0.0) -> NormPrediction:
     """Two hidden layers whose first gradient and last activations are as given."""
-    walk = WalkPrediction(1.0, np.array([mean, 0.0]), np.array([std, 0.0]), 0.0)
-    return NormPrediction(walk, np.array([0.0, level]), np.array([0.0, level_std]))
+    walk = WalkPrediction(
+        gain=1.0, mean=np.array([mean, 0.0]), std=np.array([std, 0.0]), dead_probability=0.0
+    )
+    return NormPrediction(gradient=walk, level=np.array([0.0, level]), level_std=np.array([0.0, level_std]))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from keras_rwinit.theory import (
 from keras_rwinit.theory.gains import one_layer_gain
 
 WIDTH, SAMPLES, SEED = 100, 2000, 1
-LAWS = ("normal", "orthogonal")
+NORMAL_AND_ORTHOGONAL = ("normal", "orthogonal")
 # The activations without a gain at 5 and at 50 layers of width 100; all others have one.
 NO_GAIN = {
     5: {"exponential", "tanh_shrink", "hard_shrink", "soft_shrink"}
@@ -70,7 +70,7 @@ def first_layer(
     )[:, 0]
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 @pytest.mark.parametrize(("activation", "depth"), mark_slow(CASES))
 def test_no_drift_remains(activation: str, depth: int, distribution: str) -> None:
     """Mean of the whole walk within 3 standard errors of zero, at 2000 samples.
@@ -85,7 +85,7 @@ def test_no_drift_remains(activation: str, depth: int, distribution: str) -> Non
         assert abs(drift_in_standard_errors(column)) < 3.0
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 @pytest.mark.parametrize(
     ("activation", "depth"),
     mark_slow((name, 5 if name in NO_GAIN[50] else 50) for name in sorted(set(ACTIVATIONS) - NO_GAIN[5])),
@@ -99,7 +99,7 @@ def test_a_gain_two_percent_too_small_drifts(activation: str, depth: int, distri
         assert drift_in_standard_errors(column) < -3.0
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 @pytest.mark.parametrize(("activation", "depth"), mark_slow(case for case in CASES if case[0] != "linear"))
 def test_predicted_spread(activation: str, depth: int, distribution: str) -> None:
     """Predicted over simulated std within 4 standard errors plus 5 % of one.
@@ -119,7 +119,7 @@ def test_predicted_spread(activation: str, depth: int, distribution: str) -> Non
 
 
 @slow
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 def test_relu6_stays_near_zero_at_fifty_layers(distribution: str) -> None:
     """The variance of relu6's pre-activations fluctuates too much for the expansion to be exact.
 
@@ -137,7 +137,7 @@ def test_no_drift_over_a_thousand_layers() -> None:
     assert abs(drift_in_standard_errors(walks)) < 3.0
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 @pytest.mark.parametrize("depth", [5, 50])
 def test_activations_without_a_gain(depth: int, distribution: str) -> None:
     """The set is known, and the message for each gives a reason and a way out."""
@@ -202,8 +202,8 @@ def test_kurtosis_is_accounted_for(activation: str, distribution: str) -> None:
 
 def test_normal_gain_is_wrong_for_uniform_entries() -> None:
     """Twin of the kurtosis term: relu, width 16, depth 20, 4000 networks, seed 4."""
-    for law, unbiased in (("uniform", True), ("normal", False)):
-        used = gain("relu", 16, distribution=law)
+    for distribution, unbiased in (("uniform", True), ("normal", False)):
+        used = gain("relu", 16, distribution=distribution)
         walks = simulate_walk("relu", 16, 20, gain=used, samples=4000, distribution="uniform", seed=4)[:, 0]
         assert (abs(drift_in_standard_errors(walks)) < 3.0) == unbiased
 
@@ -221,7 +221,7 @@ def test_kurtosis_at_width_100(activation: str, distribution: str) -> None:
         assert (abs(drift_in_standard_errors(walks)) < 3.0) == unbiased
 
 
-def one_step(activation: str, law: str) -> NDArray[np.float64]:
+def one_step(activation: str, distribution: str) -> NDArray[np.float64]:
     """`ln z` of 20,000 layers of width 100 whose pre-activations have unit variance, seed 3.
 
     Back-propagation multiplies the squared norm of a gradient that knows nothing of the pre-activations by
@@ -229,12 +229,12 @@ def one_step(activation: str, law: str) -> NDArray[np.float64]:
     """
     rng = np.random.default_rng(3)
     a, g = rng.standard_normal((2, 20_000, WIDTH))
-    if law == "orthogonal":
+    if distribution == "orthogonal":
         a, g = (v / np.sqrt((v * v).mean(axis=1, keepdims=True)) for v in (a, g))
     return np.log((ACTIVATIONS[activation].slope_at(a) ** 2 * g * g).mean(axis=1))
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_one_layer_gain(activation: str, distribution: str) -> None:
     """It balances one step within 4 standard errors, and a gain 1 % away does not."""
@@ -247,9 +247,9 @@ def test_one_layer_gain(activation: str, distribution: str) -> None:
 
 
 def test_one_layer_gain_of_two_slopes_is_the_gain() -> None:
-    for law in DISTRIBUTIONS.values():
-        found = one_layer_gain(ACTIVATIONS["leaky_relu"], 30, law)
-        assert found == pytest.approx(gain("leaky_relu", 30, 50, distribution=law.name), rel=1e-14)
+    for distribution in DISTRIBUTIONS.values():
+        found = one_layer_gain(ACTIVATIONS["leaky_relu"], 30, distribution)
+        assert found == pytest.approx(gain("leaky_relu", 30, 50, distribution=distribution.name), rel=1e-14)
     flat = Activation("flat", np.zeros_like, np.zeros_like, slopes=(0.0, 0.0))
     with pytest.raises(ValueError, match="whose slopes are both 0 passes no gradient"):
         one_layer_gain(flat, 30, DISTRIBUTIONS["normal"])

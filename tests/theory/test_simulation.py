@@ -90,7 +90,7 @@ def test_mean_and_std_of_every_layer(case: tuple[Any, ...]) -> None:
 
 
 @every_case
-def test_law_of_the_whole_walk(case: tuple[Any, ...]) -> None:
+def test_distribution_of_the_whole_walk(case: tuple[Any, ...]) -> None:
     """Kolmogorov-Smirnov on column 0 (p > 0.001, 9 cases); networks with a dead gradient count as -inf."""
     columns = [
         np.nan_to_num(walks[:, 0], nan=-1e9, neginf=-1e9) for walks in (simulated(*case), brute_force(*case))

@@ -20,10 +20,8 @@ from keras_rwinit.theory import (
 )
 from keras_rwinit.theory.walk import predict_chain
 
-LAWS = sorted(DISTRIBUTIONS)
 
-
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu(0.1)", "tanh", "selu"])
 @pytest.mark.parametrize("depth", [1, 2, 30])
 def test_shapes_and_convention(activation: str, depth: int, distribution: str) -> None:
@@ -138,7 +136,7 @@ def test_own_activation_predicts_the_named_walk() -> None:
     np.testing.assert_allclose(general.std, named.std, rtol=0.02)
 
 
-@pytest.mark.parametrize("distribution", LAWS)
+@pytest.mark.parametrize("distribution", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu(0.1)", "tanh"])
 def test_a_chain_of_equal_layers_is_the_walk(activation: str, distribution: str) -> None:
     for depth in (2, 30):

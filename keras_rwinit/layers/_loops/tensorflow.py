@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_rwinit._keras.activations import activation_name
 from keras_rwinit._keras.types import Tensor
+from keras_rwinit.theory import resolve_activation
 
 __all__ = ["run_stack"]
 
@@ -29,16 +31,6 @@ Gradients: TypeAlias = Callable[[Tensor], tuple[Tensor | None, ...]]
 # addition: one layer was as fast as ten, and compiled in a third of the time.
 _UNROLLED = 10
 _UNROLLED_BY_XLA = 1
-
-# df/da * upstream from the layer's output alone, so that pre-activations need not be kept. The keys are the
-# activations whose `slope_from_output` is set in the table of activations.
-GRADIENT_FROM_OUTPUT: dict[str, Gradient] = {
-    "linear": lambda h, upstream: upstream,
-    "relu": lambda h, upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=h),
-    "tanh": lambda h, upstream: tf.raw_ops.TanhGrad(y=h, dy=upstream),
-    "sigmoid": lambda h, upstream: tf.raw_ops.SigmoidGrad(y=h, dy=upstream),
-    "selu": lambda h, upstream: tf.raw_ops.SeluGrad(gradients=upstream, outputs=h),
-}
 
 
 def run_stack(
@@ -94,10 +86,12 @@ class _Layers:
     activation: Activation
     portable: bool
 
-    @property
+    @cached_property
     def from_output(self) -> Gradient | None:
         """The activation's gradient from its output; None if it needs the pre-activation."""
-        return GRADIENT_FROM_OUTPUT.get(activation_name(self.activation) or "")
+        name = activation_name(self.activation)
+        gradient = resolve_activation(name).gradient_from_output if name else None
+        return partial(gradient, tf.raw_ops) if gradient else None
 
     def _read(self, stacked: Tensor, start: int | Tensor, count: int, dtype: tf.DType) -> list[Tensor]:
         """Returns one of the weights of `count` layers, without a copy where the weights are aligned."""
