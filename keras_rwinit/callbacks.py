@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +19,8 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import check_new, write_atomically
 from keras_rwinit._keras.types import ArrayTree
+from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.norms import mean_log_norm
 from keras_rwinit._probing.objective import LossLike
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk_history
@@ -27,6 +32,7 @@ __all__ = ["GradientWalkCallback", "WalkRecord"]
 
 Array = NDArray[np.float64]
 Logs = Mapping[str, float] | None
+Row = Sequence[object]
 
 _COLUMNS = (
     "epoch",
@@ -42,16 +48,21 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+_NO_NUMBERS = ("nan",) * 6  # the columns from `ln_gradient` on
+_EVENTS_SUFFIX = ".gradient_walk"  # tells the events of this callback from those of others in the directory
+
+
+@dataclass(frozen=True, repr=False)
 class WalkRecord:
     """The walk at one moment of the training.
 
     Args:
         epoch: Number of finished epochs.
         step: Number of finished batches.
-        verdict: `GradientWalk.verdict`.
-        drift: `GradientWalk.drift`, nats per layer.
-        relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,).
+        verdict: `GradientWalk.verdict`, or "not measured" and the reason.
+        drift: `GradientWalk.drift`, nats per layer; nan if not measured.
+        relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,); empty if not
+            measured.
     """
 
     epoch: int
@@ -60,35 +71,50 @@ class WalkRecord:
     drift: float
     relative: Array
 
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}, step {self.step}: {self.verdict}, drift {self.drift:+.4f} nats per layer "
+            f"over {len(self.relative):,} layers"
+        )
+
+    def __repr__(self) -> str:
+        return f"<WalkRecord: {self}>"
+
 
 class GradientWalkCallback(keras.callbacks.Callback):
-    """Measures the gradient's walk during `fit` and writes it to a folder.
+    """Measures the gradient's walk during `fit` and writes it to a directory.
 
     At each record `gradient_walk` measures `ln|delta_d|`, the log-norm of the gradient at the
     pre-activations of each layer d, on the same examples. Three things go into `log_dir`:
 
-    - `gradient_walk.csv`, a row for each record and layer; logarithms are natural.
+    - `gradient_walk.csv`, a row for each record and layer; logarithms are natural. Rows are appended, so
+      that a killed training leaves all records before.
     - TensorBoard's events: scalars of the drift and the example spread, and for each layer the mean
       log-norms, the share of dead units and the histogram of `ln|delta|` over the examples.
     - `gradient_walk.png`, the history of the walk, at the end of the training.
 
     The first record is of the model before its first step. A second `fit` continues the record.
 
+    A measurement or file that fails does not end the training: one warning says why, and `history` and the
+    CSV say "not measured" and the reason, at layer 0.
+
     Args:
         x: Inputs to measure with, the same at every record; some dozens of examples are enough.
         y: Targets. `None`: the gradient of a random direction of the outputs.
-        log_dir: Folder for the files; it is made if it does not exist. It must not hold a record already.
+        log_dir: Directory for the files; it is made if it does not exist.
         update_freq: When to record, as in `keras.callbacks.TensorBoard`: `"epoch"`, `"batch"`, or a number
             of batches from one record to the next, at least 1.
         loss: Loss as in `gradient_walk`. `None`: the loss the model is compiled with.
         tensorboard: Whether to write events; needs the package `tensorboard`.
         picture: Whether to draw the history at the end; needs matplotlib.
+        overwrite: Whether the record of an earlier training in `log_dir` is replaced.
 
     Attributes:
         history: The list of `WalkRecord`s.
 
     Raises:
-        ValueError: An argument is out of range, or `log_dir` holds a record of an earlier training.
+        ValueError: An argument is out of range, or `log_dir` holds a record of an earlier training and
+            `overwrite` is False.
         ImportError: A package that is needed is missing; the message names the extra to install.
 
     Example:
@@ -98,8 +124,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
         >>> x, y = np.random.default_rng(0).normal(size=(32, 8)), np.zeros(32)
         >>> model = model_zoo.deep_mlp(depth=20, width=16, input_shape=(8,), classes=1)
         >>> model.compile("sgd", "mse")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     walk = GradientWalkCallback(x, y, log_dir=folder)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     walk = GradientWalkCallback(x, y, log_dir=directory)
         ...     _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
         >>> [record.epoch for record in walk.history]
         [0, 1, 2]
@@ -119,26 +145,30 @@ class GradientWalkCallback(keras.callbacks.Callback):
         loss: LossLike = None,
         tensorboard: bool = True,
         picture: bool = True,
+        overwrite: bool = False,
     ) -> None:
         super().__init__()
-        self.x, self.y, self.loss = x, y, loss
+        # Everything that can be wrong is told before the training starts, which nothing here ends later.
+        self.x, self.y, self.loss = check_examples("x", x)[0], y, loss
         self.log_dir, self.update_freq = Path(log_dir), update_freq
         self.history: list[WalkRecord] = []
         self._batches_per_record = _batches_per_record(update_freq)
-        self._rows: list[Sequence[object]] = []
         self._step = self._steps_before_epoch = self._epoch = 0
         self._layer_names: tuple[str, ...] = ()
+        self._has_warned = False
         self._picture = picture
-        # Missing packages and a used folder are told before the training starts.
         if picture:
             check_matplotlib()
-        self._events = _Events(self.log_dir) if tensorboard else None
         if self.log_dir.exists() and not self.log_dir.is_dir():
             raise ValueError(
-                f"`log_dir` must be a folder, or a path where one can be made. Received: the file {log_dir}"
+                "`log_dir` must be a directory, or a path where one can be made. "
+                f"Received: the file {log_dir}"
             )
-        check_new(self._csv, "log_dir")
-        check_new(self._png, "log_dir")
+        self._overwrite = overwrite
+        for path in (self._csv, self._png):
+            check_new(path, "log_dir", overwrite=overwrite)
+        self._events = _Events(self.log_dir) if tensorboard else None
+        self._table = _GrowingCsv(self._csv)
 
     @property
     def _csv(self) -> Path:
@@ -151,9 +181,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs = None) -> None:
         # A second `fit` continues the record.
         if not self.history:
-            self.log_dir.mkdir(parents=True, exist_ok=True)
-            if not self.model.built:  # one example is enough to build it
-                self.model(keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.x))
+            self._attempt(self._prepare)
             self._record()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -172,6 +200,18 @@ class GradientWalkCallback(keras.callbacks.Callback):
             self._record()
 
     def on_train_end(self, logs: Logs = None) -> None:
+        self._attempt(self._finish)
+
+    def _prepare(self) -> None:
+        """Makes the directory, without the files of an earlier record, and builds the model."""
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        if self._overwrite:
+            for path in (self._csv, self._png, *self.log_dir.glob(f"events.*{_EVENTS_SUFFIX}")):
+                path.unlink(missing_ok=True)
+        if not self.model.built:  # one example is enough to build it
+            self.model(keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.x))
+
+    def _finish(self) -> None:
         if self._events is not None:
             self._events.close()
         if self._picture:
@@ -180,6 +220,25 @@ class GradientWalkCallback(keras.callbacks.Callback):
             write_atomically(self._png, figure.savefig)
 
     def _record(self) -> None:
+        try:
+            walk = self._measure()
+        except Exception as error:  # of any back end or of the user's own layers
+            reason = self._warn(error)
+            record = WalkRecord(self._epoch, self._step, f"not measured: {reason}", np.nan, np.empty(0))
+            self.history.append(record)
+            row = (record.epoch, record.step, 0, record.verdict, *_NO_NUMBERS)
+            self._attempt(lambda: self._table.append([row]))
+            return
+        relative = mean_log_norm(walk.relative)
+        relative = np.where(np.isfinite(relative), relative, np.nan)
+        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative)
+        self.history.append(record)
+        self._attempt(lambda: self._table.append(_rows(record, walk)))
+        events = self._events
+        if events is not None:
+            self._attempt(lambda: events.add(record, walk))
+
+    def _measure(self) -> GradientWalk:
         walk = gradient_walk(self.model, self.x, self.y, self.loss)
         # The columns of a record and the tags of TensorBoard belong to one model's layers.
         self._layer_names = self._layer_names or walk.layer_names
@@ -188,18 +247,56 @@ class GradientWalkCallback(keras.callbacks.Callback):
                 "A GradientWalkCallback records one model. Received: another one, with layers "
                 f"{', '.join(walk.layer_names[:3])}, ...; make a callback for each model"
             )
-        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, _finite_mean(walk.relative))
-        self.history.append(record)
-        self._rows += _rows(record, walk)
-        write_atomically(self._csv, self._write_rows)
-        if self._events is not None:
-            self._events.add(record, walk)
+        return walk
 
-    def _write_rows(self, path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Does something that may fail without ending the training."""
+        try:
+            action()
+        except Exception as error:  # of the file system, or of a model that cannot be built
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> str:
+        """Warns once that something failed, and returns the reason in a line."""
+        message = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"GradientWalkCallback failed at step {self._step}, and the training goes on. {reason}. "
+                "There is no warning of later failures; see `history`.",
+                stacklevel=2,
+            )
+        return reason
+
+
+class _GrowingCsv:
+    """A CSV that records are appended to; a process that is killed leaves all that were whole.
+
+    Args:
+        path: The file, which the first record makes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size: int | None = None  # in bytes, of the records that are whole
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Writes the rows of one record at once."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        if self._size is None:
             writer.writerow(_COLUMNS)
-            writer.writerows(self._rows)
+        writer.writerows(rows)
+        content = text.getvalue().encode("utf-8")
+        with open(self._path, "wb" if self._size is None else "r+b", buffering=0) as file:
+            # A record that a full disk cut short is written over.
+            size = file.truncate(self._size or 0)
+            file.seek(size)
+            if file.write(content) != len(content):
+                raise OSError(f"{self._path} could not be written whole: the disk may be full.")
+            os.fsync(file.fileno())
+        self._size = size + len(content)
 
 
 def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | None:
@@ -216,22 +313,25 @@ def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | N
     return check_count("update_freq", update_freq)
 
 
-def _finite_mean(values: Array) -> Array:
-    """Returns the mean over the examples with a finite value, layer by layer; nan where there is none."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=0)
-    total = np.where(finite, values, 0.0).sum(axis=0)
-    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-
-
-def _rows(record: WalkRecord, walk: GradientWalk) -> list[Sequence[object]]:
-    with np.errstate(invalid="ignore"):  # a dead gradient is at -inf
-        mean, std = walk.backward.mean(axis=0), walk.backward.std(axis=0)
-        columns = (mean, std, record.relative, walk.forward.mean(axis=0), walk.weight_gradient, walk.dead)
+def _rows(record: WalkRecord, walk: GradientWalk) -> list[Row]:
+    columns = (
+        mean_log_norm(walk.backward),
+        _deviation(walk.backward),
+        record.relative,
+        mean_log_norm(walk.forward),
+        walk.weight_gradient,
+        walk.dead,
+    )
     return [
         (record.epoch, record.step, number, name, *(f"{value:.9g}" for value in values))
         for number, (name, *values) in enumerate(zip(walk.layer_names, *columns, strict=True), start=1)
     ]
+
+
+def _deviation(values: Array) -> Array:
+    """Returns the standard deviation over the examples with a finite value, nan where there is none."""
+    centered = np.where(np.isfinite(values), values, np.nan) - mean_log_norm(values)
+    return np.asarray(np.sqrt(mean_log_norm(centered**2)))
 
 
 class _Events:
@@ -256,7 +356,7 @@ class _Events:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if self._writer is None:
-            self._writer = EventFileWriter(self._log_dir)
+            self._writer = EventFileWriter(self._log_dir, filename_suffix=_EVENTS_SUFFIX)
         # TensorBoard draws no curve through values that are not finite.
         summaries = [scalar_pb(tag, value) for tag, value in _scalars(walk) if np.isfinite(value)]
         for name, values in zip(walk.layer_names, walk.backward.T, strict=True):
@@ -278,13 +378,12 @@ def _scalars(walk: GradientWalk) -> Iterator[tuple[str, float]]:
     """Yields tag and value of every curve that TensorBoard is to show."""
     yield "gradient_walk/drift", walk.drift
     yield "gradient_walk/example_spread", walk.example_spread
-    with np.errstate(invalid="ignore"):  # a dead gradient is at -inf
-        layers = {
-            "ln_gradient": walk.backward.mean(axis=0),
-            "ln_activation": walk.forward.mean(axis=0),
-            "ln_weight_gradient": walk.weight_gradient,
-            "dead": walk.dead,
-        }
+    layers = {
+        "ln_gradient": mean_log_norm(walk.backward),
+        "ln_activation": mean_log_norm(walk.forward),
+        "ln_weight_gradient": walk.weight_gradient,
+        "dead": walk.dead,
+    }
     for kind, values in layers.items():
         for name, value in zip(walk.layer_names, values, strict=True):
             yield f"{kind}/{name}", float(value)

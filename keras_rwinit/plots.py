@@ -18,10 +18,20 @@ Array = NDArray[np.float64]
 
 _MOST_LINES = 100
 _MARKERS_BELOW = 10  # layers; more markers than that hide the line
+_EXAMPLES, _MEAN = "single examples", "mean of a walk"
+_HUMP_NOTE = "; its hump: one gain\nbalances the sum of all steps, not each step"
+# A predicted mean that bends by less looks straight, or bends because the gains of its kernels differ.
+_HUMP, _HUMP_SPREAD = 0.1, 0.3  # nats, standard deviations
+
+# Curves may cover each other: later ones are broken and narrower, so that earlier ones show through.
+_DASHES = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_MARKERS = "osv^D"
 
 
 class _LineStyle(TypedDict):
     color: str
+    linestyle: str | tuple[float, tuple[float, ...]]
+    linewidth: float
     marker: str
     markersize: float
     label: str
@@ -88,6 +98,11 @@ def plot_walk(
 ) -> Axes:
     """Draws `ln(|delta_d| / |delta_last|)` against depth: examples, their mean, the predicted band.
 
+    Walks that are drawn on the same axes have different lines, so that one that covers another is told from
+    it. With one gain for all layers, the predicted mean of a smooth activation has a hump: the
+    pre-activations' variance takes many layers to settle, the steps before are larger than those after, and
+    the gain balances their sum. The legend says so.
+
     Args:
         walk: The walk that `gradient_walk` measured; at most 100 of its examples are drawn as lines.
         prediction: The walk that `predict_walk` predicts; its mean and bands of one and two standard
@@ -120,13 +135,36 @@ def plot_walk(
     if prediction is not None:
         _draw_band(ax, layers, prediction, 2.0, alpha=0.12, label="predicted, 2 standard deviations")
         _draw_band(ax, layers, prediction, 1.0, alpha=0.22, label="predicted, 1 standard deviation")
-        ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--")
-    ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
-    ax.plot(layers, mean, color=color, linewidth=1.6, label=label)
+        label_of_mean = "predicted mean" + (_HUMP_NOTE if _has_hump(prediction) else "")
+        ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--", label=label_of_mean)
+    drawn = {line.get_label() for line in ax.get_lines()}
+    number = sum(line.get_gid() == _MEAN for line in ax.get_lines())
+    lines = ax.plot(layers, relative[:_MOST_LINES].T, color=color, linewidth=0.4, alpha=0.35)
+    if _EXAMPLES not in drawn:
+        lines[0].set_label(_EXAMPLES)
+    ax.plot(
+        layers,
+        mean,
+        color=color,
+        linewidth=1.6,
+        linestyle=_DASHES[number % len(_DASHES)],
+        label=label,
+        gid=_MEAN,
+    )
+    if not ax.get_title():
+        ax.set_title("The gradient's norm at each layer")
     ax.set_xlabel("hidden layer")
     ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
-    ax.legend(fontsize="small", frameon=False)
+    for handle in ax.legend(fontsize="small", frameon=False).get_lines():
+        handle.set_linewidth(max(handle.get_linewidth(), 0.8))  # as thin as the examples they would be lost
     return ax
+
+
+def _has_hump(prediction: Prediction) -> bool:
+    """Returns whether a predicted mean goes away from level and comes back."""
+    mean = prediction.mean
+    bend = np.abs(mean - np.linspace(mean[0], mean[-1], len(mean))).max()
+    return bool(bend > max(_HUMP, _HUMP_SPREAD * prediction.std[0], abs(mean[0])))
 
 
 def _draw_band(
@@ -155,16 +193,27 @@ def plot_walk_history(history: Sequence[Record], ax: Axes | None = None) -> Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    last = max((record.step for record in history), default=0)
+    # A record that could not be measured has no layers.
+    measured = [record for record in history if len(record.relative)]
+    last = max((record.step for record in measured), default=0)
     colors = ScalarMappable(Normalize(0, max(last, 1)), "viridis")
-    for record in history:
+    for number, record in enumerate(measured):
         layers = np.arange(1, len(record.relative) + 1)
-        marker = "o" if len(layers) < _MARKERS_BELOW else None
-        color = colors.to_rgba(np.asarray(record.step))
-        ax.plot(layers, record.relative, color=color, linewidth=1.0, marker=marker, markersize=3)
-    ax.axhline(0.0, color="0.6", linewidth=0.6, linestyle="--")
+        ax.plot(
+            layers,
+            record.relative,
+            color=colors.to_rgba(np.asarray(record.step)),
+            # Later records, which are drawn above, leave the earlier ones visible.
+            linewidth=2.2 - 1.4 * number / max(len(measured) - 1, 1),
+            marker="o" if len(layers) < _MARKERS_BELOW else None,
+            markersize=3,
+            label=f"step {record.step}" if number in (0, len(measured) - 1) else None,
+        )
+    ax.axhline(0.0, color="0.6", linewidth=0.6, linestyle="--", label="as in the last hidden layer")
+    ax.set_title(f"The gradient's norm during training, {len(measured)} records")
     ax.set_xlabel("hidden layer")
     ax.set_ylabel("mean ln |δ| relative to the last hidden layer (nats)")
+    ax.legend(fontsize="small", frameon=False)
     ax.figure.colorbar(colors, ax=ax, label="training step")
     return ax
 
@@ -181,15 +230,27 @@ def plot_histories(
     Returns:
         The axes.
     """
+    from matplotlib.ticker import MaxNLocator
+
     for index, (name, rows) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in rows]
-        style: _LineStyle = {"color": f"C{index}", "marker": "o", "markersize": 3, "label": name}
+        style: _LineStyle = {
+            "color": f"C{index}",
+            "linestyle": _DASHES[index % len(_DASHES)],
+            "linewidth": max(2.4 - 0.6 * index, 1.0),
+            "marker": _MARKERS[index % len(_MARKERS)],
+            "markersize": max(6.0 - 1.5 * index, 3.0),
+            "label": name,
+        }
         axes[0].plot(epochs, [row["loss"] for row in rows], **style)
         axes[1].plot(epochs, [100.0 * row["test_accuracy"] for row in rows], **style)
+    axes[0].set_title("loss")
     axes[0].set_ylabel("training loss (nats)")
+    axes[1].set_title("accuracy")
     axes[1].set_ylabel("test accuracy (%)")
-    axes[1].set_ylim(0.0, 100.0)
+    axes[1].set_ylim(0.0, 102.0)  # a marker at 100 % is whole
     for ax in axes:
         ax.set_xlabel("epoch")
-    axes[1].legend(fontsize="small", frameon=False)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(fontsize="small", frameon=False)
     return axes

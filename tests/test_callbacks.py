@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import inspect
+import shutil
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from keras_helpers import to_numpy
 
-from keras_rwinit import GradientWalkCallback, gradient_walk, model_zoo
+from keras_rwinit import GradientWalkCallback, callbacks, gradient_walk, model_zoo
 
 backends = pytest.mark.backends  # where a back end keeps its weights in its own way
 
@@ -49,8 +51,8 @@ def fit(callback: GradientWalkCallback | None, epochs: int = 4) -> keras.Model:
     return model
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "gradient_walk.csv", newline="", encoding="utf-8") as file:
+def rows(directory: Path) -> list[dict[str, str]]:
+    with open(directory / "gradient_walk.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -138,8 +140,145 @@ def test_one_callback_records_one_model(tmp_path: Path) -> None:
     fit(walk, epochs=1)
     other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     other.compile("sgd", LOSS, run_eagerly=True)
-    with pytest.raises(ValueError, match="records one model.*make a callback for each"):
+    with pytest.warns(UserWarning, match="the training goes on.*records one model.*make a callback for each"):
         other.fit(X, Y, verbose=0, callbacks=[walk])
+    assert [record.verdict.split(":")[0] for record in walk.history] == ["fine", "fine", "not measured"]
+
+
+class Fragile(keras.layers.Layer):  # type: ignore[misc]
+    """Fails when it is run outside a graph, as measurements run it, from the second epoch on."""
+
+    broken = False
+
+    def call(self, inputs: Any) -> Any:
+        if Fragile.broken:
+            raise RuntimeError("not\nhere")
+        return inputs
+
+
+def fragile_model() -> keras.Model:
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, "relu"), Fragile(), keras.layers.Dense(3)]
+    )
+    model.compile("sgd", LOSS)
+    return model
+
+
+class Break(keras.callbacks.Callback):  # type: ignore[misc]
+    """Breaks the layer while measurements of epochs 1 and 2 are taken."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        Fragile.broken = epoch in (0, 1)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        Fragile.broken = False
+
+
+@backends
+def test_a_measurement_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
+    walk, model = GradientWalkCallback(X[:5], Y[:5], log_dir=tmp_path), fragile_model()
+    with pytest.warns(UserWarning, match="GradientWalkCallback") as caught:
+        history = model.fit(X, Y, batch_size=BATCH, epochs=3, verbose=0, callbacks=[Break(), walk])
+    assert len(history.history["loss"]) == 3
+    ours = [warning for warning in caught if "GradientWalkCallback" in str(warning.message)]
+    assert len(ours) == 1
+    assert "at step 3, and the training goes on. RuntimeError: " in str(ours[0].message)
+    verdicts = [record.verdict for record in walk.history]
+    assert [verdict.startswith("not measured: RuntimeError: ") for verdict in verdicts] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    failed = [row for row in rows(tmp_path) if row["layer"] == "0"]
+    assert [(row["step"], row["name"], row["ln_gradient"]) for row in failed] == [
+        ("3", verdicts[1], "nan"),
+        ("6", verdicts[2], "nan"),
+    ]
+    assert "not here" in verdicts[1]
+    assert (tmp_path / "gradient_walk.png").stat().st_size > 1000
+
+
+def test_a_first_measurement_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
+    """Targets that do not fit the loss: the training has others."""
+    walk = GradientWalkCallback(X[:5], Y[:4], log_dir=tmp_path)
+    with pytest.warns(UserWarning, match="failed at step 0, and the training goes on. ValueError"):
+        fit(walk, epochs=1)
+    assert all(record.verdict.startswith("not measured: ValueError") for record in walk.history)
+    assert [row["layer"] for row in rows(tmp_path)] == ["0", "0"]
+
+
+def test_a_lost_directory_does_not_end_the_training(tmp_path: Path) -> None:
+    walk = GradientWalkCallback(X[:5], log_dir=tmp_path / "logs", tensorboard=False)
+    lose = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: shutil.rmtree(tmp_path / "logs", ignore_errors=True)
+    )
+    model = initial_model()
+    with pytest.warns(UserWarning, match="goes on. FileNotFoundError"):
+        model.fit(X, Y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[lose, walk])
+    assert [record.verdict for record in walk.history] == ["fine"] * 3
+
+
+KILLED = """
+import os, sys
+import numpy as np, keras
+from keras_rwinit import GradientWalkCallback
+x, y = np.random.default_rng(0).normal(size=(8, 4)), np.zeros((8, 1))
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)])
+model.compile("sgd", "mse", run_eagerly=True)
+def kill(epoch, logs):
+    if epoch == 2:
+        os.kill(os.getpid(), 9)
+die = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
+walk = GradientWalkCallback(x, y, log_dir=sys.argv[1], tensorboard=False)
+model.fit(x, y, epochs=5, verbose=0, callbacks=[walk, die])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_its_records(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "logs"], check=False, timeout=120)
+    assert killed.returncode == -9
+    assert [int(row["epoch"]) for row in rows(tmp_path / "logs")] == [0, 1, 2]
+
+
+def test_a_record_that_was_cut_short_is_written_over(tmp_path: Path) -> None:
+    table = callbacks._GrowingCsv(tmp_path / "gradient_walk.csv")
+    table.append([(0, 0, 1, "a", *"123456")])
+    whole = (tmp_path / "gradient_walk.csv").read_bytes()
+    with open(tmp_path / "gradient_walk.csv", "ab") as file:
+        file.write(b"1,3,1,a,1,2")  # what a full disk leaves
+    table.append([(1, 3, 1, "a, b", *"123456")])
+    content = (tmp_path / "gradient_walk.csv").read_bytes()
+    assert content == whole + b'1,3,1,"a, b",1,2,3,4,5,6\r\n'
+    assert [row["name"] for row in rows(tmp_path)] == ["a", "a, b"]
+
+
+def test_records_are_appended(tmp_path: Path) -> None:
+    """The file grows by one record; nothing before it is written again."""
+    sizes: list[int] = []
+    see = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: sizes.append((tmp_path / "gradient_walk.csv").stat().st_size)
+    )
+    inode = set()
+    walk = GradientWalkCallback(X[:5], log_dir=tmp_path, tensorboard=False, picture=False)
+    see.on_epoch_end = lambda epoch, logs=None: inode.add((tmp_path / "gradient_walk.csv").stat().st_ino)
+    initial_model().fit(X, Y, batch_size=BATCH, epochs=3, verbose=0, callbacks=[walk, see])
+    assert len(inode) == 1
+    assert sizes == sorted(set(sizes))
+
+
+def test_a_dead_example_is_left_out_of_the_means(tmp_path: Path) -> None:
+    x = X[:5].copy()
+    x[0] = -100.0
+    model = keras.Sequential(
+        [keras.Input((6,)), *(keras.layers.Dense(4, "relu", kernel_initializer="ones") for _ in range(2))]
+    )
+    model.compile("sgd", "mse", run_eagerly=True)
+    x[1:] = np.abs(x[1:])
+    model.fit(x, np.zeros((5, 4)), verbose=0, callbacks=[walk := GradientWalkCallback(x, log_dir=tmp_path)])
+    assert np.isfinite(walk.history[0].drift)
+    assert np.isfinite([float(rows(tmp_path)[0][name]) for name in ("ln_gradient", "ln_gradient_std")]).all()
 
 
 def test_layers_of_the_same_name_have_different_tags(tmp_path: Path) -> None:
@@ -181,10 +320,16 @@ def test_a_diverged_training_is_recorded(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     fit(GradientWalkCallback(X[:5], log_dir=tmp_path), epochs=1)
     before = (tmp_path / "gradient_walk.csv").read_bytes()
-    with pytest.raises(ValueError, match="exists, and nothing is overwritten. Choose another log_dir"):
+    message = "exists, and nothing is overwritten. Choose another log_dir, or pass overwrite=True"
+    with pytest.raises(ValueError, match=message):
         GradientWalkCallback(X[:5], log_dir=tmp_path)
     assert (tmp_path / "gradient_walk.csv").read_bytes() == before
     assert not list(tmp_path.glob(".partial*"))
+    (tmp_path / "events.of.another").touch()
+    fit(GradientWalkCallback(X[:5], log_dir=tmp_path, overwrite=True), epochs=2)
+    assert [int(row["epoch"]) for row in rows(tmp_path)[::4]] == [0, 1, 2]
+    assert len(list(tmp_path.glob("events.*.gradient_walk"))) == 1
+    assert (tmp_path / "events.of.another").exists()
 
 
 @pytest.mark.parametrize(
@@ -203,18 +348,21 @@ def test_bad_update_freq(tmp_path: Path, update_freq: Any, message: str) -> None
         GradientWalkCallback(X, log_dir=tmp_path, update_freq=update_freq)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match="must be a directory"):
         GradientWalkCallback(X, log_dir=tmp_path / "file")
 
 
-def test_bad_data_ends_before_the_first_step(tmp_path: Path) -> None:
-    model = initial_model()
-    walk = GradientWalkCallback(X[:5] * np.nan, log_dir=tmp_path)
+def test_bad_data_is_refused_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`x` must be finite"):
-        model.fit(X, Y, verbose=0, callbacks=[walk])
-    assert int(to_numpy(model.optimizer.iterations)) == 0
+        GradientWalkCallback(X[:5] * np.nan, log_dir=tmp_path)
+
+
+def test_a_record_prints_as_one_line() -> None:
+    record = callbacks.WalkRecord(1, 23, "fine", -0.25, np.zeros(1000))
+    assert str(record) == "epoch 1, step 23: fine, drift -0.2500 nats per layer over 1,000 layers"
+    assert repr(record) == f"<WalkRecord: {record}>"
 
 
 @pytest.mark.parametrize(("package", "option"), [("matplotlib", "picture"), ("tensorboard", "tensorboard")])

@@ -15,8 +15,10 @@ pytest.importorskip("matplotlib")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
 
 DEPTH, EXAMPLES = 12, 5
+ZERO = "as in the last hidden layer"
 PREDICTION = predict_walk("relu", 30, DEPTH, gain=1.2)
 
 
@@ -42,6 +44,10 @@ def walk_of(backward: np.ndarray, names: tuple[str, ...]) -> GradientWalk:
 
 def lines_of(ax: Axes) -> list[np.ndarray]:
     return [np.asarray(line.get_ydata(), float) for line in ax.get_lines()]
+
+
+def legend_of(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_band_is_the_prediction(walk: GradientWalk) -> None:
@@ -75,7 +81,8 @@ def test_examples_and_their_mean_relative_to_the_last_layer(walk: GradientWalk) 
         np.testing.assert_array_equal(line.get_xdata(), np.arange(1, DEPTH + 1))
     assert ax.get_xlabel() == "hidden layer"
     assert "nats" in ax.get_ylabel()
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["measured"]
+    assert legend_of(ax) == ["single examples", "measured"]
+    assert ax.get_title() == "The gradient's norm at each layer"
 
 
 def test_no_more_than_a_hundred_lines_are_drawn_and_all_are_averaged() -> None:
@@ -119,7 +126,9 @@ def test_walk_history_has_a_line_for_each_record(layers: int) -> None:
     rng = np.random.default_rng(2)
     history = [WalkRecord(step // 3, step, "fine", 0.0, rng.normal(size=layers)) for step in (0, 3, 6)]
     ax = plots.plot_walk_history(history)
-    *lines, _zero = ax.get_lines()
+    *lines, zero = ax.get_lines()
+    assert legend_of(ax) == ["step 0", "step 6", zero.get_label()] == ["step 0", "step 6", ZERO]
+    assert ax.get_title() == "The gradient's norm during training, 3 records"
     for line, record in zip(lines, history, strict=True):
         np.testing.assert_array_equal(line.get_ydata(), record.relative)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(1, layers + 1))
@@ -143,7 +152,52 @@ def test_histories() -> None:
         np.testing.assert_allclose(lines_of(ax)[0], values)
         assert len(ax.get_lines()) == 2
         assert ax.get_xlabel() == "epoch"
-    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["random_walk", "glorot_uniform"]
+    for ax, title in zip(axes, ("loss", "accuracy"), strict=True):
+        assert legend_of(ax) == ["random_walk", "glorot_uniform"]
+        assert ax.get_title() == title
+        assert_told_apart(ax.get_lines())
+
+
+def assert_told_apart(lines: list[Line2D]) -> None:
+    """Curves on top of each other differ in more than their color: the upper one is broken and narrower."""
+    lower, upper = lines
+    assert lower.get_linestyle() == "-" != upper.get_linestyle()
+    assert lower.get_linewidth() >= upper.get_linewidth()
+
+
+def test_walks_that_cover_each_other_are_told_apart(walk: GradientWalk) -> None:
+    ax = plots.plot_walk(walk, label="one")
+    plots.plot_walk(walk, ax=ax, label="other", color="C1")
+    assert legend_of(ax) == ["single examples", "one", "other"]
+    assert_told_apart([line for line in ax.get_lines() if line.get_label() in ("one", "other")])
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "hump"), [("tanh", None, True), ("tanh", 1.0, False), ("relu", None, False)]
+)
+def test_the_hump_of_a_smooth_activation_is_explained(
+    activation: str, gain: float | None, hump: bool
+) -> None:
+    prediction = predict_walk(activation, 64, 100, gain=gain)
+    names = tuple(map(str, range(100)))
+    ax = plots.plot_walk(walk_of(np.zeros((2, 100)), names), prediction)
+    assert any("one gain\nbalances the sum of all steps" in text for text in legend_of(ax)) == hump
+    assert any(text.startswith("predicted mean") for text in legend_of(ax))
+
+
+def test_records_that_could_not_be_measured_are_left_out() -> None:
+    history = [
+        WalkRecord(0, 0, "not measured: ValueError: no", np.nan, np.empty(0)),
+        WalkRecord(1, 3, "fine", 0.0, np.zeros(4)),
+    ]
+    assert legend_of(plots.plot_walk_history(history)) == ["step 3", ZERO]
+    assert legend_of(plots.plot_walk_history(history[:1])) == [ZERO]
+
+
+def test_a_title_of_ones_own_stays(walk: GradientWalk) -> None:
+    _, ax = plots.new_figure()
+    ax.set_title("mine")
+    assert plots.plot_walk(walk, ax=ax).get_title() == "mine"
 
 
 def test_without_matplotlib_the_extra_is_named(walk: GradientWalk, monkeypatch: pytest.MonkeyPatch) -> None:

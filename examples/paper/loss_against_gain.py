@@ -102,7 +102,7 @@ def baselines_in(rows: Sequence[Row]) -> list[str]:
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Draws loss against gain / computed gain, one line for each depth; the baselines, which have no such gain, beyond the margin."""
+    """Draws loss against gain / computed gain, a line for each depth; baselines at the margin."""
     activations = list(dict.fromkeys(row["activation"] for row in rows))
     figure, axes = new_figure(columns=len(activations), width=5.0 * len(activations), height=4.4)
     axes = np.atleast_1d(axes)

@@ -19,6 +19,7 @@ from keras_rwinit._tracing.trace import trace
 
 from ._prediction import predict_model_walk
 from ._record import GradientWalk
+from ._waiting import find_first_gradients
 
 __all__ = ["gradient_walk"]
 
@@ -74,24 +75,33 @@ def gradient_walk(
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
     objective = make_objective(model, y, loss, examples)
-    measurements, dtype = measure_layers(model, inputs, objective, training=training)
     contexts, _ = trace_contexts(trace(model, inputs))
-    hidden = _leave_out_outputs(measurements, contexts)
+    dtypes: list[str] = []
+
+    def measure() -> Sequence[LayerMeasurement]:
+        measurements, dtype = measure_layers(model, inputs, objective, training=training)
+        dtypes.append(dtype)
+        return _leave_out_outputs(measurements, contexts)
+
+    hidden = measure()
     if not hidden:
         raise ValueError(
             "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
             f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
         )
+    first = find_first_gradients(model, inputs, objective, training, hidden, measure)
     prediction = predict_model_walk(contexts)
     return GradientWalk(
         _unique_names([measurement.layer_call for measurement in hidden]),
         np.stack([measurement.backward for measurement in hidden], axis=1),
         np.stack([measurement.forward for measurement in hidden], axis=1),
         np.array([measurement.weight_gradient for measurement in hidden]),
-        np.array([measurement.dead for measurement in hidden]),
+        first.dead,
         # A prediction for other layers than the measured ones would mislead.
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
-        dtype,
+        dtypes[0],
+        first.waits,
+        first.backward,
     )
 
 
@@ -100,8 +110,7 @@ def _leave_out_outputs(
 ) -> Sequence[LayerMeasurement]:
     """Returns the measurements of layers that feed another kernel; all of them if none does."""
     outputs = {CallKey.of(context) for context in contexts if not context.followed}
-    # A stack is one context, so that its layers are outputs together.
-    hidden = [one for one in measurements if one.layer_call.key._replace(stack_index=0) not in outputs]
+    hidden = [one for one in measurements if one.layer_call.key not in outputs]
     return hidden or measurements
 
 

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._probing.norms import log_norm
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel
@@ -31,24 +30,22 @@ def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | No
     hidden = contexts[:-1]
     if not hidden or not _is_chain(contexts):
         return None
-    # A signal knows the last layer of a stack; the layers inside feed each other.
     activations = {context.signal.activation for context in contexts[1:]}
-    activations |= {
-        theory_activation(context.kernel.activation) for context in hidden if context.kernel.stacked > 1
-    }
     if len(activations) != 1:
         return None
     activation = activations.pop()
     # The first kernel reads the data, and the gradient at the first layer has not passed it.
-    steps = [step for context in hidden for step in _widths_and_gains(context.kernel)][1:]
+    steps = _widths_and_gains([context.kernel for context in hidden])[1:]
     if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
         return None
     widths, gains = [width for width, _ in steps], [gain for _, gain in steps]
     if activation.slopes is None and len(set(widths)) > 1:
         return None
-    # The widest kernel has the most entries to tell the distribution by.
+    # The widest kernel has the most entries to tell the distribution by. The first one may have other blocks.
     widest = max((context.kernel for context in hidden), key=lambda kernel: int(kernel.fan_in))
-    return predict_chain(activation, widths, gains, distribution=_guess_distribution(widest).name)
+    inner = [context.kernel for context in hidden[1:]]
+    distribution = _guess_distribution(inner[0] if inner and _is_mirrored(_first_layer(inner[0])) else widest)
+    return predict_chain(activation, widths, gains, distribution=distribution.name)
 
 
 def _is_chain(contexts: Sequence[KernelContext]) -> bool:
@@ -62,15 +59,24 @@ def _is_chain(contexts: Sequence[KernelContext]) -> bool:
             return False
         if context.normalized_after or context.guessed or signal.embedded:
             return False
+        # Dropout, gates and constants are not part of the theory's chain.
+        if signal.factors or signal.gates or signal.scale != 1.0:
+            return False
     return True
 
 
-def _widths_and_gains(kernel: Kernel) -> list[tuple[int, float]]:
-    """Returns fan-in and gain of each layer."""
-    values = _values(kernel)
-    width, units = values.shape[1:]
-    gains = np.exp(log_norm(values)) / np.sqrt(units)  # sqrt(width) times the root mean square
-    return [(width, float(gain)) for gain in gains]
+def _widths_and_gains(kernels: Sequence[Kernel]) -> list[tuple[int, float]]:
+    """Returns fan-in and gain of each kernel."""
+    gains: dict[int, NDArray[np.float64]] = {}
+    for kernel in kernels:
+        # The layers of a stack at once: it may have thousands.
+        if id(kernel.variable) not in gains:
+            values = _values(kernel)
+            # sqrt(fan-in) times the root mean square
+            gains[id(kernel.variable)] = np.exp(log_norm(values)) / np.sqrt(values.shape[-1])
+    return [
+        (int(kernel.fan_in), float(gains[id(kernel.variable)][kernel.index or 0])) for kernel in kernels
+    ]
 
 
 def _values(kernel: Kernel) -> NDArray[np.floating]:
@@ -80,10 +86,10 @@ def _values(kernel: Kernel) -> NDArray[np.floating]:
 
 
 def _guess_distribution(kernel: Kernel) -> Distribution:
-    """Tells from a kernel's entries which distribution drew it: by its isometry, or by their kurtosis."""
-    # The first layer of a stack is enough; do not copy the whole of it off the device.
-    value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
-    values = keras.ops.convert_to_numpy(value).astype(np.float64)
+    """Tells which distribution drew a kernel: by mirrored blocks, by its isometry, or by the kurtosis."""
+    values = _first_layer(kernel)
+    if _is_mirrored(values):
+        return DISTRIBUTIONS["looks_linear"]
     # An orthogonal kernel has orthogonal columns, or rows if it is wide, of equal length.
     tall = values if values.shape[0] >= values.shape[1] else values.T
     gram = tall.T @ tall
@@ -92,5 +98,23 @@ def _guess_distribution(kernel: Kernel) -> Distribution:
         return DISTRIBUTIONS["orthogonal"]
     squares = (values - values.mean()) ** 2
     excess = (squares**2).mean() / max(squares.mean() ** 2, 1e-300) - 3.0
-    independent = [law for law in DISTRIBUTIONS.values() if not law.orthogonal]
-    return min(independent, key=lambda law: abs(law.excess_kurtosis - excess))
+    unstructured = [
+        distribution
+        for distribution in DISTRIBUTIONS.values()
+        if distribution.structure in ("gaussian", "independent")
+    ]
+    return min(unstructured, key=lambda distribution: abs(distribution.excess_kurtosis - excess))
+
+
+def _first_layer(kernel: Kernel) -> NDArray[np.float64]:
+    """Returns the kernel of the first layer, which is enough: do not copy a whole stack off the device."""
+    value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
+    return np.asarray(keras.ops.convert_to_numpy(value).astype(np.float64))
+
+
+def _is_mirrored(values: NDArray[np.float64]) -> bool:
+    """Returns whether a kernel has the blocks `[[M, -M], [-M, M]]` of `draw_kernel`."""
+    rows, columns = values.shape[0] // 2, values.shape[1] // 2
+    block = values[:rows, :columns]
+    pairs = np.block([[block, -block], [-block, block]])
+    return bool(block.any()) and np.array_equal(values[: 2 * rows, : 2 * columns], pairs)

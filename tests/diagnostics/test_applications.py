@@ -41,11 +41,13 @@ def test_every_family(name: str, size: int) -> None:
     report = initialize(model, x, seed=0)
     drawn = {kernel.path for kernel in report.kernels}
     matrices = {variable.path for variable in model.weights if len(variable.shape) > 1}
-    assert matrices == drawn | {path for path, _ in report.skipped}
+    assert {variable.path for variable in model.weights} == drawn | {path for path, _ in report.skipped}
+    assert matrices >= drawn
     assert len(drawn) > 15
     assert not any("guess" in kernel.why for kernel in report.kernels)
     for kernel in report.kernels:  # on images of one pixel a window of 7 x 7 has one tap: a gain of 7
-        assert 0.05 < kernel.gain / kernel.correction < (7.0 if "padding" in kernel.why else 1.0) * 3.0
+        largest = 3.0 * (7.0 if "padding" in kernel.why else 1.0) * (2.0 if "gated" in kernel.why else 1.0)
+        assert 0.05 < kernel.gain / kernel.correction < largest
     for variable in model.weights:
         same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
         assert same == (variable.path not in drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rwinit import GradientWalk, gradient_walk, initialize, model_zoo, predict_walk
+from keras_rwinit import GradientWalk, WalkPrediction, gradient_walk, initialize, model_zoo, predict_walk
 
 L = keras.layers
 EXAMPLES, LAYERS = 4, 30
@@ -26,7 +27,10 @@ DISTANCE = np.arange(LAYERS - 1, -1, -1.0)  # from the last layer
 DEAD_BELOW_10 = np.where(np.arange(1, LAYERS + 1) <= 10, -np.inf, 0.0)
 VERDICTS: dict[str, tuple[Any, str]] = {
     "level": (0.0, "fine"),
-    "drifting": (-0.3 * DISTANCE, "fine"),  # 8.7 nats
+    "drifting": (-0.04 * DISTANCE, "fine"),  # 1.2 nats
+    # ln 10 = 2.30 after 8 steps, a factor of 0.74 each
+    "shrinking": (-0.3 * DISTANCE, "shrinking from h22 (layer 22 of 30) on"),
+    "growing": (0.3 * DISTANCE, "growing from h22 (layer 22 of 30) on"),
     "vanishing": (-0.5 * DISTANCE, "vanishing from h11 (layer 11 of 30) on"),  # ln 1e4 = 9.21 after 19 steps
     "exploding": (2.0 * DISTANCE, "exploding from h25 (layer 25 of 30) on"),
     "dead": (DEAD_BELOW_10, "dead from h10 (layer 10 of 30) on"),
@@ -43,13 +47,76 @@ def test_verdicts(case: str) -> None:
     assert verdict in walk.summary()
 
 
-def test_one_dead_example_of_four_is_no_verdict() -> None:
-    backward = np.zeros((EXAMPLES, LAYERS))
+def test_one_dead_example_of_four_is_left_out() -> None:
+    backward = np.random.default_rng(0).normal(size=(EXAMPLES, LAYERS))
     backward[0] = DEAD_BELOW_10
-    walk = record(backward)
+    walk, others = record(backward), record(np.concatenate([backward[1:], backward[1:2]]))
     assert walk.verdict == "fine"
-    assert np.isnan(walk.example_spread)
+    total = backward[1:, 0] - backward[1:, -1]
+    assert walk.drift == pytest.approx(total.mean() / (LAYERS - 1))
+    assert walk.example_spread == pytest.approx(total.std())
+    assert "nan" not in walk.summary().replace("nan nats", "")
+    assert "1 of 4 examples are left out where they have no gradient" in walk.summary()
+    assert "examples are left out" not in others.summary()
+
+
+def test_where_no_example_has_a_gradient() -> None:
+    walk = record(DEAD_BELOW_10)
     assert walk.drift == -np.inf
+    assert np.isnan(walk.example_spread)
+    assert np.isnan(record(-np.inf).drift)
+
+
+def predicted(total: float, spread: float) -> GradientWalk:
+    """A level walk that ends at `total`, with a prediction of that spread."""
+    walk = record(np.linspace(total, 0.0, LAYERS))
+    std = np.linspace(spread, 0.0, LAYERS)
+    return dataclasses.replace(walk, prediction=WalkPrediction(1.0, np.zeros(LAYERS), std, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("total", "spread", "word"),
+    [
+        # 30 layers at a factor of 1.05 are 1.4 nats, so that the spread decides only below ln 10 = 2.3.
+        (-7.7, 2.9, "shrinking"),
+        (-2.2, 0.1, "fine"),
+        (9.3, 20.0, "exploding"),
+    ],
+)
+def test_a_walk_is_judged_by_its_prediction(total: float, spread: float, word: str) -> None:
+    assert predicted(total, spread).verdict.split(" ")[0] == word
+
+
+def test_a_slow_walk_is_judged_by_its_spread_alone() -> None:
+    """Seven nats in 1000 layers: a factor of 0.993 from layer to layer."""
+    layers = 1000
+    backward = np.broadcast_to(np.linspace(-7.0, 0.0, layers), (EXAMPLES, layers))
+    names = tuple(map(str, range(layers)))
+    for spread, word in ((2.0, "shrinking"), (4.0, "fine"), (None, "fine")):
+        prediction = spread and WalkPrediction(1.0, np.zeros(layers), np.full(layers, spread), 0.0)
+        walk = GradientWalk(names, backward, backward, np.zeros(layers), np.zeros(layers), prediction or None)
+        assert walk.verdict.split(" ")[0] == word
+
+
+def test_a_dead_branch_is_not_said_to_end_the_walk() -> None:
+    backward = np.zeros((EXAMPLES, LAYERS))
+    backward[:, [8, 20]] = -np.inf
+    verdict = record(backward).verdict
+    assert verdict == "partly dead at 2 of 30 layers, h21 (layer 21 of 30) nearest the output"
+
+
+def test_layers_that_wait_are_judged_by_their_first_gradient() -> None:
+    """Between those of one step, since a weight that leaves zero scales all of them."""
+    waits = np.where(np.arange(LAYERS) == 0, 0.0, 1.0)
+    backward = np.where(waits == 0.0, 3.0, -np.inf)
+    for slope, word in ((0.01, "fine"), (2.0, "exploding at 24 of 30 layers, h25")):
+        first = np.where(waits == 0.0, 3.0, -50.0 + slope * DISTANCE)
+        walk = dataclasses.replace(
+            record(backward), waits=waits, first_backward=np.broadcast_to(first, (EXAMPLES, LAYERS))
+        )
+        assert walk.drift == pytest.approx(slope)
+        assert walk.verdict.startswith(word)
+        assert walk.verdict.endswith("; 29 of 30 layers wait for weights that start at zero")
 
 
 def test_drift_and_example_spread() -> None:
@@ -80,9 +147,12 @@ def test_files(backward: Any, tmp_path: Path) -> None:
     assert float(content["example_spread"]) == pytest.approx(walk.example_spread, nan_ok=True)
     assert "spread" not in content
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="exists, and nothing is overwritten"):
+    with pytest.raises(ValueError, match="exists, and nothing is overwritten.*or pass overwrite=True"):
         walk.save(path)
     assert path.read_bytes() == before
+    other = record(1.0)
+    other.save(path, overwrite=True)
+    assert GradientWalk.load(path).to_dict() == other.to_dict()
 
 
 def test_files_of_a_prediction(tmp_path: Path) -> None:
@@ -103,20 +173,59 @@ def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     walk.save(path)
     content = json.loads(path.read_text())
     content["spread"] = content.pop("example_spread")
+    del content["waits"], content["first_backward"]
     path.write_text(json.dumps(content))
     assert GradientWalk.load(path).example_spread == walk.example_spread
 
 
-def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+PREDICTION = {"gain": 1.0, "mean": [0.0] * 29, "std": [0.0] * 29, "dead_probability": 0.0}
+DAMAGES: dict[str, dict[str, Any]] = {
+    "one unit share": {"dead": [0.0]},
+    "names of numbers": {"layer_names": list(range(LAYERS))},
+    "names in one text": {"layer_names": "x" * LAYERS},
+    "no layer": {key: [] for key in ("layer_names", "weight_gradient", "dead", "waits")}
+    | {key: [[], []] for key in ("backward", "forward", "first_backward")},
+    "no example": {"backward": [], "forward": [], "first_backward": []},
+    "one axis": {"backward": [0.0] * LAYERS, "forward": [0.0] * LAYERS},
+    "ragged": {"backward": [[0.0] * LAYERS, [0.0]]},
+    "too few predictions": {"prediction": PREDICTION},
+    "prediction of lists": {"prediction": {**PREDICTION, "gain": []}},
+    "a list for a prediction": {"prediction": [1.0]},
+    "dtype": {"dtype": None},
+    "negative wait": {"waits": [-1.0] * LAYERS},
+    "a number no float holds": {"dead": [10**400] * LAYERS},
+    "null": {"forward": [[None] * LAYERS] * EXAMPLES},
+    "a word": {"weight_gradient": ["low"] * LAYERS},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_records_that_would_crash_later_are_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "walk.json"
     record(0.0).save(path)
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "dead": [0.0]}))
+    path.write_text(json.dumps({**content, **DAMAGES[damage]}))
     with pytest.raises(ValueError, match="does not hold a saved GradientWalk"):
         GradientWalk.load(path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "another"}', "no JSON"])
+@pytest.mark.parametrize("key", ["backward", "prediction", "dtype"])
+def test_records_with_a_part_missing_are_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "walk.json"
+    record(0.0).save(path)
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="does not hold a saved GradientWalk"):
+        GradientWalk.load(path)
+
+
+def test_parts_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`dead` must have the shape \(30,\). Received: \(29,\)"):
+        dataclasses.replace(record(0.0), dead=np.zeros(29))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "another"}', "no JSON", "[" * 100_000])
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
@@ -129,8 +238,9 @@ def test_the_table_of_a_deep_model_is_two_dozen_rows() -> None:
     lines = gradient_walk(model, np.ones((2, 4))).summary().splitlines()
     rows = [line for line in lines if "│ hidden" in line]
     assert len(rows) == 24
-    assert "hidden_1 " in rows[0]
-    assert "hidden_stack[98]" in rows[-1]
+    assert "│   1 │ hidden_1 " in rows[0]
+    assert "│ 100 │ hidden_stack[98]" in rows[-1]
+    assert "24 of 100 layers shown, evenly spaced; 76 left out" in lines
 
 
 def test_the_plot_has_the_predicted_band() -> None:
@@ -182,3 +292,9 @@ def test_where_the_theory_is_silent() -> None:
     ]
     for model in silent:
         assert gradient_walk(model, np.ones((1, 8))).prediction is None
+
+
+def test_print_shows_the_table_and_repr_is_one_line() -> None:
+    walk = record(0.0)
+    assert str(walk) == walk.summary()
+    assert repr(walk) == "GradientWalk(layers=30, examples=4, verdict='fine')"

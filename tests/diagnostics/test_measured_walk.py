@@ -38,7 +38,7 @@ SPREADING = [kind for kind in KINDS if kind != ("linear", "orthogonal")]
 
 
 def initializer(activation: str, distribution: str, seed: int | None = None) -> Any:
-    """The string id where it says everything: the normal law, and a gain that does not ask for the depth."""
+    """The string id where it says everything: normal entries, and a gain that does not ask for the depth."""
     if distribution == "normal" and activation != "tanh" and seed is None:
         return f"random_walk_{activation}"
     depth = DEPTH if activation == "tanh" else None

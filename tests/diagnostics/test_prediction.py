@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="of the theory, not the back end"
 )
 
-# Keras's initializers, the law of their entries, and their gain where fan-in and fan-out are equal.
+# Keras's initializers, the distribution of their entries, and their gain where fan-in and fan-out are equal.
 INITIALIZERS: dict[str, tuple[Any, str, float | None]] = {
     "he_normal": ("he_normal", "truncated_normal", 2.0**0.5),
     "glorot_uniform": ("glorot_uniform", "uniform", 1.0),
@@ -44,10 +44,10 @@ def measured(name: str, depth: int, width: int, networks: int, first_seed: int) 
 
 
 def predicted(name: str, depth: int, width: int, factor: float = 1.0) -> WalkPrediction:
-    _, law, gain = INITIALIZERS[name]
+    _, distribution, gain = INITIALIZERS[name]
     if gain is None:
         gain = predict_walk("relu", width, depth).gain
-    return predict_walk("relu", width, depth, gain=factor * gain, distribution=law)
+    return predict_walk("relu", width, depth, gain=factor * gain, distribution=distribution)
 
 
 @cache

@@ -1,0 +1,62 @@
+"""Prints the layers of a measured walk as a table of text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["LayerRow", "format_table"]
+
+_MOST_ROWS = 24
+
+
+class LayerRow(NamedTuple):
+    """A row of the table: one layer.
+
+    Args:
+        name: Name of the layer.
+        relative: Mean of `ln(|delta| / |delta_last|)` over the examples, in nats.
+        predicted: Predicted mean and standard deviation of the same; None where there is none.
+        forward: Mean of `ln|h|`.
+        weight_gradient: ln of the norm of the kernel's gradient.
+        dead: Share of dead or saturated units.
+    """
+
+    name: str
+    relative: float
+    predicted: tuple[float, float] | None
+    forward: float
+    weight_gradient: float
+    dead: float
+
+
+def format_table(rows: Sequence[LayerRow]) -> str:
+    """Returns a table of at most two dozen of the layers, and a line that says how many it leaves out."""
+    count = len(rows)
+    table = Table()
+    for column in ("", "layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"):
+        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+    shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int))
+    for layer in shown:
+        row = rows[layer]
+        table.add_row(
+            str(layer + 1),
+            Text(row.name),  # a name with brackets is no markup
+            f"{row.relative:.2f}",
+            "-" if row.predicted is None else f"{row.predicted[0]:.2f} ± {row.predicted[1]:.2f}",
+            f"{row.forward:.2f}",
+            f"{row.weight_gradient:.2f}",
+            f"{row.dead:.0%}",
+        )
+    text = io.StringIO()
+    Console(file=text, width=120).print(table)
+    if len(shown) < count:
+        left_out = count - len(shown)
+        text.write(f"{len(shown)} of {count:,} layers shown, evenly spaced; {left_out:,} left out\n")
+    return text.getvalue()

@@ -1,0 +1,138 @@
+"""Finds out whether layers without a gradient are dead, or wait for weights that start at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_rwinit._keras.autodiff import gradients_at_taps
+from keras_rwinit._keras.types import ArrayTree, Tensor
+from keras_rwinit._probing.measurements import LayerMeasurement
+from keras_rwinit._probing.norms import to_numpy
+from keras_rwinit._probing.objective import Objective
+
+__all__ = ["FirstGradients", "find_first_gradients"]
+
+Array = NDArray[np.float64]
+Values = dict[int, Tensor]  # of the variables that have left zero, by their number among the trainable ones
+
+_STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's default learning rate
+_MOST_STEPS = 16  # each costs a measurement
+
+
+@dataclass(frozen=True)
+class FirstGradients:
+    """What is measured at each layer when a gradient first reaches it.
+
+    Args:
+        waits: Number of steps after which a gradient reaches the layer: 0 where it does at once, inf where
+            it never does, 17 where it may do after more than the 16 that are tried. Shape (layers,).
+        backward: `ln|delta|` after that number of steps, shape (examples, layers).
+        dead: Share of the units that are dead or saturated then, shape (layers,).
+    """
+
+    waits: Array
+    backward: Array
+    dead: Array
+
+
+def find_first_gradients(
+    model: keras.Model,
+    inputs: ArrayTree,
+    objective: Objective,
+    training: bool,
+    measured: Sequence[LayerMeasurement],
+    measure: Callable[[], Sequence[LayerMeasurement]],
+) -> FirstGradients:
+    """Measures a model with weights that have left zero, for as long as that reaches more layers.
+
+    A gradient of zero stays zero in training unless a weight that is zero and has a gradient of its own
+    blocks it: an output layer of zeros, the scale of a normalization at a residual branch's end, the factor
+    of a ReZero block. Such weights leave zero with the first step of training, others behind them with the
+    second. They alone take each step here, against the sign of their gradient as with Adam, so that a layer
+    that the gradient reaches at once is measured as it is. All layers behind one weight get the same factor
+    from it; only their differences mean something.
+
+    Args:
+        model: The model, which does not change.
+        inputs: Arrays in the structure of its inputs.
+        objective: What is differentiated.
+        training: Whether the model runs as in training.
+        measured: The measurements with the weights as they are.
+        measure: Measures again, with the weights as they are in the present Keras scope.
+    """
+    backward = np.stack([one.backward for one in measured], axis=1)
+    dead = np.array([one.dead for one in measured])
+    waits = np.where(_has_gradient(backward), 0.0, np.inf)
+    values: Values = {}
+    steps = 0
+    reached = waits == 0.0
+    while np.isinf(waits).any():
+        if steps == _MOST_STEPS:
+            # Layers behind each other that start at zero are reached one a step.
+            waits[np.isinf(waits) & reached.any()] = steps + 1
+            break
+        moved = _leave_zero(model, inputs, objective, training, values)
+        if not moved:
+            break
+        values.update(moved)
+        steps += 1
+        with _scope(model, values):
+            measured = measure()
+        after = np.stack([one.backward for one in measured], axis=1)
+        reached = np.isinf(waits) & _has_gradient(after)
+        waits[reached], backward[:, reached] = steps, after[:, reached]
+        dead[reached] = np.array([one.dead for one in measured])[reached]
+    return FirstGradients(waits, backward, dead)
+
+
+def _has_gradient(backward: Array) -> NDArray[np.bool_]:
+    """Returns at which layers some example has a gradient; one that is not finite is one."""
+    return np.asarray((backward != -np.inf).any(axis=0))
+
+
+def _scope(model: keras.Model, values: Mapping[int, Tensor]) -> keras.StatelessScope:
+    """Returns a scope in which the trainable variables have other values, and none is assigned to."""
+    scope = keras.StatelessScope()
+    for number, value in values.items():
+        scope.add_update((model.trainable_variables[number], value))
+    return scope
+
+
+def _leave_zero(
+    model: keras.Model, inputs: ArrayTree, objective: Objective, training: bool, values: Values
+) -> Values:
+    """Returns the variables with an entry that is zero and has a gradient, with such entries one step on."""
+    variables = model.trainable_variables
+    present = {
+        number: values.get(number, variable.value)
+        for number, variable in enumerate(variables)
+        if keras.backend.is_float_dtype(variable.dtype)
+    }
+    arrays = {number: to_numpy(value) for number, value in present.items()}
+    candidates = [number for number, array in arrays.items() if (array == 0.0).any()]
+    precise = any(array.dtype == np.float64 for array in arrays.values())
+    examples = keras.tree.map_structure(lambda array: _to_tensor(array, precise), inputs)
+
+    def run(tensors: Sequence[Tensor], tap: Callable[[Tensor], Tensor], concrete: bool) -> Tensor:
+        del tap, concrete  # arguments alone are differentiated
+        with _scope(model, {**values, **dict(zip(candidates, tensors, strict=True))}):
+            return objective(model(examples, training=training))
+
+    gradients, _ = gradients_at_taps(run, [present[number] for number in candidates])
+    moved: Values = {}
+    for number, gradient in zip(candidates, gradients, strict=True):
+        step = np.where(arrays[number] == 0.0, -_STEP * np.sign(to_numpy(gradient)), 0.0)
+        if step.any():
+            value = keras.ops.convert_to_tensor((arrays[number] + step).astype(arrays[number].dtype))
+            moved[number] = keras.ops.cast(value, variables[number].dtype)
+    return moved
+
+
+def _to_tensor(array: NDArray[np.generic], precise: bool) -> Tensor:
+    floating = np.issubdtype(array.dtype, np.floating)
+    return keras.ops.convert_to_tensor(array, ("float64" if precise else "float32") if floating else None)
