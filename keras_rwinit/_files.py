@@ -232,7 +232,9 @@ def read_settings(directory: Path, what: str, make: Callable[[dict[str, Any]], T
     except FileNotFoundError as error:
         # Killed before it began, the command can be given again for the same directory.
         way_out = " Start it again with all its options." if directory.is_dir() else ""
-        raise ValueError(f"There is no {what} to resume in {directory}: {path} is missing.{way_out}") from error
+        raise ValueError(
+            f"There is no {what} to resume in {directory}: {path} is missing.{way_out}"
+        ) from error
     except (OSError, *DAMAGE) as error:
         raise ValueError(f"There is no {what} to resume in {directory}: {path} is damaged.") from error
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from keras_rwinit._version import __version__
 from keras_rwinit.commands.options import plain_errors
-from keras_rwinit.commands.startup import silence_imports
+from keras_rwinit.commands.startup import print_any_text, silence_imports
 
 __all__ = ["COMMANDS", "Command", "app", "main"]
 
@@ -39,6 +41,9 @@ COMMANDS = {
 }
 
 
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+
 class _LazyCommand(TyperCommand):
     """A command whose module is imported when the command runs or prints its own help."""
 
@@ -55,8 +60,25 @@ class _LazyCommand(TyperCommand):
 
 @plain_errors
 def _import_command_module(name: str) -> ModuleType:
-    with silence_imports():
-        return importlib.import_module(f"keras_rwinit.commands.{name}")
+    try:
+        with silence_imports():
+            return importlib.import_module(f"keras_rwinit.commands.{name}")
+    except (ImportError, ValueError) as error:
+        backend = os.environ.get("KERAS_BACKEND")
+        if backend and not _is_installed(backend):
+            raise ImportError(
+                f"KERAS_BACKEND is {backend}, which is not installed: install it, or set KERAS_BACKEND to "
+                f"another of {', '.join(_BACKENDS)}."
+            ) from error
+        raise
+
+
+def _is_installed(backend: str) -> bool:
+    try:
+        importlib.import_module(backend)
+    except ImportError:
+        return False
+    return True
 
 
 class _CommandGroup(TyperGroup):
@@ -93,11 +115,22 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"keras-rwinit {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _describe() -> None:
+def _describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Random-walk initialization of very deep feed-forward networks."""
 
 
 def main() -> None:
     """Runs the command `keras-rwinit`."""
+    print_any_text()
     app()

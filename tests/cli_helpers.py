@@ -67,24 +67,24 @@ def case_name(arguments: object) -> str:
     return " ".join(str(argument)[:12] for argument in arguments) if isinstance(arguments, tuple) else ""
 
 
-def paths_in(folder: Path) -> list[Path]:
-    """All that lies in a folder and below."""
-    return sorted(folder.rglob("*"))
+def paths_in(directory: Path) -> list[Path]:
+    """All that lies in a directory and below."""
+    return sorted(directory.rglob("*"))
 
 
-def files_in(folder: Path) -> set[str]:
+def files_in(directory: Path) -> set[str]:
     """Names of the files of a run, the lock left out."""
-    return {path.name for path in folder.iterdir()} - {".lock"}
+    return {path.name for path in directory.iterdir()} - {".lock"}
 
 
-def contents_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+def contents_of(directory: Path) -> dict[str, tuple[bytes, int]]:
     """Content and time of the last change of each file of a finished run."""
-    return {name: ((folder / name).read_bytes(), (folder / name).stat().st_mtime_ns) for name in FILES}
+    return {name: ((directory / name).read_bytes(), (directory / name).stat().st_mtime_ns) for name in FILES}
 
 
-def report_of(folder: Path) -> dict[str, Any]:
+def report_of(directory: Path) -> dict[str, Any]:
     """The report of a finished run."""
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     return report
 
 

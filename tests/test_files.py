@@ -21,6 +21,7 @@ from keras_rwinit._files import (
     read_settings,
     write_atomically,
     write_json,
+    write_secret,
     write_settings,
 )
 from keras_rwinit.training import run as training_run
@@ -94,13 +95,13 @@ def test_settings_keep_tuples_and_lists_apart(tmp_path: Path) -> None:
     assert read_json(tmp_path / "settings.json")["width"] == {"tuple": [8, 16]}
 
 
-@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError])
+@pytest.mark.parametrize("error", [AttributeError, KeyError, OverflowError, RecursionError, TypeError])
 def test_settings_that_are_not_whole_are_named(error: type[Exception], tmp_path: Path) -> None:
     def make(settings: dict[str, Any]) -> None:
         raise error
 
     write_settings(tmp_path, {})
-    with pytest.raises(ValueError, match=r"no search to resume in .*settings\.json is missing or damaged"):
+    with pytest.raises(ValueError, match=r"no search to resume in .*settings\.json is damaged"):
         read_settings(tmp_path, "search", make)
     with pytest.raises(ValueError, match=r"no run to resume in .*absent: .*settings\.json is missing"):
         read_settings(tmp_path / "absent", "run", dict)
@@ -132,17 +133,63 @@ def test_unnamed_directories_are_numbered(tmp_path: Path) -> None:
     parent = tmp_path / "runs"
     (parent / "train-2").mkdir(parents=True)
     names = [new_directory(None, parent, "train").name for _ in range(3)]
-    assert names == ["train-1", "train-3", "train-4"]
+    assert names == ["train-3", "train-4", "train-5"]  # above all, so that the numbers tell the order
     assert new_directory(None, parent, "tune").name == "tune-1"
 
 
-def test_the_latest_run_is_the_one_that_began_last(tmp_path: Path) -> None:
+def test_the_latest_run_has_the_highest_number_whatever_the_clock_says(tmp_path: Path) -> None:
     assert latest_run(tmp_path / "runs", "train") is None
-    runs = [new_directory(None, tmp_path / "runs", prefix) for prefix in ("train", "train", "train", "tune")]
-    for number, run in enumerate(runs[:2]):  # the third has not begun
+    runs = [new_directory(None, tmp_path / "runs", prefix) for prefix in ["train"] * 11 + ["tune"]]
+    for number, run in enumerate(runs[:-2]):  # the last was killed before it began
         write_settings(run, {})
         os.utime(run / "settings.json", (-number, -number))
-    assert latest_run(tmp_path / "runs", "train") == runs[0]
+    (tmp_path / "runs/train-12").touch()
+    (tmp_path / "runs/train-best").mkdir()
+    assert latest_run(tmp_path / "runs", "train") == runs[-2] == tmp_path / "runs/train-11"
+    with pytest.raises(
+        ValueError, match=r"train-11: .*settings\.json is missing. Start it again with all its"
+    ):
+        read_settings(runs[-2], "run", dict)
+
+
+def test_what_a_run_leaves_that_was_killed_before_it_began_is_no_content(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with locked(new_directory(directory, tmp_path, "train")):
+        (directory / ".partial-1-settings.json").touch()
+    with locked(new_directory(directory, tmp_path, "train")):
+        assert {path.name for path in directory.iterdir()} == {".lock"}
+    (directory / ".mine").touch()
+    with pytest.raises(ValueError, match="not empty"):
+        new_directory(directory, tmp_path, "train")
+
+
+DAMAGED_JSON = {
+    "nothing": b"",
+    "cut off": b'{"a": [1, 2',
+    "not UTF-8": b'{"a": "\xff"}',
+    "nested too deeply": b"[" * 100_000,
+    "a number of too many digits": b"1" * 5000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED_JSON.values(), ids=DAMAGED_JSON)
+def test_damaged_json_is_one_error_that_names_the_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"report\.json is not a JSON file: "):
+        read_json(path)
+
+
+def test_a_secret_is_its_users_alone(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("old")
+    before = os.umask(0)
+    try:
+        write_secret(path, "new")
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("below", ["", "run", "run/further"])
@@ -240,10 +287,12 @@ DAMAGE: list[Any] = [
     {"optimizer": 7},
     {"initializer": None},
     {"dataset": ["digits"]},
+    {"seed": float("inf")},
+    "[" * 100_000,
 ]
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=str)
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: str(damage)[:20])
 def test_damaged_settings(damage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         training_run, "train_classifier", lambda *args, **kwargs: pytest.fail("training began")
@@ -254,6 +303,17 @@ def test_damaged_settings(damage: Any, tmp_path: Path, monkeypatch: pytest.Monke
     line = refusal("train", "--resume", "--output", tmp_path)
     assert "settings.json" in line
     assert files_in(tmp_path) == {"settings.json"}
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"networks": {"a": {"diverged": 0}}}', "[" * 10_000], ids=len
+)
+def test_damaged_report(content: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", SETTINGS)
+    (tmp_path / "report.json").write_text(content, encoding="utf-8")
+    finished = run_cli("train", "--resume", "--output", tmp_path)
+    assert finished.code == 2
+    assert re.search(r"report\.json is damaged\. Delete it", finished.err), finished.err
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"], ids=["empty", "cut off"])

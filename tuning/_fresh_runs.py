@@ -9,7 +9,7 @@ import keras_tuner
 from keras_tuner.errors import FatalError
 from rich.console import Console
 
-from keras_rwinit._files import read_json, write_json
+from keras_rwinit._files import DAMAGE, read_json, write_json
 
 from ._comparison import Comparison
 from ._results import SearchResult
@@ -44,7 +44,7 @@ def compare_best(
         runs = kept.setdefault(str(trial), {})
         for index in range(seeds):
             if str(index) not in runs:
-                console.print(f"  trial {trial} again, fresh seed {index + 1}/{seeds}", highlight=False)
+                console.print(f"  trial {trial} again, fresh seed {index + 1}/{seeds}")
                 runs[str(index)] = _train_again(trainer, hp, index, console)
                 # After every run, since each takes as long as a trial.
                 write_json(path, kept)
@@ -54,8 +54,11 @@ def compare_best(
 
 def _read_scores(path: Path) -> dict[str, Scores]:
     try:
-        return {str(trial): dict(runs) for trial, runs in read_json(path).items()}
-    except (AttributeError, TypeError, ValueError) as error:
+        return {
+            str(trial): {index: None if score is None else float(score) for index, score in runs.items()}
+            for trial, runs in read_json(path).items()
+        }
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged. Delete it to train those networks again.") from error
 
 
@@ -67,5 +70,5 @@ def _train_again(
     except FatalError:
         raise
     except Exception as error:  # such as divergence or MemoryError, which is a result for this point
-        console.print(f"  failed: {type(error).__name__}: {error}", highlight=False, markup=False)
+        console.print(f"  failed: {type(error).__name__}: {error}")
         return None

@@ -13,11 +13,11 @@ from keras_tuner.engine.hyperparameters import Boolean, Fixed, HyperParameter
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalValueError
 
-from keras_rwinit._files import delete_partial_files, write_atomically
+from keras_rwinit._files import DAMAGE, delete_partial_files, read_json, write_json
 
 from ._space import HyperparameterValue
 
-__all__ = ["ENDED", "LocalSearchOracle"]
+__all__ = ["ENDED", "LocalSearchOracle", "check_trials_exist", "has_ended"]
 
 Values: TypeAlias = dict[str, HyperparameterValue]
 """Values of the hyperparameters by name."""
@@ -132,7 +132,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
-        """Records the metrics of a trial that has not ended."""
+        """Records the metrics of a trial that has not ended; its file gets them when it ends."""
         if trial_id in self.end_order:
             return self.trials[trial_id]
         return super().update_trial(trial_id, metrics, step)
@@ -146,6 +146,8 @@ class LocalSearchOracle(keras_tuner.Oracle):
             return
         if trial.trial_id in self._retry_queue:  # its worker was taken for lost, but was only slow
             self._retry_queue.remove(trial.trial_id)
+        if trial.metrics.metrics:  # those of `SearchTuner` come with the status
+            recorded.metrics = trial.metrics
         trial.hyperparameters.values |= recorded.hyperparameters.values
         super().end_trial(trial)
         self._remove_ongoing(trial.trial_id)
@@ -159,7 +161,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
             self._queue_again(trial)
 
     def _queue_again(self, trial: Trial) -> None:
-        trial.metrics = type(trial.metrics)()
+        trial.status, trial.score, trial.metrics = TrialStatus.RUNNING, None, type(trial.metrics)()
         if trial.trial_id not in self._retry_queue:
             self._retry_queue.append(trial.trial_id)
 
@@ -172,8 +174,26 @@ class LocalSearchOracle(keras_tuner.Oracle):
     def save(self) -> None:
         """Does nothing: a trial's file is written when the trial changes, and the rest follows from those."""
 
+    @property
+    def _project_dir(self) -> str:
+        """Directory of the trials. keras-tuner's property makes a deleted one again, without its trials."""
+        return str(Path(self._directory) / self._project_name)
+
+    def _set_project_dir(self, directory: str, project_name: str) -> None:
+        super()._set_project_dir(directory, project_name)
+        Path(self._project_dir).mkdir(parents=True, exist_ok=True)
+
+    def _trial_file(self, trial_id: str) -> Path:
+        return Path(self._project_dir) / f"trial_{trial_id}" / "trial.json"
+
     def _save_trial(self, trial: Trial) -> None:
-        write_atomically(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.save)
+        state = trial.get_state()
+        # keras-tuner changes and saves a trial step by step; its end is one write, with the score.
+        if trial.trial_id not in self.end_order:
+            state |= {"status": TrialStatus.RUNNING, "score": None, "metrics": {"metrics": {}}}
+        path = self._trial_file(trial.trial_id)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, state)
 
     def reload(self) -> None:
         """Loads the trials in the project's directory.
@@ -187,7 +207,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
             self._add_ended_or_queued(_load_trial(path))
         _check_none_missing(sorted(int(trial_id) for trial_id in self.trials), project)
         for trial in reversed(self.trials.values()):  # the queue is emptied from its end
-            if trial.status not in ENDED:
+            if trial.trial_id not in self.end_order:
                 self._queue_again(trial)
 
     def _add_ended_or_queued(self, trial: Trial) -> None:
@@ -195,15 +215,37 @@ class LocalSearchOracle(keras_tuner.Oracle):
         self.start_order.append(trial.trial_id)
         self.update_space(trial.hyperparameters)
         self._record_values(trial)
-        if trial.status in ENDED:
+        if has_ended(trial.status, trial.score):
             self.end_order.append(trial.trial_id)
             self._run_times[trial.trial_id] = 1
 
 
+def has_ended(status: str, score: object) -> bool:
+    """Returns whether a trial has ended: a status is trusted with a finite score, or that of a failure.
+
+    Files of earlier versions may say that a trial is completed without its score.
+    """
+    if status == TrialStatus.COMPLETED:
+        return isinstance(score, float | int) and math.isfinite(score)
+    return status in ENDED
+
+
+def check_trials_exist(oracle: LocalSearchOracle) -> None:
+    """Raises FileNotFoundError if the file of one of the oracle's trials has been deleted."""
+    for trial_id in list(oracle.start_order):
+        path = oracle._trial_file(trial_id)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} was deleted while the search ran.")
+
+
 def _load_trial(path: Path) -> Trial:
     try:
-        return Trial.load(str(path))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        trial = Trial.from_state(read_json(path))
+        if path.parent.name != f"trial_{trial.trial_id}":
+            raise ValueError(trial.trial_id)
+        dict(trial.hyperparameters.values)  # what a search reads of it
+        return trial
+    except DAMAGE as error:
         raise FatalValueError(
             f"The trial in {path} is damaged. Restore the file, or begin a new search in another directory."
         ) from error

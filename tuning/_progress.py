@@ -21,7 +21,7 @@ class SearchProgress:
     """Shows a line for every trial that ends from now on, and a bar on a terminal.
 
     Args:
-        console: Where to show them.
+        console: Where to show them, as text: a trial's reason may hold brackets.
         trials: Number of trials of the search.
         directory: Directory of the search.
         read: Returns the table of the trials in it.
@@ -72,9 +72,7 @@ class SearchProgress:
             if row.trial not in self.shown:
                 self.shown.add(row.trial)
                 line = f"{len(self.shown)}/{self.trials} done  trial {row.trial}: {_describe(row)}"
-                # A trial's reason may hold an error's text, whose brackets are no markup.
-                text = f"  {line};  {best_text};  {left}"
-                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                self.console.print(f"  {line};  {best_text};  {left}", soft_wrap=True)
         self.bar.update(self.task, completed=len(ended), best=best_text, left=left)
 
     def _time_left(self, ended: int) -> str:

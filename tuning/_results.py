@@ -130,6 +130,9 @@ class SearchResult:
         )
         return found + self._summarize_comparison(start)
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def _summarize_comparison(self, start: TrialRow) -> str:
         comparison = self.comparison
         if comparison is None:

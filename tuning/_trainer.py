@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import dataclass
 
-import keras
 import keras_tuner
 import numpy as np
 
@@ -40,7 +40,9 @@ class NetworkTrainer:
             DivergedTrialError: (a FailedTrialError) The loss or the score is not finite.
         """
         settings, data = self.settings, self.data
-        _free_memory()
+        # Frees the network before, whose layers refer to each other. Not `keras.utils.clear_session`, which
+        # also resets the caller's Keras: policy, traceback filtering, logging and custom object scopes.
+        gc.collect()
         model = self.hypermodel.build(hp, seed=seed)
         for epoch in range(settings.epochs):
             # A function of seed and epoch alone: a repeated trial gives the same score.
@@ -70,10 +72,3 @@ class NetworkTrainer:
         settings = self.settings
         seeds = [run_seed(settings.seed, index) for index in range(settings.executions_per_trial)]
         return float(np.mean([self.train(hp, seed) for seed in seeds]))
-
-
-def _free_memory() -> None:
-    """Frees the network that was trained before, and keeps the dtype policy, which Keras would reset."""
-    policy = keras.config.dtype_policy()
-    keras.utils.clear_session()
-    keras.config.set_dtype_policy(policy)

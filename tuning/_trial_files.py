@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import keras_tuner
+from keras_tuner.engine.trial import TrialStatus
 
-from keras_rwinit._files import read_json, write_json
+from keras_rwinit._files import DAMAGE, read_json, write_json
 
-from ._oracle import ENDED
+from ._oracle import has_ended
 from ._results import SearchResult, TrialRow
 from .hypermodel import DeepMLPHyperModel
 from .settings import SearchSettings
@@ -65,17 +66,18 @@ def read_hyperparameters(directory: Path, trial: int) -> keras_tuner.HyperParame
 def _read_row(path: Path, hypermodel: DeepMLPHyperModel) -> TrialRow:
     state, outcome = read_json(path), _read_outcome(path.parent)
     described = hypermodel.describe(state["hyperparameters"]["values"])
+    ended = has_ended(state["status"], state["score"])
     row = TrialRow(
         trial=_number(path),
         **{name: described[name] for name in _COLUMNS},
-        score=state["score"] if state["status"] == "COMPLETED" else None,
+        score=state["score"] if ended and state["status"] == TrialStatus.COMPLETED else None,
         seconds=None,
-        status=state["status"],
+        status=state["status"] if ended else TrialStatus.RUNNING,
         reason=None,
         others={name: described[name] for name in hypermodel.tuned if name not in _COLUMNS},
     )
     # The outcome of a trial that was killed before it ended does not count: the trial runs again.
-    if outcome is None or row.status not in ENDED:
+    if outcome is None or not ended:
         return row
     return dataclasses.replace(row, seconds=outcome.seconds, reason=outcome.reason)
 
@@ -84,7 +86,7 @@ def _read_outcome(trial: Path) -> TrialOutcome | None:
     """Returns the outcome of the trial in a directory; None if the file is missing or damaged."""
     try:
         return TrialOutcome(**read_json(trial / "outcome.json"))
-    except (OSError, TypeError, ValueError):
+    except (OSError, *DAMAGE):
         return None
 
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FailedTrialError, FatalError, FatalValueError
+from keras_tuner.src import protos
 
 from ._oracle import LocalSearchOracle
 from ._trainer import NetworkTrainer
@@ -32,6 +34,7 @@ class SearchTuner(BaseTuner):
         settings: Settings of the search.
         directory: Directory of the search.
         on_trial: Called with a trial when it begins and when it has ended.
+        channel: Channel to the chief, for a worker.
     """
 
     def __init__(
@@ -41,9 +44,21 @@ class SearchTuner(BaseTuner):
         settings: SearchSettings,
         directory: Path,
         on_trial: Callable[[Trial], None] = lambda trial: None,
+        channel: grpc.Channel | None = None,
     ) -> None:
         self.settings, self.on_trial = settings, on_trial
         super().__init__(oracle, hypermodel, directory=str(directory), project_name=TRIALS)
+        if channel is not None:  # keras-tuner's own client calls without the search's token
+            self.oracle.stub = protos.get_service_grpc().OracleStub(channel)
+
+    @property
+    def project_dir(self) -> str:
+        """Directory of the trials. keras-tuner's property makes a deleted one again, without its trials."""
+        return str(Path(self.directory) / self.project_name)
+
+    def get_trial_dir(self, trial_id: str) -> str:
+        """Returns the directory of a trial, and makes none."""
+        return str(Path(self.project_dir) / f"trial_{trial_id}")
 
     def _populate_initial_space(self) -> None:
         """Declares the space without building a network, as keras-tuner would, and loads existing trials."""
@@ -93,8 +108,11 @@ class SearchTuner(BaseTuner):
         # because gRPC does not carry messages.
         outcome = TrialOutcome(time.perf_counter() - start, trial.message, self.tuner_id)
         write_outcome(Path(self.get_trial_dir(trial.trial_id)), outcome)
+        # Score and status go to the oracle in one call, and to the trial's file in one write.
+        trial.metrics = type(trial.metrics)()
         if score is not None:
-            self.oracle.update_trial(trial.trial_id, {self.settings.objective: score})
+            trial.metrics.register(self.settings.objective, self.settings.direction)
+            trial.metrics.update(self.settings.objective, score)
         self.oracle.end_trial(trial)
         return crashed
 
@@ -104,8 +122,11 @@ def make_tuner(
     directory: Path,
     hypermodel: DeepMLPHyperModel | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    channel: grpc.Channel | None = None,
 ) -> SearchTuner:
     """Returns the tuner of the search in `directory`, with the trials that exist."""
     objective = keras_tuner.Objective(settings.objective, settings.direction)
     oracle = LocalSearchOracle(objective, settings.trials, seed=settings.seed)
-    return SearchTuner(oracle, hypermodel or settings.make_hypermodel(), settings, directory, on_trial)
+    return SearchTuner(
+        oracle, hypermodel or settings.make_hypermodel(), settings, directory, on_trial, channel
+    )

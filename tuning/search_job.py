@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from rich.console import Console
-
 from keras_rwinit._checks import check_count
+from keras_rwinit._console import make_console
 from keras_rwinit._files import has_settings, locked, new_directory
 from keras_rwinit.data import Dataset
 
 from ._data import load_data, save_data, split_training_set
 from ._fresh_runs import compare_best
+from ._oracle import check_trials_exist
+from ._processes.channel import make_token
 from ._processes.chief import check_port_free, serve
 from ._processes.heartbeat import check_chief
 from ._processes.launch import run_local
@@ -62,7 +63,7 @@ class SearchJob:
         self.workers = check_count("workers", workers)
         if verbose not in (0, 1):
             raise ValueError(f"`verbose` must be 0, for silence, or 1, for progress. Received: {verbose!r}")
-        self.console = Console(quiet=not verbose)
+        self.console = make_console(quiet=not verbose)
         self.dataset, source = load_data(data, data_dir)
         if hypermodel is None:
             hypermodel = DeepMLPHyperModel((self.dataset.features,), self.dataset.classes)
@@ -108,6 +109,7 @@ class SearchJob:
                 damaged or missing, or a port or chief of a search over several processes is not available.
             ChildProcessError: (an OSError) The chief is lost, or all workers are.
         """
+        _check_path(directory)
         if self.role is not None and self.role.kind == "worker":
             check_chief(self.role.address)  # the chief writes the settings before it answers
             self.settings.check_same(directory)
@@ -146,7 +148,7 @@ class SearchJob:
         ) as progress:
             progress.refresh()
             if self.role is not None:
-                serve(tuner.oracle, self.role.address, progress.refresh)
+                serve(tuner.oracle, self.role.address, make_token(directory), progress.refresh)
             elif self.workers == 1:
                 tuner.on_trial = lambda trial: progress.refresh()
                 tuner.search(self.trainer)
@@ -154,9 +156,20 @@ class SearchJob:
                 save_data(self.dataset, settings.data, directory)
                 run_local(directory, self.workers, progress.refresh)
             progress.refresh()
+        # A table of the trials that are left of a deleted directory would be a false one.
+        check_trials_exist(tuner.oracle)
 
     def _read(self, directory: Path) -> SearchResult:
         return read_result(self.settings, directory, self.hypermodel)
+
+
+def _check_path(directory: Path) -> None:
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError as error:  # before anything is made there
+        raise ValueError(
+            f"keras-tuner takes no directory whose name is not UTF-8. Received: {str(directory)!r}"
+        ) from error
 
 
 def _check_role(hypermodel: DeepMLPHyperModel, workers: int) -> ProcessRole | None:
@@ -190,5 +203,5 @@ def _check_fits_data(hypermodel: DeepMLPHyperModel, dataset: Dataset) -> None:
     if not hypermodel.tuned or not hypermodel.tunable:
         raise ValueError(
             "The space is a single point: every hyperparameter is fixed. Give a range (low, high) or a list "
-            "of choices for at least one, as in gain_ratio=(0.8, 1.25)."
+            "of choices for at least one, such as the gain ratios from 0.8 to 1.25."
         )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Collection
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypedDict, TypeVar
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import check_new
+from keras_rwinit._console import make_console
+from keras_rwinit._files import check_new, has_settings
+from keras_rwinit.plots import check_matplotlib
 from keras_rwinit.theory import DISTRIBUTIONS
 
 __all__ = [
@@ -28,18 +32,20 @@ __all__ = [
     "Samples",
     "Seed",
     "Width",
+    "can_draw",
     "check_output_and_seed",
     "console",
     "given_options",
     "plain_errors",
     "print_text",
+    "resumable",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # One console for all commands, so that progress bars and lines do not disturb each other.
-console = Console()
+console = make_console()
 
 RUNS = Path("runs")
 """Parent of the directories of commands without `--output`."""
@@ -79,8 +85,16 @@ Samples = Annotated[int, typer.Option(**INTEGER, help="Networks to simulate as a
 DataDir = Annotated[Path | None, typer.Option(help="Directory of prepared tensorflow-datasets sets.")]
 
 
+# Arguments of the package that a command knows under another name.
+_OTHER_NAMES = {"batch_size": "batch", "executions_per_trial": "executions", "name": "dataset"}
+
+
 def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Ends a command with one line and exit code 2 for what a user can put right, 130 for Ctrl-C."""
+    """Ends a command with one line and exit code 2 for what a user can put right, 130 for Ctrl-C.
+
+    The line names the command's options where the error names arguments.
+    """
+    options = _option_names(inspect.signature(command).parameters)
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -89,25 +103,72 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (ValueError, ImportError, OSError, MemoryError) as error:
             # Messages of libraries can have many lines, or none (MemoryError).
             message = " ".join(str(error).split()) or type(error).__name__
-            typer.echo(f"keras-rwinit: {message}", err=True)
+            typer.echo(f"keras-rwinit: {_name_options(message, options)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            typer.echo("keras-rwinit: interrupted", err=True)
+            typer.echo("; ".join(["keras-rwinit: interrupted", *map(str, interrupt.args)]), err=True)
             raise typer.Exit(130) from interrupt
 
     return wrapped
 
 
+def _option_names(parameters: Collection[str]) -> dict[str, str]:
+    """Returns the options of a command by the names of the arguments that they set."""
+    names = {name: name for name in parameters} | _OTHER_NAMES
+    return {name: _option(option) for name, option in names.items() if option in parameters}
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
+
+
+def _name_options(message: str, options: Mapping[str, str]) -> str:
+    """Replaces an argument's name in backquotes, or before the value that was received, by the option."""
+
+    def replace(match: re.Match[str]) -> str:
+        return options.get(match["quoted"] or match["received"], match[0])
+
+    return re.sub(r"`(?P<quoted>\w+)`|(?<=Received: )(?P<received>\w+)(?==)", replace, message)
+
+
+@contextlib.contextmanager
+def resumable(command: str, directory: Path, *options: str) -> Iterator[None]:
+    """Adds to Ctrl-C how to continue, if a run or search began in `directory`.
+
+    Args:
+        command: The command.
+        directory: Directory of the run or search.
+        options: Options to continue with, beside `--resume` and `--output`.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not has_settings(directory):
+            raise
+        again = ["keras-rwinit", command, "--resume", "--output", str(directory), *options]
+        raise KeyboardInterrupt(f"continue with {shlex.join(again)}") from interrupt
+
+
+def can_draw() -> bool:
+    """Returns whether there is matplotlib for pictures; says so if there is none."""
+    try:
+        check_matplotlib()
+    except ImportError as error:
+        print_text(f"No pictures are drawn. {error}")
+        return False
+    return True
+
+
 def print_text(text: str) -> None:
-    """Prints text as it is: brackets in a user's path or name are not Rich's markup, and no line is cut."""
-    console.print(Text(text), soft_wrap=True)
+    """Prints text as it is, and breaks no line."""
+    console.print(text, soft_wrap=True)
 
 
 def given_options(context: typer.Context, but: Collection[str] = ()) -> list[str]:
     """Returns the options on the command line, as in `--data-dir`, those of the parameters `but` left out."""
     # Typer and Click export no common name for the enumeration of sources.
     return [
-        f"--{name.replace('_', '-')}"
+        _option(name)
         for name in context.params
         if name not in but and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]

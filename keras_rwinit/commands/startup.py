@@ -1,15 +1,20 @@
-"""What the command line does before its imports: it keeps libraries quiet and Ctrl-C to one line."""
+"""What the command line does before its imports: libraries are quiet, Ctrl-C is one line."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["handle_interrupts", "is_command", "silence_imports"]
+__all__ = ["handle_interrupts", "is_command", "print_any_text", "silence_imports"]
+
+# For terminals that lack them. Other characters are printed as in "\\u2207".
+_SPELLINGS = {"δ": "delta", "∂": "d", "±": "+-", "─": "-", "━": "=", "…": "...", "−": "-"}
 
 
 def is_command() -> bool:
@@ -55,3 +60,23 @@ def silence_imports() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+
+
+def print_any_text() -> None:
+    """Lets standard output take characters that its encoding does not have, as standard error does.
+
+    Such are the symbols of the tables on a terminal that is not UTF-8, and the bytes of a path that is not.
+    """
+    codecs.register_error("keras-rwinit", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test or a notebook puts other objects there
+            stream.reconfigure(errors="keras-rwinit")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Returns what is written in place of the characters that could not be encoded, and where they end."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    spelled = (_SPELLINGS.get(character) or ascii(character)[1:-1] for character in text)
+    return "".join(spelled), error.end

@@ -27,9 +27,11 @@ from .options import (
     Distribution,
     Seed,
     Width,
+    can_draw,
     console,
     given_options,
     plain_errors,
+    resumable,
 )
 
 __all__ = ["train"]
@@ -163,12 +165,12 @@ def train(
         output_gain=output_gain,
         bias_stddev=bias_stddev,
     )
-    run = TrainingRun(settings, console)
+    run = TrainingRun(settings, console, draw=can_draw())
     # Made last: a command that is refused leaves nothing behind.
     directory = None
     if run.strategy.chief:
         directory = new_directory(output, RUNS, "train", name="--output", resume="--resume")
-    run.execute(directory, new=True)
+    _execute(run, directory, new=True)
 
 
 def _resume(context: typer.Context, output: Path | None) -> None:
@@ -178,4 +180,12 @@ def _resume(context: typer.Context, output: Path | None) -> None:
     directory = output or latest_run(RUNS, "train")
     if directory is None:
         raise ValueError(f"There is no run to resume in {RUNS}/: name its directory with --output.")
-    TrainingRun(Settings.load(directory), console).execute(directory)
+    _execute(TrainingRun(Settings.load(directory), console, draw=can_draw()), directory, new=False)
+
+
+def _execute(run: TrainingRun, directory: Path | None, new: bool) -> None:
+    if directory is None:
+        run.execute(directory, new)
+        return
+    with resumable("train", directory):
+        run.execute(directory, new)

@@ -11,11 +11,22 @@ from rich.table import Table
 
 from keras_rwinit import data
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import new_directory, write_atomically
+from keras_rwinit._files import latest_run, new_directory, write_atomically
 from keras_rwinit.models.model_zoo import presets
-from keras_rwinit.plots import check_matplotlib, new_figure
+from keras_rwinit.plots import new_figure
 
-from .options import INTEGER, RUNS, DataDir, Seed, console, given_options, plain_errors, print_text
+from .options import (
+    INTEGER,
+    RUNS,
+    DataDir,
+    Seed,
+    can_draw,
+    console,
+    given_options,
+    plain_errors,
+    print_text,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from keras_rwinit.tuning import SearchResult
@@ -126,7 +137,10 @@ def tune(
     output: Annotated[
         Path | None, typer.Option(help="New directory for the search; default: runs/tune-N.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Resume the search in --output.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Resume the interrupted search in --output; default: the latest in runs/."),
+    ] = False,
 ) -> None:
     """Search gain and width, starting at the analytic optimum.
 
@@ -143,9 +157,10 @@ def tune(
     from keras_rwinit.tuning.search_job import SearchJob
     from keras_rwinit.tuning.settings import SearchOptions
 
-    check_matplotlib()
+    draw = can_draw()
     check_count("workers", workers)
     if resume:
+        output = output or latest_run(RUNS, "tune")
         job = _resume_job(context, output, workers)
     else:
         found = data.load(dataset, data_dir)
@@ -178,10 +193,13 @@ def tune(
     if output is None and job.role is not None:
         raise ValueError("Name the directory that the machines of the search share: --output DIRECTORY.")
     directory = output or new_directory(None, RUNS, "tune")
-    result = job.run(directory, resume)
+    with resumable("tune", directory, *(["--workers", str(workers)] if workers > 1 else [])):
+        result = job.run(directory, resume)
     if job.role is not None and job.role.kind == "worker":
         print_text("The search is over; its chief writes the table.")
     else:
+        if draw:
+            _draw(directory / "landscape.png", result)
         _report(result, directory)
 
 
@@ -190,19 +208,22 @@ def _resume_job(context: typer.Context, output: Path | None, workers: int) -> Se
     from keras_rwinit.tuning.search_job import SearchJob
 
     if output is None:
-        raise ValueError("Name the directory of the search to resume: --output DIRECTORY.")
+        raise ValueError(f"There is no search to resume in {RUNS}/: name its directory with --output.")
     given = given_options(context, but=_WITH_RESUME)
     if given:
         raise ValueError(f"A resumed search keeps its settings; leave out {', '.join(given)}.")
     return SearchJob.from_directory(output, workers=workers, verbose=1)
 
 
-def _report(result: SearchResult, directory: Path) -> None:
-    """Draws the landscape, prints the table, the reasons of failed trials and the summary."""
+def _draw(path: Path, result: SearchResult) -> None:
     figure, ax = new_figure()
     result.plot_landscape(ax)
-    write_atomically(directory / "landscape.png", figure.savefig)
-    console.print(_result_table(result), highlight=False)
+    write_atomically(path, figure.savefig)
+
+
+def _report(result: SearchResult, directory: Path) -> None:
+    """Prints the table, the reasons of failed trials and the summary."""
+    console.print(_result_table(result))
     for row in result:
         if row.reason is not None:
             print_text(f"Trial {row.trial} failed: {row.reason}")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from keras_rwinit import data, initializers, layers, optimizers  # noqa: F401  (registered for saved models)
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import new_directory, write_atomically
-from keras_rwinit._keras.names import RANDOM_WALK
+from keras_rwinit._keras.names import RANDOM_WALK, check_initializer_name
 from keras_rwinit.data import Dataset
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
-from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk
+from keras_rwinit.plots import new_figure, plot_walk
 
-from .options import INTEGER, RUNS, DataDir, Seed, plain_errors, print_text
+from .options import INTEGER, RUNS, DataDir, Seed, can_draw, plain_errors, print_text
 
 __all__ = ["walk"]
 
@@ -58,7 +58,6 @@ def walk(
     ] = None,
 ) -> None:
     """Measure the gradient's walk through a model: a picture, a table and a JSON file."""
-    check_matplotlib()
     check_count("examples", examples)
     check_count("seed", seed, minimum=0)
     network: dict[str, str | int | None] = {
@@ -78,7 +77,9 @@ def walk(
     measured = _fresh_network(test_data, seed, chosen) if loaded is None else loaded
     result = _measure(measured, test_data, examples)
     directory = new_directory(output, RUNS, "walk", name="--output")
-    _write(directory, result, measured.name)
+    _write(directory, result)
+    if can_draw():
+        _draw(directory / "gradient_walk.png", result, measured.name)
     print_text(result.summary())
     print_text(f"Written to {directory}")
 
@@ -101,13 +102,14 @@ def _fresh_network(dataset: Dataset, seed: int, chosen: dict[str, str | int]) ->
             raise ValueError(
                 "--distribution belongs to the random_walk initializer: leave out one of the two."
             )
-        chosen["kernel_initializer"] = initializer
+        chosen["kernel_initializer"] = check_initializer_name(str(initializer))
     return deep_mlp(**chosen, input_shape=(dataset.features,), classes=dataset.classes, seed=seed)
 
 
 def _measure(model: keras.Model, dataset: Dataset, count: int) -> GradientWalk:
     """Returns the walk under the cross-entropy, or in a random direction if the model is no classifier."""
     x, y = _inputs_for(model, dataset, count), dataset.y_test[:count]
+    _check_outputs(model, x[:1])
     outputs = getattr(model, "output_shape", None)
     if not isinstance(outputs, tuple) or outputs != (None, dataset.classes):
         return gradient_walk(model, x)
@@ -116,6 +118,17 @@ def _measure(model: keras.Model, dataset: Dataset, count: int) -> GradientWalk:
     probabilities = (values >= 0.0).all() and np.abs(values.sum(axis=1) - 1.0).max() < 1e-2
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
     return gradient_walk(model, x, y, loss)
+
+
+def _check_outputs(model: keras.Model, x: NDArray[np.float32]) -> None:
+    """Raises ValueError if no output of a model passes a gradient, as indices of classes do not."""
+    outputs = keras.tree.flatten(model(x, training=False))
+    dtypes = [keras.backend.standardize_dtype(output.dtype) for output in outputs]
+    if not any(keras.backend.is_float_dtype(dtype) for dtype in dtypes):
+        raise ValueError(
+            f"No gradient passes the model's outputs, which are not real numbers. Received: "
+            f"{', '.join(dtypes)}; save a model that ends before its last rounding or argmax."
+        )
 
 
 def _inputs_for(model: keras.Model, dataset: Dataset, count: int) -> NDArray[np.float32]:
@@ -132,11 +145,14 @@ def _inputs_for(model: keras.Model, dataset: Dataset, count: int) -> NDArray[np.
     return x.reshape(-1, *shape[1:])
 
 
-def _write(directory: Path, result: GradientWalk, name: str) -> None:
+def _write(directory: Path, result: GradientWalk) -> None:
     result.save(directory / "gradient_walk.json")
     table = result.summary()
     write_atomically(directory / "gradient_walk.txt", lambda path: path.write_text(table, encoding="utf-8"))
+
+
+def _draw(path: Path, result: GradientWalk, name: str) -> None:
     figure, ax = new_figure()
     plot_walk(result, result.prediction, ax, label=f"mean of {len(result.backward)} examples")
     ax.set_title(f"{name}: {result.verdict}")
-    write_atomically(directory / "gradient_walk.png", figure.savefig)
+    write_atomically(path, figure.savefig)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +10,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_rwinit._files import write_atomically
+from keras_rwinit._files import DAMAGE, write_atomically
 from keras_rwinit.data import Dataset
 
 from .strategies.base import Strategy
@@ -183,7 +182,7 @@ def restore_checkpoint(model: keras.Model, checkpoint: Path) -> list[Row]:
             for index, variable in enumerate(_variables(model)):
                 variable.assign(values[f"arr_{index}"])
             rows: list[Row] = json.loads(str(values["rows"]))
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"The checkpoint {checkpoint} is damaged. Delete it to train that network again."
         ) from error

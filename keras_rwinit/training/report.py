@@ -62,7 +62,7 @@ def plan_table(plan: TrainingPlan, directory: Path) -> Table:
         "comparison": settings.compare or "none",
         "output": str(directory),
     }
-    # `Text`, here and below: a path or name with brackets in it is not Rich's markup.
+    # `Text`, here and below: a path or name with brackets in it is not Rich's markup, whatever the console.
     table = Table(title="Plan", title_justify="left", show_header=False, box=None)
     for key, value in rows.items():
         table.add_row(Text(key, "bold"), Text(value))

@@ -13,14 +13,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from rich.console import Console
-from rich.text import Text
+from rich.table import Table
 
 from keras_rwinit import data
-from keras_rwinit._files import has_settings, locked, read_json, write_atomically, write_json
+from keras_rwinit._files import DAMAGE, has_settings, locked, read_json, write_atomically, write_json
 from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
-from keras_rwinit.plots import check_matplotlib
 
 from .loop import Row, compile_classifier, reset_compile_options, train_classifier
 from .plan import make_plan
@@ -40,18 +39,18 @@ class TrainingRun:
 
     Args:
         settings: What to do.
-        console: Where to print.
+        console: Where to print, as text: a path may have Rich's brackets in it.
+        draw: Whether to draw the pictures, which need matplotlib.
 
     Raises:
         ValueError: The data or a setting is unusable, or the run does not fit into memory. Nothing
             has been written then.
     """
 
-    def __init__(self, settings: Settings, console: Console) -> None:
-        check_matplotlib()
+    def __init__(self, settings: Settings, console: Console, *, draw: bool = True) -> None:
         _check_backend(settings)
         _check_two_networks(settings)
-        self.settings, self.console = settings, console
+        self.settings, self.console, self.draw = settings, console, draw
         # First of all that computes: a worker cannot join its cluster later.
         self.strategy = make_strategy(settings.strategy, settings.width)
         self.data = data.load(settings.dataset, settings.data_dir)
@@ -129,7 +128,7 @@ class TrainingRun:
 
         def on_epoch(row: Row) -> None:
             if strategy.chief:
-                self.console.print(Text(format_epoch(name, row, settings.epochs)))
+                self.console.print(format_epoch(name, row, settings.epochs), soft_wrap=True)
 
         steps = self.plan.steps * settings.epochs
         with strategy.scope():
@@ -153,16 +152,17 @@ class TrainingRun:
         walks = {name: self._measure(name) for name in self.settings.networks}
         report = make_report(self.plan, histories, walks, time.perf_counter() - started)
         write_history(output / "history.csv", histories)
-        draw_training(output / "training.png", self.plan, histories)
-        draw_walks(output / "gradient_walk.png", self.plan, walks)
+        if self.draw:
+            draw_training(output / "training.png", self.plan, histories)
+            draw_walks(output / "gradient_walk.png", self.plan, walks)
         write_json(output / _REPORT, report)
 
     def _show_results(self, output: Path, finished_before: bool) -> None:
         if finished_before:
-            self.console.print("This run is finished; nothing is left to do.")
-        self.console.print(result_table(read_json(output / _REPORT)))
+            self.console.print(f"The run in {output} is finished; nothing is left to do.", soft_wrap=True)
+        self.console.print(_read_result_table(output / _REPORT))
         if not finished_before:
-            self.console.print(Text(f"Written to {output}"), soft_wrap=True)
+            self.console.print(f"Written to {output}", soft_wrap=True)
 
     def _delete_checkpoints(self, directory: Path) -> None:
         for name in self.settings.networks:
@@ -222,6 +222,13 @@ def _check_two_networks(settings: Settings) -> None:
             "A network is compared with one of another initializer. "
             f"Received: {settings.initializer!r} twice; choose another, or pass --no-compare"
         )
+
+
+def _read_result_table(path: Path) -> Table:
+    try:
+        return result_table(read_json(path))
+    except DAMAGE as error:
+        raise ValueError(f"The report {path} is damaged. Delete it to measure and write it again.") from error
 
 
 def _is_finished(directory: Path | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_helpers import case_name, paths_in, refusal, run_cli
+from rich.table import Table
 
 import keras_rwinit
+from keras_rwinit import cli
+from keras_rwinit.commands.options import console, print_text
 from keras_rwinit.training import plan as training_plan
 from keras_rwinit.training import run as training_run
 
@@ -41,6 +45,88 @@ def test_help_names_the_common_options(command: str) -> None:
     assert finished.err == ""
     for option in ("--help", "--output", "--seed"):
         assert option in finished.out
+
+
+def test_version() -> None:
+    finished = run_cli("--version")
+    assert (finished.code, finished.out, finished.err) == (
+        0,
+        f"keras-rwinit {keras_rwinit.__version__}\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("gain", "--depth", 5, "--samples", 9), " +- "),
+        (("plan", "--width", 20), "ln|delta|"),
+        (("gain", "--help"), "+- Options"),
+    ],
+    ids=case_name,
+)
+def test_output_that_is_not_utf_8(
+    command: tuple[Any, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = io.BytesIO()
+    monkeypatch.setattr(sys, "argv", ["keras-rwinit", *map(str, command)])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(binary, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert expected in binary.getvalue().decode("ascii")
+
+
+def test_a_back_end_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'jax'")
+
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    assert refusal("walk") == (
+        "KERAS_BACKEND is jax, which is not installed: install it, or set KERAS_BACKEND to another of "
+        "tensorflow, jax, torch.\n"
+    )
+
+
+def test_brackets_and_colons_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("a[/b]c", "exp[lr=0.1]/run", "[red]x", ":smile:", "1.5 'x'", "\\[b]"):
+        print_text(text)
+        table = Table(text)
+        table.add_row(text)
+        console.print(table)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0] == text
+        assert sum(text in line for line in printed) == 3
+
+
+def test_pictures_are_optional(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], directory: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finished = run_cli("walk", "--depth", 2, "--width", 8, "--examples", 2, "--output", "walk")
+    assert (finished.code, finished.err) == (0, "")
+    assert (
+        'No pictures are drawn. Pictures need matplotlib: pip install "keras-rwinit[plots]"' in finished.out
+    )
+    assert {path.name for path in (directory / "walk").iterdir()} == {
+        "gradient_walk.json",
+        "gradient_walk.txt",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x\udcff", "exp[lr=0.1]/[/b]:smile:"])
+def test_train_takes_any_path_and_needs_no_pictures(
+    name: str, monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finished = run_cli(*TRAIN, "--no-compare", "--output", name)
+    assert (finished.code, finished.err) == (0, "")
+    assert finished.out.endswith(f"Written to {name}\n")
+    names = {path.name for path in (directory / name).iterdir()}
+    assert names == {".lock", "history.csv", "model.keras", "report.json", "settings.json"}
+    assert run_cli("train", "--resume", "--output", name).code == 0
 
 
 def test_help_lists_the_commands() -> None:
@@ -148,7 +234,9 @@ BAD_THEORY = [
 def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, directory: Path) -> None:
     if arguments[0] in COMMANDS:
         arguments = (*arguments, "--output", "result.json")
-    assert re.search(message, refusal(*arguments))
+    line = refusal(*arguments)
+    assert re.search(message, line)
+    assert not re.search(r"`\w+`", line)  # options are named, not arguments
     assert paths_in(directory) == []
 
 
@@ -168,18 +256,22 @@ BAD_TRAINING = [
     (("--dataset", "mnits"), "digits, mnist.*'mnits'"),
     (("--optimizer", "admm"), "optimizer.*adam.*'admm'"),
     (("--optimizer", ""), "optimizer.*adam.*''"),
+    (("--optimizer", "LossScaleOptimizer"), "optimizer.*adam.*LossScaleOptimizer"),
+    (("--optimizer", "optimizer"), "optimizer.*adam.*'optimizer'"),
+    (("--initializer", "initializer"), "initializer.*he_normal.*'initializer'"),
+    (("--initializer", "stft"), "initializer.*he_normal.*'stft'"),
     (("--initializer", "he_nromal"), "initializer.*he_normal.*'he_nromal'"),
     (("--compare", "he_nromal"), "compare.*he_normal.*'he_nromal'"),
     (("--compare", "constant"), "compare.*constant"),
     (("--compare", "random_walk"), "another initializer.*'random_walk' twice.*--no-compare"),
-    (("--learning-rate", "nan"), "learning_rate.*above 0.*nan"),
-    (("--learning-rate", "inf"), "learning_rate.*above 0.*inf"),
-    (("--learning-rate", 0), "learning_rate.*above 0.*0"),
+    (("--learning-rate", "nan"), "--learning-rate must.*above 0.*nan"),
+    (("--learning-rate", "inf"), "--learning-rate must.*above 0.*inf"),
+    (("--learning-rate", 0), "--learning-rate must.*above 0.*0"),
     (("--learning-rate", "fast"), "learning-rate.*fast"),
     (("--preset", "mnist"), "preset.*mnist_relu_200.*'mnist'"),
     (("--preset", "digits_tanh_100", "--width", 0), "width.*at least 1.*width=0"),
-    (("--output-gain", 0), "output_gain.*above 0.*0"),
-    (("--input-gain", "nan"), "input_gain.*above 0.*nan"),
+    (("--output-gain", 0), "--output-gain must.*above 0.*0"),
+    (("--input-gain", "nan"), "--input-gain must.*above 0.*nan"),
     (("--width", 10**6, "--depth", 100), r"takes [\d.,]+ [KMGTP]iB.*has [\d.]+ GiB of memory.*smaller"),
 ]
 
@@ -190,6 +282,7 @@ def test_train_refuses_and_leaves_nothing(options: tuple[Any, ...], message: str
     line = refusal(*TRAIN, *options)
     assert re.search(message, line), line
     assert "0x" not in line
+    assert not re.search(r"`\w+`", line)  # options are named, not arguments
     assert paths_in(directory) == []
 
 
@@ -242,7 +335,6 @@ def test_mnist_without_network(monkeypatch: pytest.MonkeyPatch, directory: Path)
     ("missing", "options", "extra"),
     [
         ("tensorflow_datasets", ("--dataset", "mnist"), "keras-rwinit[data]"),
-        ("matplotlib", (), "keras-rwinit[plots]"),
     ],
 )
 @pytest.mark.usefixtures("no_training")

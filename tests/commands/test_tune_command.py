@@ -64,7 +64,7 @@ def test_shows_the_progress_the_table_and_the_sentence(first: Finished, home: Pa
 
 def test_resuming_a_finished_search_shows_it_again(first: Finished, home: Path) -> None:
     table = (home / "runs/tune-1/trials.csv").read_bytes()
-    again = run_cli("tune", "--resume", "--output", "runs/tune-1")
+    again = run_cli("tune", "--resume")  # the latest
     assert (again.code, again.err) == (0, "")
     assert " done  trial " not in again.out
     assert again.out.splitlines()[-2:] == first.out.splitlines()[-2:]
@@ -82,10 +82,10 @@ def test_an_old_search_is_not_touched(home: Path) -> None:
 
 
 BAD = [
-    (("--gain-ratio", "1.1:1.2"), r"gain_ratio. must contain 1.*\(1.1, 1.2\)"),
+    (("--gain-ratio", "1.1:1.2"), r"--gain-ratio must contain 1.*\(1.1, 1.2\)"),
     (("--gain-ratio", "1.2:0.8"), "empty range.*(1.2, 0.8)"),
     (("--gain-ratio", "a:b"), "a number, a range LOW:HIGH or choices.*a:b"),
-    (("--gain-ratio", "1", "--width", "8"), "space is a single point.*gain_ratio="),
+    (("--gain-ratio", "1", "--width", "8"), "space is a single point.*gain ratios from"),
     (("--width", "64:16"), "empty range.*(64, 16)"),
     (("--width", "1.5"), "an integer, a range.*1.5"),
     (("--width", "8:16", "--max-parameters", 100), "No width of 8 to 16.*budget of 100.*Change the budget"),
@@ -97,7 +97,7 @@ BAD = [
     (("--trials", 0), "trials.*at least 1.*0"),
     (("--epochs", 0), "epochs.*at least 1.*0"),
     (("--batch", 0), "batch.*at least 1.*0"),
-    (("--executions", 0), "executions_per_trial.*at least 1.*0"),
+    (("--executions", 0), "--executions must be.*at least 1.*0"),
     (("--seeds", 1), "0 or at least 2.*1"),
     (("--seed", -1), "seed.*at least 0.*-1"),
     (("--objective", "auc"), "objective.*val_loss.*auc"),
@@ -105,8 +105,8 @@ BAD = [
     (("--optimizer", "admm"), "optimizer.*admm"),
     (("--distribution", "gauss"), "distribution.*gauss"),
     (("--dataset", "mnits"), "digits, mnist.*mnits"),
-    (("--learning-rate", "0"), "learning_rate.*above 0"),
-    (("--resume",), "--output DIRECTORY"),
+    (("--learning-rate", "0"), "--learning-rate must.*above 0"),
+    (("--resume",), "no search to resume in runs/: name its directory with --output"),
 ]
 
 
@@ -117,6 +117,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     line = refusal("tune", "--trials", 1, *options)
     assert re.search(message, line), line
+    assert not re.search(r"`\w+`", line)  # options are named, not arguments
     assert paths_in(tmp_path) == []
 
 
@@ -162,7 +163,7 @@ def test_an_unreachable_chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (
             {"TUNER_ID": "w", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": 9},
             ("--workers", 2),
-            "leave .workers. out",
+            "leave --workers out",
         ),
     ],
 )

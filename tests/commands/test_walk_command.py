@@ -117,11 +117,13 @@ def test_a_process_of_its_own_knows_what_the_package_registers(directory: Path) 
         (("text.keras",), "Cannot load text.keras as a Keras model"),
         (("model.keras", "--depth", 3), "has its own layers: leave out --depth"),
         (("small.keras",), "takes inputs of shape (7,), and digits has 64 features"),
-        (("--depth", 0), "`depth` must be an integer of at least 1"),
+        (("indices.keras",), "No gradient passes the model's outputs"),
+        (("--depth", 0), "--depth must be an integer of at least 1"),
         (("--depth", "many"), "it must be an integer. Received: many"),
-        (("--examples", 0), "`examples` must be"),
+        (("--examples", 0), "--examples must be"),
         (("--dataset", "absent"), "absent"),
         (("--initializer", "absent"), "absent"),
+        (("--initializer", "initializer"), "initializer"),
         (("--initializer", "he_normal", "--distribution", "uniform"), "leave out one of the two"),
         (("--activation", "absent"), "absent"),
         (("--output", "full"), "full is not empty"),
@@ -133,6 +135,9 @@ def test_refusals(arguments: tuple[Any, ...], message: str, directory: Path) -> 
     (directory / "full" / "mine").write_text("mine")
     save_model(directory / "model.keras", MODELS["classifier"]())
     save_model(directory / "small.keras", keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]))
+    inputs = keras.Input((64,))
+    indices = keras.ops.cast(keras.layers.Dense(10)(inputs), "int32")
+    save_model(directory / "indices.keras", keras.Model(inputs, indices))
     before = sorted(directory.rglob("*"))
     assert message in refusal("walk", *arguments)
     assert sorted(directory.rglob("*")) == before

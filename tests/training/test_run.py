@@ -132,7 +132,7 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: Path) -> None:
     for options in (("--output", undisturbed), ()):
         finished = run_cli("train", "--resume", *options)
         assert (finished.code, finished.err) == (0, "")
-        assert "nothing is left to do" in finished.out
+        assert "is finished; nothing is left to do" in finished.out
     assert contents_of(undisturbed) == before
     assert files_in(undisturbed) == FILES
 
@@ -190,7 +190,8 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.startswith("keras-rwinit: interrupted")
+    again = f"keras-rwinit train --resume --output {directory}"
+    assert err == f"keras-rwinit: interrupted; continue with {again}\n"
     assert err.count("\n") == 1
     finished = run_cli("train", "--resume", "--output", directory)
     assert (finished.code, finished.err) == (0, "")
@@ -311,4 +312,4 @@ def test_a_run_with_random_biases_is_recorded(with_biases: Path) -> None:
     )
     for weight, expected in zip(weights_of(with_biases), untrained.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-7)
-    assert "bias_stddev" in refusal(*SMALL, "--bias-stddev", 0)
+    assert "--bias-stddev must" in refusal(*SMALL, "--bias-stddev", 0)

@@ -22,6 +22,8 @@ from tuning_helpers import TINY, few_digits, small_space, table_of, trial_starts
 
 pytest.importorskip("keras_tuner")
 
+import grpc
+from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from keras_rwinit import tuning
@@ -30,6 +32,7 @@ from keras_rwinit.tuning._processes import chief as chief_module
 from keras_rwinit.tuning._processes import heartbeat as heartbeat_module
 from keras_rwinit.tuning._processes import launch
 from keras_rwinit.tuning._processes import worker as worker_module
+from keras_rwinit.tuning._processes.channel import open_channel
 from keras_rwinit.tuning._processes.role import ProcessRole
 
 psutil = pytest.importorskip("psutil")
@@ -136,6 +139,7 @@ def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch
     assert len(table_of(directory)) == 4
     outcomes = [json.loads(path.read_text()) for path in directory.glob("trials/*/outcome.json")]
     assert {outcome["worker"] for outcome in outcomes} <= {"worker-1", "worker-2"}
+    assert (directory / ".token").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.slow
@@ -190,42 +194,126 @@ def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) ->
         _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert err == "keras-rwinit: interrupted\n"
+        again = f"keras-rwinit tune --resume --output {directory} --workers 2"
+        assert err == f"keras-rwinit: interrupted; continue with {again}\n"
     wait_for(lambda: not any(is_running(child) for child in children), seconds=20)
 
 
-@pytest.mark.slow
-def test_a_worker_that_falls_silent_loses_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chief in a thread, and clients of keras-tuner's for workers."""
-    monkeypatch.setattr(heartbeat_module, "PATIENCE", 1.5)
+TOKEN = "a token"
+
+
+@pytest.fixture
+def chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LocalSearchOracle, str]]:
+    """A chief in a thread that hands out one trial: its oracle and its address."""
     monkeypatch.setattr(chief_module, "_GRACE", 0.5)
-    monkeypatch.setattr(worker_module, "_BEAT", 0.1)
     oracle = LocalSearchOracle("loss", max_trials=1)
     oracle.hyperparameters.Float("gain_ratio", 0.8, 1.25, sampling="log", default=1.0)
     oracle._set_project_dir(str(tmp_path), "trials")
     port = str(launch._free_port())
-    address = f"127.0.0.1:{port}"
     for name, value in {"TUNER_ID": "any", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": port}.items():
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    chief = threading.Thread(target=chief_module.serve, args=(oracle, address))
-    chief.start()
+    address = f"127.0.0.1:{port}"
+    thread = threading.Thread(target=chief_module.serve, args=(oracle, address, TOKEN))
+    thread.start()
     heartbeat_module.check_chief(address, patience=20)
+    yield oracle, address
+    if not oracle.end_order:  # ends the search
+        run_trial(oracle, client_of(oracle, open_channel(address, TOKEN)), "the last")
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def client_of(oracle: LocalSearchOracle, channel: grpc.Channel) -> OracleClient:
+    """Returns keras-tuner's client, which calls through `channel`."""
     client = OracleClient(oracle)
-    with worker_module.show_alive(ProcessRole("worker", "lively", address)):
-        assert client.create_trial("silent").trial_id == "0"
-        assert client.create_trial("lively").status == "IDLE"
-        wait_for(lambda: client.create_trial("lively").status == "RUNNING", seconds=20)
-        trial = client.create_trial("lively")
-        time.sleep(3.0)  # longer than the chief's patience, but not silent
-        assert oracle.ongoing_trials.keys() == {"lively"}
-        client.update_trial(trial.trial_id, {"loss": 0.25})
-        trial.status = "COMPLETED"
-        client.end_trial(trial)
-        assert client.create_trial("lively").status == "STOPPED"
-    chief.join(timeout=20)
-    assert not chief.is_alive()
+    client.stub = protos.get_service_grpc().OracleStub(channel)
+    return client
+
+
+def run_trial(oracle: LocalSearchOracle, client: OracleClient, worker: str) -> None:
+    """Runs the trial as `SearchTuner` does, with a score of 0.25."""
+    trial = client.create_trial(worker)
+    trial.metrics.register("loss", "min")
+    trial.metrics.update("loss", 0.25)
+    trial.status = "COMPLETED"
+    client.end_trial(trial)
+    assert client.create_trial(worker).status == "STOPPED"
     assert oracle.trials["0"].score == 0.25
+
+
+@pytest.mark.slow
+def test_a_worker_that_falls_silent_loses_its_trial(
+    chief: tuple[LocalSearchOracle, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat_module, "PATIENCE", 1.5)
+    monkeypatch.setattr(worker_module, "_BEAT", 0.1)
+    oracle, address = chief
+    with open_channel(address, TOKEN, "lively") as channel:
+        client = client_of(oracle, channel)
+        with worker_module.show_alive(ProcessRole("worker", "lively", address), channel):
+            assert client.create_trial("silent").trial_id == "0"
+            assert client.create_trial("lively").status == "IDLE"
+            wait_for(lambda: client.create_trial("lively").status == "RUNNING", seconds=20)
+            time.sleep(3.0)  # longer than the chief's patience, but not silent
+            assert oracle.ongoing_trials.keys() == {"lively"}
+            run_trial(oracle, client, "lively")
+
+
+def test_a_stranger_is_refused_and_calls_that_never_end_stall_nobody(
+    chief: tuple[LocalSearchOracle, str],
+) -> None:
+    oracle, address = chief
+    with (
+        grpc.insecure_channel(address) as stranger,
+        open_channel(address, "a guess") as guessing,
+        open_channel(address, TOKEN) as own,
+    ):
+        for channel in (stranger, guessing):
+            for call in (
+                lambda client: client.create_trial("stranger"),
+                lambda client: client.update_trial("0", {"loss": -1.0}),
+            ):
+                with pytest.raises(grpc.RpcError) as refusal:
+                    call(client_of(oracle, channel))
+                assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        # Calls whose request never arrives
+        silence = threading.Event()
+
+        def never() -> Iterator[bytes]:
+            silence.wait()
+            yield b""
+
+        metadata = [(), (("keras-rwinit-token", TOKEN),)] * 3
+        method = "/keras_tuner.Oracle/GetSpace"
+        calls = [stranger.stream_unary(method).future(never(), metadata=each) for each in metadata]
+        client = client_of(oracle, own)
+        assert client.create_trial("own").trial_id == "0"
+        assert calls[0].code() == grpc.StatusCode.UNAUTHENTICATED
+        run_trial(oracle, client, "own")
+        silence.set()
+
+
+def test_two_workers_of_one_name_are_refused(
+    chief: tuple[LocalSearchOracle, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle, address = chief
+    role = ProcessRole("worker", "wörker", address)
+    with open_channel(address, TOKEN, role.name) as first:
+        assert client_of(oracle, first).create_trial(role.name).trial_id == "0"
+        monkeypatch.setattr("keras_rwinit.tuning._processes.channel._THIS_PROCESS", "another")
+        with open_channel(address, TOKEN, role.name) as second:
+            with (
+                pytest.raises(
+                    ValueError, match="refuses this worker. A worker named wörker is at work already"
+                ),
+                worker_module.show_alive(role, second),
+            ):
+                time.sleep(20)
+            assert oracle.ongoing_trials.keys() == {role.name}  # the first one's trial is still its own
+            heartbeat_module.send(first, timeout=5.0, lost=role.name)  # as a worker that ends does
+            assert client_of(oracle, second).create_trial(role.name).trial_id == "0"
+            run_trial(oracle, client_of(oracle, second), role.name)
 
 
 def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +321,9 @@ def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(worker_module, "_BEAT", 0.1)
     nowhere = ProcessRole("worker", "worker-1", f"127.0.0.1:{launch._free_port()}")
     with (
+        open_channel(nowhere.address, TOKEN, nowhere.name) as channel,
         pytest.raises(ValueError, match="chief at 127.0.0.1:.* no longer answers. Start it again"),
-        worker_module.show_alive(nowhere),
+        worker_module.show_alive(nowhere, channel),
     ):
         time.sleep(20)
 

@@ -244,8 +244,31 @@ def test_landscape(real: tuple[SearchResult, Path]) -> None:
     assert ax.get_ylabel() == "width"
     assert [list(line.get_xdata()) for line in ax.lines] == [[1.0, 1.0]]
     assert sum(len(points.get_offsets()) for points in ax.collections) == 4
+    assert ax.get_title() == "val_loss of 3 trials"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "trial",
+        "failed",
+        "analytic optimum",
+    ]
     same_width = [row for row in rows if row.width == 16][:1]
-    assert tuning.plot_landscape(same_width, "val_loss").get_ylabel() == "val_loss"
+    ax = tuning.plot_landscape(same_width, "val_loss")
+    assert ax.get_ylabel() == "val_loss"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["trial", "analytic optimum"]
+
+
+@pytest.mark.parametrize("method", ["to_csv", "to_json"])
+def test_files_are_overwritten_only_if_asked_for(method: str, tmp_path: Path) -> None:
+    write = getattr(SearchResult((), "val_loss", "min"), method)
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(ValueError, match="exists, and nothing is overwritten.*or pass overwrite=True"):
+        write(tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "mine"
+    write(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine").read_text() != "mine"
+
+
+def test_a_result_prints_its_summary(real: tuple[SearchResult, Path]) -> None:
+    assert str(real[0]) == real[0].summary()
 
 
 def _failed(row: TrialRow) -> TrialRow:
@@ -358,6 +381,58 @@ def test_a_missing_trial_is_named_and_none_is_overwritten(
     again = tuning.search(few_digits(), small_space(), resume=True, **arguments)
     assert [row.trial for row in again] == [0, 1, 2, 3]
     assert len(trained) == 5
+
+
+@pytest.mark.parametrize("score", [None, "x", float("nan")])
+def test_a_trial_whose_file_lacks_its_score_runs_again(
+    score: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Earlier versions wrote the status before the score, and could be killed between the two."""
+    trained = stub(monkeypatch)
+    arguments: dict[str, Any] = {"directory": tmp_path / "run", "trials": 3, "seeds": 0}
+    whole = tuning.search(few_digits(), small_space(), **arguments)
+    for number in (0, 2):
+        path = tmp_path / f"run/trials/trial_{number}/trial.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "score": score}))
+        again = tuning.search(few_digits(), small_space(), resume=True, **arguments)
+        assert [row.score for row in again] == [row.score for row in whole]
+    assert len(trained) == 5
+
+
+@pytest.mark.parametrize("deleted", ["run", "run/trials", "run/trials/trial_0"])
+def test_a_directory_that_is_deleted_ends_the_search(
+    deleted: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def score(values: Any, seed: int) -> float:
+        if values["gain_ratio"] != 1.0:
+            shutil.rmtree(tmp_path / deleted, ignore_errors=True)
+        return 1.0
+
+    stub(monkeypatch, score)
+    with pytest.raises(FileNotFoundError):
+        tuning.search(few_digits(), small_space(), directory=tmp_path / "run", trials=3, seeds=0)
+    assert not (tmp_path / deleted).exists()  # nothing is made again there
+
+
+def test_the_callers_keras_is_left_alone() -> None:
+    """A search once called `keras.utils.clear_session`, which resets all of this."""
+    keras.config.disable_traceback_filtering()
+    keras.config.disable_interactive_logging()
+    try:
+        with keras.saving.custom_object_scope({"mine": abs}):
+            tuning.search(few_digits(), small_space(**DIVERGING), trials=1, **SHORT)
+            assert keras.saving.get_registered_object("mine") is abs
+        assert not keras.config.is_traceback_filtering_enabled()
+        assert not keras.config.is_interactive_logging_enabled()
+    finally:
+        keras.config.enable_traceback_filtering()
+        keras.config.enable_interactive_logging()
+
+
+def test_a_directory_that_is_not_utf_8_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no directory whose name is not UTF-8"):
+        tuning.search(few_digits(), small_space(), directory=tmp_path / "x\udcff", trials=1, seeds=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["settings.json", "seeds.json"])

@@ -11,18 +11,21 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent import futures
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import Message
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
-from .._oracle import LocalSearchOracle
+from .._oracle import LocalSearchOracle, check_trials_exist
 from . import heartbeat
+from .channel import Caller, Gate
 
 __all__ = ["check_port_free", "serve"]
 
 _TICK = 0.1
+_THREADS = 64  # each reads one call; the oracle is changed by one alone
 _GRACE = 10.0
 """Seconds in which the workers learn that the search has ended."""
 
@@ -43,38 +46,69 @@ def check_port_free(address: str) -> None:
 
 
 class _Servicer(OracleServicer):
-    """keras-tuner's service, which also records when each worker was last heard."""
+    """keras-tuner's service, which also records each worker's process and when it was last heard."""
 
     def __init__(self, oracle: LocalSearchOracle) -> None:
         super().__init__(oracle)
         self.last_heard: dict[str, float] = {}
+        self.processes: dict[str, str] = {}
+        self.failure: OSError | None = None
+
+    def hear(self, caller: Caller, context: grpc.ServicerContext) -> None:
+        """Notes that a worker is alive, and refuses a second one of its name."""
+        if self.processes.setdefault(caller.worker, caller.process) != caller.process:
+            context.abort(
+                grpc.StatusCode.ALREADY_EXISTS,
+                f"A worker named {caller.worker} is at work already: give each its own KERASTUNER_TUNER_ID. "
+                f"The name of a worker that was killed is free after {heartbeat.PATIENCE:g} s.",
+            )
+        self.last_heard[caller.worker] = time.monotonic()
+
+    def keep_failure(self, error: BaseException) -> None:
+        """Keeps an error of the search's files, which ends the search."""
+        if isinstance(error, OSError):
+            self.failure = error
 
     def GetSpace(self, request: Message, context: grpc.ServicerContext) -> Message:
         for key, worker in context.invocation_metadata():
-            if key == heartbeat.ALIVE:
-                self.last_heard[worker] = time.monotonic()
-            elif key == heartbeat.LOST:
-                self.oracle.release(worker)
+            if key == heartbeat.LOST:
+                self._release(unquote(worker))
         return super().GetSpace(request, context)
-
-    def CreateTrial(self, request: Message, context: grpc.ServicerContext) -> Message:
-        self.last_heard[request.tuner_id] = time.monotonic()
-        return super().CreateTrial(request, context)
 
     def release_silent_workers(self) -> None:
         """Takes back the trials of workers that have been silent for too long."""
         now = time.monotonic()
-        for worker in list(self.oracle.tuner_ids):
+        for worker in self.oracle.tuner_ids | self.processes.keys():
             if now - self.last_heard.setdefault(worker, now) > heartbeat.PATIENCE:
-                self.oracle.release(worker)
+                self._release(worker)
+
+    def _release(self, worker: str) -> None:
+        self.processes.pop(worker, None)
+        self.last_heard.pop(worker, None)
+        self.oracle.release(worker)
 
 
-def serve(oracle: LocalSearchOracle, address: str, on_tick: Callable[[], None] = lambda: None) -> None:
-    """Hands out the oracle's trials at `address` until all of them have ended."""
+def serve(
+    oracle: LocalSearchOracle, address: str, token: str, on_tick: Callable[[], None] = lambda: None
+) -> None:
+    """Hands out the oracle's trials at `address` until all of them have ended.
+
+    Raises:
+        OSError: A trial's file could not be written.
+    """
     check_port_free(address)
-    # One thread, so that no two calls change the oracle at once.
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
     servicer = _Servicer(oracle)
+    gate = Gate(token, servicer.hear, servicer.keep_failure)
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=_THREADS),
+        interceptors=[gate],
+        # A call from a machine that has gone is given up.
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+        ],
+    )
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     try:
         server.add_insecure_port(address)
@@ -82,16 +116,21 @@ def serve(oracle: LocalSearchOracle, address: str, on_tick: Callable[[], None] =
         raise ValueError(f"The chief cannot listen at {address}: {error}") from error
     server.start()
     try:
-        _wait_for_end(servicer, oracle, on_tick)
+        _wait_for_end(servicer, oracle, gate, on_tick)
     finally:
         server.stop(grace=1.0).wait()
 
 
-def _wait_for_end(servicer: _Servicer, oracle: LocalSearchOracle, on_tick: Callable[[], None]) -> None:
+def _wait_for_end(
+    servicer: _Servicer, oracle: LocalSearchOracle, gate: Gate, on_tick: Callable[[], None]
+) -> None:
     ended_at: float | None = None
     while True:
         time.sleep(_TICK)
-        servicer.release_silent_workers()
+        gate.run(servicer.release_silent_workers)
+        if servicer.failure is not None:
+            raise servicer.failure
+        gate.run(check_trials_exist, oracle)
         on_tick()
         # An exhausted space ends the search by the answer to a worker's request for a trial. If all trials
         # have ended there may be no worker left to ask.

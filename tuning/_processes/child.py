@@ -11,6 +11,7 @@ from .._data import load_saved_data, split_training_set
 from .._trainer import NetworkTrainer
 from .._tuner import make_tuner
 from ..settings import SearchSettings
+from .channel import make_token
 from .chief import serve
 from .role import process_role
 from .worker import run_worker
@@ -27,7 +28,7 @@ def main(directory: Path) -> None:
     keras.config.set_dtype_policy(settings.dtype_policy)
     try:
         if role.kind == "chief":
-            serve(make_tuner(settings, directory).oracle, role.address)
+            serve(make_tuner(settings, directory).oracle, role.address, make_token(directory))
         else:
             data = split_training_set(load_saved_data(settings.data, directory), settings.seed)
             run_worker(NetworkTrainer(settings.make_hypermodel(), settings, data), directory, role)

@@ -1,23 +1,25 @@
 """Messages beside keras-tuner's own, by which the chief and the workers know that the others are there.
 
-They travel in the metadata of `GetSpace`, a call that keras-tuner's chief has anyway: the key says what
-happened, the value names the worker.
+They are calls of `GetSpace`, which keras-tuner's chief has anyway. Every call of a worker is a sign of life.
 """
 
 from __future__ import annotations
 
 import contextlib
+from urllib.parse import quote
 
 import grpc
 from keras_tuner.src import protos
 
-__all__ = ["ALIVE", "LOST", "PATIENCE", "check_chief", "release_worker", "send"]
+from .channel import open_channel
+
+__all__ = ["LOST", "PATIENCE", "check_chief", "release_worker", "send"]
 
 PATIENCE = 60.0
 """Seconds of silence after which a chief or a worker is taken for lost."""
 
-ALIVE, LOST = "keras-rwinit-alive", "keras-rwinit-gone"
-"""Metadata keys: a worker is at work; a worker has ended without finishing its trial."""
+LOST = "keras-rwinit-gone"
+"""Metadata key whose value is the name of a worker that has ended without finishing its trial."""
 
 
 def check_chief(address: str, patience: float | None = None) -> None:
@@ -33,18 +35,21 @@ def check_chief(address: str, patience: float | None = None) -> None:
             ) from error
 
 
-def send(channel: grpc.Channel, key: str, worker: str, timeout: float) -> None:
-    """Sends the chief a message about a worker; RpcError if it does not answer within `timeout` seconds."""
-    stub = protos.get_service_grpc().OracleStub(channel)
-    stub.GetSpace(
+def send(channel: grpc.Channel, timeout: float, lost: str | None = None) -> None:
+    """Sends the chief a sign of life, or the name of a lost worker.
+
+    Raises:
+        RpcError: It does not answer within `timeout` seconds, or refuses this process.
+    """
+    protos.get_service_grpc().OracleStub(channel).GetSpace(
         protos.get_service().GetSpaceRequest(),
-        metadata=((key, worker),),
+        metadata=() if lost is None else ((LOST, quote(lost)),),
         wait_for_ready=True,
         timeout=timeout,
     )
 
 
-def release_worker(address: str, worker: str) -> None:
+def release_worker(address: str, token: str, worker: str) -> None:
     """Tells the chief that a worker is lost, so that it need not wait for `PATIENCE`."""
-    with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(address) as channel:
-        send(channel, LOST, worker, timeout=10.0)
+    with contextlib.suppress(grpc.RpcError), open_channel(address, token) as channel:
+        send(channel, timeout=10.0, lost=worker)

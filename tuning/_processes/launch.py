@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from .channel import make_token
 from .heartbeat import release_worker
 
 __all__ = ["run_local"]
@@ -44,6 +45,7 @@ def run_local(directory: Path, workers: int, on_tick: Callable[[], None] = lambd
         ChildProcessError: (an OSError) The chief is lost, or all workers are.
     """
     address = f"{_IP}:{_free_port()}"
+    token = make_token(directory)  # the processes read it from there
     # The stack ends all processes, in whatever way the loop ends.
     with contextlib.ExitStack() as stack:
         chief = stack.enter_context(_start_process(directory, _CHIEF, address, workers))
@@ -57,7 +59,7 @@ def run_local(directory: Path, workers: int, on_tick: Callable[[], None] = lambd
                 if process.poll() not in (None, 0):
                     lost[name] = running.pop(name)
                     # The chief alone would notice only after `PATIENCE`.
-                    release_worker(address, name)
+                    release_worker(address, token, name)
             if not running and chief.poll() is None:
                 name, process = next(iter(lost.items()))
                 raise ChildProcessError(
@@ -116,8 +118,10 @@ def _exit_message(who: str, directory: Path, name: str, process: Process) -> str
     """Returns how a process ended, with the last line of its log if it was not killed."""
     code = process.returncode
     end = f"been killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    lines = (directory / _LOGS / f"{name}.log").read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    last = ""
+    with contextlib.suppress(OSError):  # the directory may have been deleted
+        log = (directory / _LOGS / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        last = next((line.strip() for line in reversed(log.split("\n")) if line.strip()), "")
     said = f" ({last[:200]})" if code > 0 and last else ""
     return (
         f"{who} {end}{said}. No trial that has ended is lost: resume the search with resume=True "
