@@ -14,11 +14,11 @@ PACKAGE = "keras_rwinit"
 
 # A room imports from its own modules and from the rows above its own.
 ROWS = (
-    ("_version", "_checks", "_files", "_memory", "plots"),
+    ("_version", "_checkout", "_checks", "_console", "_files", "_memory", "plots"),
     ("theory", "data"),
     ("_keras",),
     ("initializers", "optimizers", "sharding"),
-    ("layers",),
+    ("layers", "distribution"),
     ("_tracing", "models"),
     ("_probing",),
     ("diagnostics",),

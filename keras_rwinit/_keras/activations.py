@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import lru_cache
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation
-from keras_rwinit.theory.activations import activation_from_callable
+from keras_rwinit.theory.activations import ActivationError, average_activation
 
-from .autodiff import double_precision
+from .evaluation import built_layer, choose_units, evaluate_activation
 from .types import ActivationLike, Tensor
 
 __all__ = [
     "NamedActivation",
     "activation_name",
     "get_activation",
+    "has_weights",
     "in_precision",
     "keras_activation",
+    "own_activation",
+    "remember_activations",
     "theory_activation",
 ]
+
+_PRELU_UNITS = 1024
+_MIXING = ("softmax", "log_softmax", "sparsemax", "glu")
+_CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
+
+_Memo: TypeAlias = dict[tuple[int, int | None], tuple[object, Activation]]
+_memo: ContextVar[_Memo | None] = ContextVar("_memo", default=None)
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
@@ -148,31 +159,57 @@ def in_precision(activation: Callable[[Tensor], Tensor], dtype: str | None) -> C
     return activation
 
 
-def theory_activation(activation: ActivationLike) -> Activation:
-    """Returns the `theory.Activation` of whatever Keras takes as an activation.
+def has_weights(activation: object) -> bool:
+    """Returns whether an activation is a layer with variables, which no two layers should share."""
+    if not isinstance(activation, keras.layers.Layer):
+        return False
+    if isinstance(activation, keras.layers.Activation):
+        return has_weights(activation.activation)
+    if isinstance(activation, keras.layers.Lambda | keras.layers.PReLU):
+        return isinstance(activation, keras.layers.PReLU)
+    return bool(built_layer(activation).variables)
+
+
+def own_activation(activation: ActivationLike) -> ActivationLike:
+    """Returns an activation for one more layer: a copy that is not built where it has weights."""
+    if not isinstance(activation, keras.layers.Layer) or not has_weights(activation):
+        return activation
+    config = activation.get_config()
+    config.pop("name", None)
+    return type(activation).from_config(config)
+
+
+@contextlib.contextmanager
+def remember_activations() -> Iterator[None]:
+    """Lets `theory_activation` look at each callable once, for as long as none of them can change."""
+    token = _memo.set({} if _memo.get() is None else _memo.get())
+    try:
+        yield
+    finally:
+        _memo.reset(token)
+
+
+def theory_activation(activation: ActivationLike, units: int | None = None) -> Activation:
+    """Returns the `theory.Activation` of whatever Keras takes as an activation, as it computes now.
 
     Args:
-        activation: A name of the theory's or of Keras's, a Keras function, a Keras activation layer
-            such as `keras.layers.LeakyReLU(0.1)`, a callable of NumPy arrays or of back-end tensors,
-            a `theory.Activation`, or None (linear).
+        activation: A name of the theory's or of Keras's, a Keras function, an activation layer with or
+            without weights, a callable of back-end tensors or of NumPy arrays, a `theory.Activation`, or
+            None (linear). It stays as it is; a layer that is not built stays so.
+        units: Number of units of the layer that it activates, where it is known. A layer of weights that is
+            not built is looked at with so many.
 
     Returns:
-        The activation. One that is not in the theory's table is differentiated numerically.
+        The activation. The slopes of a callable that is not in the theory's table are the back end's own. Of
+        units that differ, the theory takes means over the units.
 
     Raises:
-        ValueError: The name is unknown, or the activation does not act element by element.
+        ValueError: The name is unknown.
+        NotElementwiseError: (a ValueError) It does not act element by element, as softmax.
+        ActivationError: (a ValueError) It cannot be evaluated.
     """
-    if not isinstance(activation, Hashable):
-        return resolve_activation(activation)
-    return _resolve(activation)
-
-
-@lru_cache(maxsize=256)
-def _resolve(activation: Any) -> Activation:
     if activation is None:
         return ACTIVATIONS["linear"]
-    if isinstance(activation, keras.layers.Activation):
-        return theory_activation(activation.activation)
     if isinstance(activation, Activation | str):
         return resolve_activation(activation)
     name = activation_name(activation)
@@ -180,27 +217,39 @@ def _resolve(activation: Any) -> Activation:
         return resolve_activation(name)
     if not callable(activation):
         return resolve_activation(activation)
+    memo, key = _memo.get(), (id(activation), units)
+    if memo is not None and key in memo:
+        return memo[key][1]
+    known = _look_at(activation, units)
+    if memo is not None:
+        memo[key] = activation, known  # the object itself as well, so that no other one gets its id
+    return known
+
+
+def _look_at(activation: Callable[[Tensor], Tensor], units: int | None) -> Activation:
+    if isinstance(activation, keras.layers.Activation):
+        return theory_activation(activation.activation, units)
+    if isinstance(activation, keras.layers.Lambda):
+        return theory_activation(partial(activation.function, **(activation.arguments or {})), units)
+    if type(activation) is keras.layers.PReLU:
+        return _prelu(activation, units)
     name = getattr(activation, "__name__", None)
-    if name and getattr(keras.activations, name, None) is activation:
-        return resolve_activation(name)  # softmax and others that have no gain
-    return activation_from_callable(name or type(activation).__name__, _on_arrays(activation))
+    if name in _MIXING and getattr(keras.activations, name, None) is activation:
+        return resolve_activation(name)
+    return evaluate_activation(name or type(activation).__name__, activation, units)
 
 
-def _on_arrays(function: Callable[[Any], Any]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Returns `function` as a map of float64 arrays, whether it was written for NumPy or for a back end."""
-
-    def evaluate(a: NDArray[np.float64]) -> NDArray[np.float64]:
-        with double_precision():
-            value = function(a)
-            if not isinstance(value, np.ndarray):
-                value = keras.ops.convert_to_numpy(value)
-        return np.asarray(value, np.float64)
-
-    # A cheap look at the shape; the theory's moments check that elements do not mix.
-    probe = evaluate(np.linspace(-1.0, 1.0, 5).reshape(1, 5))
-    if probe.shape != (1, 5):
-        raise ValueError(
-            "`activation` must act element by element: it returned an array of shape "
-            f"{probe.shape} for one of shape (1, 5). Received: {function!r}"
-        )
-    return evaluate
+def _prelu(layer: keras.layers.PReLU, units: int | None) -> Activation:
+    """Returns the activation of units that have the slope 1 above zero and one of their own below."""
+    if layer.built or not isinstance(layer.alpha_initializer, _CONSTANT):
+        alpha = built_layer(layer, units).alpha.value
+    else:  # a copy would cost the imports of Keras's deserialization
+        alpha = layer.alpha_initializer((1,))
+    slopes = np.ravel(keras.ops.convert_to_numpy(alpha)).astype(np.float64)
+    if not np.isfinite(slopes).all():
+        raise ActivationError(f"The slopes of the layer {layer.name!r} are not finite.")
+    # float32 holds seven digits: they restore the decimal number that the user wrote.
+    decimal = [float(f"{slope:.7g}") for slope in slopes[choose_units(slopes, _PRELU_UNITS)]]
+    names = [f"leaky_relu({slope!r})" if slope else "relu" for slope in decimal]
+    known = [resolve_activation(name) for name in names]
+    return known[0] if len(set(decimal)) == 1 else average_activation("PReLU", known)

@@ -7,6 +7,7 @@ this table. A layer defined above this module registers itself by `register_laye
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,10 +20,12 @@ from .types import ActivationLike
 
 __all__ = [
     "Effect",
+    "Factor",
     "KernelKind",
     "LayerKind",
     "activates_kernel_output",
     "contracted_axes",
+    "is_known_layer",
     "layer_kind",
     "register_layer_kind",
 ]
@@ -40,8 +43,29 @@ class Effect(enum.Enum):
     NORMALIZATION = "gives its output unit variance"
     SUM = "adds its inputs"
     PRODUCT = "multiplies its inputs"
+    QUOTIENT = "divides its first input by the second"
     CONCATENATION = "puts its inputs side by side"
     EMBEDDING = "looks up rows of a table"
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Independent factors by which a layer multiplies the gradient of each of its inputs.
+
+    Args:
+        mean_square: Mean square m of the factor: the squared norm of a gradient is multiplied by m on its
+            way back. So is the signal's mean square on its way forward, unless `only_backward`.
+        kurtosis: Fourth moment of the factor over the square of m; 1 if it is the same for all units.
+        reason: What the layer does, for reports.
+        random: Whether the factors are drawn anew for each example, in training only.
+        only_backward: Whether the signal itself is changed by less than the gradient.
+    """
+
+    mean_square: float
+    kurtosis: float
+    reason: str
+    random: bool = False
+    only_backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,7 @@ class LayerKind:
         kernels: The kernels in the order in which the layer applies them.
         effect: What the layer does to a signal, if it has no kernel.
         activation: Returns the activation that the layer applies, where `effect` is `Effect.ACTIVATION`.
+        factor: Returns the factor by which the layer multiplies gradients, or None where it passes them on.
         wrapped: Attribute that holds the wrapped layer, whose kernels count as this layer's; empty if there
             is none.
         wrapped_shape: Returns the input shape of the wrapped layer for that of the layer.
@@ -92,6 +117,7 @@ class LayerKind:
     kernels: tuple[KernelKind, ...] = ()
     effect: Effect | None = None
     activation: Callable[[Operation], ActivationLike] | None = None
+    factor: Callable[[Operation], Factor | None] | None = None
     wrapped: str = ""
     wrapped_shape: Callable[[Shape], Shape] = _same_shape
     chained: str = ""
@@ -132,12 +158,6 @@ def _one_step_shape(shape: Shape) -> Shape:
     return (shape[0], *shape[2:])
 
 
-def _prelu_activation(layer: keras.layers.PReLU) -> str:
-    """Returns the activation of the mean slope, which stands for the units' own slopes."""
-    slope = float(keras.ops.convert_to_numpy(layer.alpha.value).mean())
-    return f"leaky_relu({slope!r})" if slope else "relu"
-
-
 def _relu_activation(layer: keras.layers.ReLU) -> ActivationLike:
     slope, highest = float(layer.negative_slope or 0.0), layer.max_value
     # Other shifted or cut ReLUs have no name in the theory's table.
@@ -146,6 +166,58 @@ def _relu_activation(layer: keras.layers.ReLU) -> ActivationLike:
     if highest is not None:
         return "relu6"
     return f"leaky_relu({slope!r})" if slope else "relu"
+
+
+def _dropout_factor(layer: keras.layers.Dropout) -> Factor | None:
+    """Returns the factor of inverted dropout: 1 / (1 - rate) with probability 1 - rate, else 0.
+
+    Its mean square and its kurtosis are both `1 / (1 - rate)`.
+    """
+    kept = 1.0 - float(layer.rate)
+    return Factor(1.0 / kept, 1.0 / kept, f"dropout of {layer.rate:g}", random=True) if 0 < kept < 1 else None
+
+
+def _gaussian_dropout_factor(layer: keras.layers.GaussianDropout) -> Factor | None:
+    """Returns the factor of a normal variable of mean 1 and variance s = rate / (1 - rate).
+
+    `E m^2 = 1 + s = 1 / (1 - rate)`, as of plain dropout, and `E m^4 = 1 + 6 s + 3 s^2`.
+    """
+    rate = float(layer.rate)
+    if not 0.0 < rate < 1.0:
+        return None
+    s = rate / (1.0 - rate)
+    kurtosis = (1.0 + 6.0 * s + 3.0 * s * s) / (1.0 + s) ** 2
+    return Factor(1.0 + s, kurtosis, f"Gaussian dropout of {rate:g}", random=True)
+
+
+def _alpha_dropout_factor(layer: keras.layers.AlphaDropout) -> Factor | None:
+    """Returns the factor `a` with probability 1 - rate, else 0, of `a (x m + p (1 - m)) + b`.
+
+    `a^2 = 1 / ((1 - rate)(1 + rate p^2))` keeps the variance of a standardized signal, so that the gradient
+    has `E m^2 = a^2 (1 - rate) = 1 / (1 + rate p^2)`; p is SELU's lowest value (Klambauer et al.,
+    arXiv:1706.02515).
+    """
+    rate = float(layer.rate)
+    if not 0.0 < rate < 1.0:
+        return None
+    mean_square = 1.0 / (1.0 + rate * _SELU_LOWEST**2)
+    reason = f"alpha dropout of {rate:g}"
+    return Factor(mean_square, 1.0 / (1.0 - rate), reason, random=True, only_backward=True)
+
+
+def _average_pooling_factor(layer: keras.layers.AveragePooling2D) -> Factor | None:
+    """Returns the factor of a mean over k positions: it gives each of them `1 / k` of its own gradient.
+
+    Disjoint windows leave `k (delta / k)^2 = delta^2 / k` of a squared gradient, and so do overlapping ones
+    whose gradients are uncorrelated. The signal's mean square falls to `1 / k + (1 - 1 / k) c`, where c is
+    the correlation (not centered) of two positions.
+    """
+    positions = math.prod(_as_tuple(layer.pool_size))
+    return Factor(1.0 / positions, 1.0, f"mean of {positions} positions", only_backward=True)
+
+
+def _as_tuple(value: int | Axes) -> Axes:
+    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _named_activation(name: str) -> LayerKind:
@@ -172,6 +244,8 @@ _RECURRENT = LayerKind(
     skip_reason="recurrent kernels repeat over time and make no random walk",
     measured=True,
 )
+_SELU_LOWEST = -1.6732632423543772 * 1.0507009873554805
+_AVERAGE_POOLING = LayerKind(factor=_average_pooling_factor)
 _NORMALIZATION = LayerKind(effect=Effect.NORMALIZATION)
 _ITSELF = LayerKind(effect=Effect.ACTIVATION, activation=lambda layer: layer)
 
@@ -210,10 +284,18 @@ _KINDS: dict[type, LayerKind] = {
     L.GroupNormalization: _NORMALIZATION,
     L.RMSNormalization: _NORMALIZATION,
     L.UnitNormalization: _NORMALIZATION,
+    L.Dropout: LayerKind(factor=_dropout_factor),
+    L.GaussianDropout: LayerKind(factor=_gaussian_dropout_factor),
+    L.AlphaDropout: LayerKind(factor=_alpha_dropout_factor),
+    # A mean over the whole image is left out: positions of a deep network are alike, so that it keeps the
+    # signal, and a factor for its gradient would drive what it feeds into saturation.
+    L.AveragePooling1D: _AVERAGE_POOLING,
+    L.AveragePooling2D: _AVERAGE_POOLING,
+    L.AveragePooling3D: _AVERAGE_POOLING,
     L.Activation: _ITSELF,
     **{getattr(L, known.keras_layer.name): _ITSELF for known in ACTIVATIONS.values() if known.keras_layer},
     L.ReLU: LayerKind(effect=Effect.ACTIVATION, activation=_relu_activation),
-    L.PReLU: LayerKind(effect=Effect.ACTIVATION, activation=_prelu_activation),
+    L.PReLU: _ITSELF,
     L.Add: LayerKind(effect=Effect.SUM),
     L.Average: LayerKind(effect=Effect.SUM),
     L.Subtract: LayerKind(effect=Effect.SUM),
@@ -232,6 +314,8 @@ _OPERATIONS: dict[str, LayerKind] = {
     "Average": LayerKind(effect=Effect.SUM),
     "Subtract": LayerKind(effect=Effect.SUM),
     "Multiply": LayerKind(effect=Effect.PRODUCT),
+    "Divide": LayerKind(effect=Effect.QUOTIENT),
+    "TrueDivide": LayerKind(effect=Effect.QUOTIENT),
     "Concatenate": LayerKind(effect=Effect.CONCATENATION),
     "Stack": LayerKind(effect=Effect.CONCATENATION),
     "Hstack": LayerKind(effect=Effect.CONCATENATION),
@@ -261,6 +345,11 @@ def layer_kind(operation: Operation) -> LayerKind:
 
 def _registered_class(operation: Operation) -> type | None:
     return next((cls for cls in type(operation).__mro__ if cls in _KINDS), None)
+
+
+def is_known_layer(layer: keras.layers.Layer) -> bool:
+    """Returns whether the table has the class of `layer` or one above it."""
+    return _registered_class(layer) is not None
 
 
 def activates_kernel_output(layer: keras.layers.Layer) -> bool:

@@ -21,8 +21,11 @@ def check_optimizer_name(name: str, argument: str = "optimizer") -> str:
     """
     _check_string(name, argument, "adam")
     try:
-        keras.optimizers.get(name)
-    except ValueError as error:
+        optimizer = keras.optimizers.get({"class_name": name, "config": {"learning_rate": 1e-3}})
+        # Keras finds its abstract base class too.
+        if type(optimizer).update_step is keras.optimizers.Optimizer.update_step:
+            raise TypeError(name)
+    except (KeyError, TypeError, ValueError) as error:  # LossScaleOptimizer lacks an optimizer to wrap
         raise ValueError(
             f"`{argument}` must be a Keras optimizer, such as adam, sgd, rmsprop or lion. Received: {name!r}"
         ) from error
@@ -38,8 +41,10 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
     """
     _check_string(name, argument, RANDOM_WALK)
     try:
-        keras.initializers.get(name)
-    except (KeyError, TypeError, ValueError) as error:
+        initializer = keras.initializers.get(name)
+        # A kernel is drawn, since the base class, an initializer of vectors or one of windows draw none.
+        initializer((3, 2))
+    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
         if name == RANDOM_WALK:  # registered by `keras_rwinit.initializers`, which may not be imported yet
             return name
         raise ValueError(

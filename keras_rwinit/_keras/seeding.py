@@ -11,21 +11,27 @@ from keras_rwinit._checks import check_seed
 
 from .types import Initializer
 
-__all__ = ["layer_initializers", "layer_seeds", "with_seed"]
+__all__ = ["DrawnSeed", "layer_initializers", "layer_seeds", "with_seed"]
 
 _MODULUS = 2**31  # seeds that every Keras initializer takes on every back end
 _STRIDE = 0x9E3779B1  # odd, so that multiples of it are distinct modulo a power of two
 
 
+class DrawnSeed(int):
+    """A seed that nobody chose. A configuration has None in its place, so that a clone draws its own."""
+
+
 def layer_seeds(seed: int | None, count: int) -> list[int]:
     """Returns `count` different seeds; the first ones do not depend on `count`.
 
-    `None` takes the root from Python's `random`, which `keras.utils.set_random_seed` seeds.
+    `None` takes the root from Python's `random`, which `keras.utils.set_random_seed` seeds. Such seeds, and
+    those from one of them, are `DrawnSeed`s.
     """
+    kind = DrawnSeed if seed is None or isinstance(seed, DrawnSeed) else int
     seed = check_seed(seed)
     entropy = random.getrandbits(63) if seed is None else seed % 2**64
     root = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    return [(root + layer * _STRIDE) % _MODULUS for layer in range(count)]
+    return [kind((root + layer * _STRIDE) % _MODULUS) for layer in range(count)]
 
 
 def with_seed(initializer: Initializer, seed: int) -> Initializer:
@@ -38,7 +44,11 @@ def with_seed(initializer: Initializer, seed: int) -> Initializer:
     config = initializer.get_config()
     if "seed" not in config:
         return initializer
-    return type(initializer).from_config({**config, "seed": seed})
+    twin = type(initializer).from_config({**config, "seed": seed})
+    # Where Keras's initializers keep what their configuration says.
+    if isinstance(seed, DrawnSeed) and hasattr(twin, "_init_seed"):
+        twin._init_seed = None
+    return twin
 
 
 def layer_initializers(initializer: Initializer, count: int) -> list[Initializer]:
@@ -50,7 +60,7 @@ def layer_initializers(initializer: Initializer, count: int) -> list[Initializer
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
         return [initializer] * count
     root = None
-    if hasattr(initializer, "reseeded"):
+    if hasattr(initializer, "reseeded") or isinstance(getattr(initializer, "seed", None), DrawnSeed):
         root = getattr(initializer, "seed", None)
     elif isinstance(initializer, keras.initializers.Initializer):
         root = initializer.get_config().get("seed")

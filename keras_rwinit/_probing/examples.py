@@ -17,10 +17,16 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
 
     Raises:
         ValueError: It holds no array, no example, different numbers of examples, or something other than
-            finite numbers.
+            finite numbers. `None` stands for an array that is left out.
     """
-    arrays = keras.tree.map_structure(lambda leaf: _as_array(name, leaf), _list_to_array(value))
-    flat = keras.tree.flatten(arrays)
+    if value is None:
+        raise _NoArrayError(name, value)
+    arrays = keras.tree.map_structure(
+        # An optional input that is left out
+        lambda leaf: None if leaf is None else _as_array(name, leaf),
+        _list_to_array(value),
+    )
+    flat = [array for array in keras.tree.flatten(arrays) if array is not None]
     counts = {len(array) for array in flat}
     if not flat or len(counts) != 1 or counts == {0}:
         raise ValueError(
@@ -30,19 +36,28 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
     return arrays, counts.pop()
 
 
+class _NoArrayError(ValueError):
+    """Something is neither an array nor numbers."""
+
+    def __init__(self, name: str, value: object) -> None:
+        super().__init__(
+            f"`{name}` must hold arrays. Received: {type(value).__name__}; take one batch of a dataset, for "
+            "example with `next(iter(dataset))`."
+        )
+
+
 def _list_to_array(value: ArrayTree) -> ArrayTree:
     """Makes one array of nested lists of numbers; a list of arrays stays as it is."""
-    if isinstance(value, list) and not any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(value)):
+    if isinstance(value, list) and not any(
+        leaf is None or hasattr(leaf, "shape") for leaf in keras.tree.flatten(value)
+    ):
         return np.asarray(value)
     return value
 
 
 def _as_array(name: str, leaf: ArrayLike) -> NDArray[np.generic]:
     if not hasattr(leaf, "__array__") and not keras.ops.is_tensor(leaf) and not np.isscalar(leaf):
-        raise ValueError(
-            f"`{name}` must hold arrays. Received: {type(leaf).__name__}; take one batch of a dataset, for "
-            "example with `next(iter(dataset))`."
-        )
+        raise _NoArrayError(name, leaf)
     array = check_real(name, keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
     if array.ndim == 0:
         raise ValueError(f"`{name}` must hold examples along its first axis. Received: {leaf!r}, of shape ()")

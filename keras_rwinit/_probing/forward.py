@@ -29,8 +29,11 @@ def run_layers(
     """Returns the output of a stack's layers, and their pre-activations along the first axis."""
     if keras.backend.backend() == "jax":
         # JAX dispatches each operation of a Python loop by itself; a scan is one operation.
+        import jax
+
         run = _jitted_scan(activation) if _has_no_state(activation) else _scan(activation)
-        return run(h, kernels, biases)
+        with jax.disable_jit(False):
+            return run(h, kernels, biases)
     pre_activations = []
     depth = kernels.shape[0]
     for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
@@ -44,7 +47,8 @@ def _has_no_state(activation: Callable[[Tensor], Tensor]) -> bool:
     if isinstance(activation, NamedActivation):
         return True
     package = str(getattr(activation, "__module__", "")).split(".")[0]
-    return hasattr(activation, "__name__") and package in ("keras", "jax")
+    is_bound = getattr(activation, "__self__", None) is not None  # to a layer, say, which may change
+    return hasattr(activation, "__name__") and package in ("keras", "jax") and not is_bound
 
 
 @lru_cache(maxsize=64)

@@ -31,9 +31,9 @@ class CallKey(NamedTuple):
     stack_index: int = 0
 
     @classmethod
-    def of(cls, context: KernelContext, stack_index: int = 0) -> CallKey:
-        """Returns the key of a traced kernel; `stack_index` says which layer of a stack."""
-        return cls(id(context.step.operation), context.call, stack_index)
+    def of(cls, context: KernelContext) -> CallKey:
+        """Returns the key of a traced kernel."""
+        return cls(id(context.step.operation), context.call, context.kernel.index or 0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class LayerCall:
         """The key that the same call has in the traced model."""
         # The kernel of a wrapper such as TimeDistributed belongs to the layer inside.
         kernels = kernels_of(self.layer)
-        return CallKey(id(kernels[-1].layer if kernels else self.layer), self.call, self.index or 0)
+        if not kernels:
+            return CallKey(id(self.layer), self.call)
+        # A wrapped stack is measured at its output, which is the last layer's.
+        index = max(kernels[-1].stacked - 1, 0) if self.index is None else self.index
+        return CallKey(id(kernels[-1].layer), self.call, index)
 
     @property
     def _suffix(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import cast
 
 import keras
@@ -14,8 +13,16 @@ from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.theory import Activation
+from keras_rwinit.theory.memo import cache_by_value
 
-__all__ = ["kernel_log_norms", "log_norm", "saturated_units", "to_numpy", "units_last"]
+__all__ = [
+    "kernel_log_norms",
+    "log_norm",
+    "mean_log_norm",
+    "saturated_units",
+    "to_numpy",
+    "units_last",
+]
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating]
@@ -28,15 +35,28 @@ FLAT = 0.01
 def log_norm(vectors: Floats) -> Array:
     """Returns ln of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
     flat = np.asarray(vectors).reshape(len(vectors), -1)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if flat.dtype != np.float64:
             # float64 holds the square of every float32 number.
             flat = flat.astype(np.float32, copy=False)
             return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)))
         # Squares of float64 numbers leave its range where the numbers themselves do not.
         largest = np.abs(flat).max(axis=1, initial=0.0)
-        scaled = flat / np.where(largest > 0.0, largest, 1.0)[:, None]
+        scaled = flat / np.where((largest > 0.0) & (largest < np.inf), largest, 1.0)[:, None]
         return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", scaled, scaled)) + np.log(largest))
+
+
+def mean_log_norm(values: Array) -> Array:
+    """Returns the mean over the first axis of the log-norms that are finite, column by column.
+
+    The signal of a dead example has norm zero; its -inf would hide all other examples. Where no value is
+    finite, the plain mean says how: -inf, inf or nan.
+    """
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    total = np.where(finite, values, 0.0).sum(axis=0)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return np.asarray(np.where(count > 0, total / np.maximum(count, 1), values.mean(axis=0)))
 
 
 def to_numpy(tensor: Tensor) -> Floats:
@@ -65,15 +85,15 @@ def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask |
     if activation is keras.activations.linear:
         return None
     try:
-        known = theory_activation(activation)
-        steepest = _steepest_slope(known)
-    except Exception:  # softmax and others that do not act unit by unit
+        known = theory_activation(activation, a.shape[-1])
+    except ValueError:  # softmax and others that do not act unit by unit
         return None
+    steepest = max(_steepest_slope(unit) for unit in known.units or (known,))
     # A derivative may return one number for the whole array.
     slopes = np.broadcast_to(np.abs(known.slope_at(cast(Array, a))), a.shape)  # float32 will do
     return np.asarray((slopes <= FLAT * steepest).all(axis=0))
 
 
-@lru_cache(maxsize=256)
+@cache_by_value(maxsize=256)
 def _steepest_slope(activation: Activation) -> float:
     return float(np.abs(activation.slope_at(np.linspace(-8.0, 8.0, 1601))).max())

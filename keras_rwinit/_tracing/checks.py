@@ -22,7 +22,7 @@ def check_model(model: keras.Model) -> None:
 def check_shapes(model: keras.Model, inputs: ArrayTree) -> None:
     """Raises ValueError if the model has one input, and `inputs` are not arrays of its shape."""
     expected = getattr(model, "input_shape", None) if not isinstance(inputs, dict) else None
-    given = [array.shape for array in keras.tree.flatten(inputs)]
+    given = [array.shape for array in keras.tree.flatten(inputs) if array is not None]
     # Several inputs, or none known: the call of the model itself finds what is wrong.
     if not isinstance(expected, tuple) or (expected and isinstance(expected[0], tuple)):
         return

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import keras
+import numpy as np
 
-from keras_rwinit._keras.layer_kinds import KernelKind, activates_kernel_output, layer_kind
+from keras_rwinit._keras.layer_kinds import KernelKind, activates_kernel_output, is_known_layer, layer_kind
 from keras_rwinit._keras.types import Tensor
 
 __all__ = [
     "Kernel",
+    "KernelIdentity",
     "activates_kernel_output",
     "hides_sublayers",
     "holds_kernels",
@@ -21,10 +24,13 @@ __all__ = [
     "sublayers",
 ]
 
+KernelIdentity: TypeAlias = tuple[int, int | None]
+"""`id` of a kernel's variable, and its index there if the variable holds several."""
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel of a layer, or the stacked kernel of a `DenseStack`.
+    """A kernel of a layer, or all kernels of a `DenseStack`, which lie in one weight.
 
     Args:
         layer: The layer.
@@ -32,6 +38,8 @@ class Kernel:
         kind: What the table of layer kinds says of it.
         activation: The layer's own activation after this kernel; None where there is none.
         stacked: Number of layers that a `DenseStack`'s weight holds; 0 for an ordinary kernel.
+        index: Which of the stacked kernels this is, along the first axis of the weight; None for an ordinary
+            kernel, and for all kernels of a stack together.
     """
 
     layer: keras.layers.Layer
@@ -39,6 +47,37 @@ class Kernel:
     kind: KernelKind
     activation: Callable[[Tensor], Tensor] | None = None
     stacked: int = 0
+    index: int | None = None
+
+    @property
+    def identity(self) -> KernelIdentity:
+        """What two applications of one kernel have in common."""
+        return id(self.variable), self.index
+
+    @property
+    def mean_bias(self) -> float:
+        """Mean of the biases that its layer adds; 0 without any."""
+        bias = getattr(self.layer, "bias", None)
+        if not isinstance(bias, keras.Variable):
+            return 0.0
+        values = bias.value if self.index is None else bias.value[self.index]
+        return float(keras.ops.convert_to_numpy(values).astype(np.float64).mean())
+
+    def oriented(self, input_shape: tuple[int | None, ...] | None) -> Kernel:
+        """Returns the kernel of a layer of the user's with the axes that it sums over by the input's shape.
+
+        A matrix counts as (inputs, outputs), unless only its second axis has the size of the input's last.
+        """
+        if is_known_layer(self.layer) or len(self.shape) != 2 or not input_shape:
+            return self
+        first, second = self.shape
+        if first == second or input_shape[-1] != second:
+            return self
+        return replace(self, kind=replace(self.kind, contracted=lambda layer, axes: axes[1:]))
+
+    def unstack(self) -> list[Kernel]:
+        """Returns the kernels of a stack one by one, in the order in which it applies them."""
+        return [replace(self, index=index) for index in range(self.stacked)] if self.stacked else [self]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,6 +89,11 @@ class Kernel:
     def contracted(self) -> tuple[int, ...]:
         """Axes of one kernel that an output unit sums over."""
         return self.kind.contracted(self.layer, tuple(range(len(self.shape))))
+
+    @property
+    def units(self) -> int:
+        """Outputs of one kernel: units of a Dense layer, channels of a convolution."""
+        return math.prod(self.shape[axis] for axis in range(len(self.shape)) if axis not in self.contracted)
 
     @property
     def fan_in(self) -> float:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
+from keras_rwinit._keras.autodiff import uncompiled
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
+from .calls import call_arguments, call_parameters, observe
 from .kernels import activates_kernel_output, hides_sublayers, holds_kernels, kernels_of, sublayers
+from .recording import RecordedCall, find_origin, record_calls
 
 __all__ = ["Graph", "Step", "trace"]
 
@@ -36,6 +41,7 @@ class Step:
         inputs, outputs: Numbers of its input and output tensors.
         input_shape: Shape of its first input, the batch included; None if unknown.
         guessed: Whether its inputs are a guess, because it is part of a layer that could not be looked into.
+        arguments: Positional arguments of the call, its constants among them; empty if unknown.
     """
 
     operation: keras.Operation
@@ -43,6 +49,7 @@ class Step:
     outputs: tuple[int, ...]
     input_shape: Shape = None
     guessed: bool = False
+    arguments: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,24 +65,28 @@ def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
     """Follows a model's operations down to single layers, nested models and layers included.
 
     Sequential and functional models hold the graph of their layers. Other models, and layers made of layers,
-    are called once with symbolic tensors, and are left as they were. Where such a call fails, the sublayers
-    are assumed to be applied one after another in the order of their attributes, and are marked as guessed.
+    are called once with symbolic tensors, and are left as they were. Where such a call fails, the model runs
+    on arrays, which shows the calls of its layers and which of them takes the output of which; what lies
+    between two layers is told by the values, or marked as guessed. Where that fails too, the sublayers are
+    assumed to be applied one after another in the order of their attributes, and are marked as guessed.
 
     Args:
         model: A built model.
         x: Arrays of the structure of the model's inputs, for a model that does not know their shapes.
     """
-    tracer = _Tracer()
+    tracer = _Tracer(model, x)
     function = _function_of(model)
-    arguments: ArrayTree = None
+    args: tuple[ArrayTree, ...] = ()
+    kwargs: dict[str, ArrayTree] = {}
     if function is not None:
         tensors = list(function.inputs)
     else:
-        arguments = _symbols(model, x)
-        tensors = keras.tree.flatten(arguments)
+        args, kwargs = call_arguments(model, _symbols(model, x))
+        tensors = [tensor for tensor in keras.tree.flatten((args, kwargs)) if tensor is not None]
     inputs = tracer.numbers(len(tensors))
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    outputs = tracer.expand(model, inputs, shapes, (arguments,), {})
+    with observe(model), uncompiled():
+        outputs = tracer.expand(model, inputs, shapes, args, kwargs)
     return Graph(tuple(tracer.steps), inputs, outputs)
 
 
@@ -84,11 +95,39 @@ def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
     if layer_kind(model).chained:
         return keras.KerasTensor(model.input_shape)
     if x is not None:
-        return keras.tree.map_structure(lambda a: keras.KerasTensor((None, *a.shape[1:]), str(a.dtype)), x)
+        return keras.tree.map_structure(_symbol, x)
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     if len(shapes) != 1 or shapes[0] is None:
         return []
     return keras.tree.map_shape_structure(keras.KerasTensor, shapes[0])
+
+
+def _symbol(array: Tensor) -> Symbol | None:
+    if array is None:
+        return None
+    return keras.KerasTensor((None, *array.shape[1:]), keras.backend.standardize_dtype(array.dtype))
+
+
+def _first_examples(x: ArrayTree) -> ArrayTree:
+    """Returns as many examples as tell values apart."""
+    return keras.tree.map_structure(lambda array: None if array is None else array[:8], x)
+
+
+def _example_batch(model: keras.Model) -> ArrayTree:
+    """Returns two examples of random numbers for a model that knows the shapes of its inputs; None else."""
+    rng = np.random.default_rng(0)
+
+    def draw(symbol: Symbol) -> Tensor:
+        # Sizes that the model leaves open are small.
+        shape = (2, *(8 if size is None else size for size in symbol.shape[1:]))
+        values = rng.standard_normal(shape)
+        # A token or a flag is 0 or 1.
+        is_float = keras.backend.is_float_dtype(symbol.dtype)
+        return values.astype("float32") if is_float else (values > 0.0).astype(symbol.dtype)
+
+    function = _function_of(model)
+    symbols = function._inputs_struct if function is not None else _symbols(model, None)
+    return keras.tree.map_structure(draw, symbols) if keras.tree.flatten(symbols) else None
 
 
 def _function_of(operation: keras.Operation) -> Function | None:
@@ -106,7 +145,11 @@ def _may_be_composed(operation: keras.Operation) -> bool:
 
 @dataclass
 class _Tracer:
+    model: keras.Model
+    x: ArrayTree = None
     steps: list[Step] = field(default_factory=list)
+    _calls: Counter[int] = field(default_factory=Counter)
+    _records: dict[int, list[RecordedCall]] | None = None
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     def numbers(self, count: int) -> tuple[int, ...]:
@@ -140,13 +183,74 @@ class _Tracer:
             # What the rest of somebody's own `call` does, no one can tell.
             return self._single(operation, inputs, shapes, 1, guessed=not activates_kernel_output(operation))
         if hides_sublayers(operation) or not _may_be_composed(operation):
-            return self._single(operation, inputs, shapes, 1)
-        try:
-            with _discard_new_nodes(operation):
-                called_with, outputs = _call_symbolically(operation, args, kwargs)
-                return self._follow(_nodes_before(outputs), called_with, outputs, inputs)
-        except Exception:  # whatever a layer's own code may do with symbolic tensors
-            return self._guess(operation, inputs, shapes)
+            return self._single(operation, inputs, shapes, 1, arguments=tuple(args))
+        call, calls, start = self._calls[id(operation)], self._calls.copy(), len(self.steps)
+        # What one function compiles, and symbolic tensors cannot enter, may run in the open.
+        for inline in (False, True) if keras.backend.backend() == "jax" else (False,):
+            try:
+                with uncompiled(inline=inline):
+                    called_with, outputs = _call_symbolically(operation, args, kwargs)
+                    numbers = self._follow(_nodes_before(outputs), called_with, outputs, inputs)
+                self._calls[id(operation)] = call + 1
+                return numbers
+            except Exception:  # whatever a layer's own code may do with symbolic tensors
+                # No half-traced layer stays behind.
+                del self.steps[start:]
+                self._calls = calls.copy()
+        self._calls[id(operation)] = call + 1
+        record = self._record(operation, call)
+        if record is not None and record.inside:
+            return self._replay(record, inputs)
+        return self._guess(operation, inputs, shapes)
+
+    def _record(self, operation: keras.Operation, call: int) -> RecordedCall | None:
+        """Returns what a call of an operation did in a run of the model on arrays; None if there was none."""
+        if self._records is None:
+            x = _example_batch(self.model) if self.x is None else _first_examples(self.x)
+            self._records = {}
+            if x is not None:
+                with contextlib.suppress(Exception):  # of the model's own code
+                    self._records = record_calls(self.model, x)
+        records = self._records.get(id(operation), [])
+        return records[call] if call < len(records) else None
+
+    def _replay(self, record: RecordedCall, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        """Adds the steps of the calls that a call made; returns the numbers of its outputs."""
+        known = list(zip(inputs, record.inputs, strict=False))
+        numbers = {id(tensor): number for number, tensor in known}
+        last = inputs
+
+        def find(tensor: Tensor) -> int:
+            if id(tensor) not in numbers:
+                numbers[id(tensor)] = self._connect(tensor, known, last)
+                known.append((numbers[id(tensor)], tensor))
+            return numbers[id(tensor)]
+
+        for call in record.inside:
+            before = tuple(find(tensor) for tensor in call.inputs)
+            shapes: list[Shape] = [(None, *tensor.shape[1:]) for tensor in call.inputs]
+            args, kwargs = keras.tree.map_structure(
+                lambda value: _symbol(value) if keras.ops.is_tensor(value) else value,
+                (call.args, call.kwargs),
+            )
+            last = self.expand(call.layer, before, shapes, args, kwargs) or last
+            # A layer traced as one step has one number, which stands for all its outputs.
+            results = last + (last[-1],) * (len(call.results) - len(last))
+            for number, tensor in zip(results, call.results, strict=False):
+                numbers[id(tensor)] = number
+                known.append((number, tensor))
+        return tuple(find(tensor) for tensor in record.results)
+
+    def _connect(self, tensor: Tensor, known: Sequence[tuple[int, Tensor]], last: tuple[int, ...]) -> int:
+        """Returns the number of a tensor that no layer gave out: it follows from those that are known."""
+        shape: Shape = (None, *tensor.shape[1:])
+        origin = find_origin(tensor, known)
+        if origin is not None and origin.operation is None:
+            return origin.sources[0]
+        if origin is not None and origin.operation is not None:
+            return self._single(origin.operation, origin.sources, [shape], 1)[0]
+        unknown = keras.layers.Identity(name="unknown")
+        return self._single(unknown, last, [shape], 1, guessed=True)[0]
 
     def _single(
         self,
@@ -155,9 +259,11 @@ class _Tracer:
         shapes: Sequence[Shape],
         outputs: int,
         guessed: bool = False,
+        arguments: tuple[object, ...] = (),
     ) -> tuple[int, ...]:
         numbers = self.numbers(outputs)
-        self.steps.append(Step(operation, inputs, numbers, shapes[0] if shapes else None, guessed))
+        shape = shapes[0] if shapes else None
+        self.steps.append(Step(operation, inputs, numbers, shape, guessed, arguments))
         return numbers
 
     def _follow(
@@ -168,7 +274,6 @@ class _Tracer:
         inputs: tuple[int, ...],
     ) -> tuple[int, ...]:
         """Adds the steps of Keras's nodes; returns the numbers of `outputs`."""
-        start = len(self.steps)
         known = {id(tensor): number for tensor, number in zip(called_with, inputs, strict=True)}
         for node in nodes:
             tensors = [tensor for tensor in node.input_tensors if id(tensor) in known]
@@ -183,8 +288,6 @@ class _Tracer:
             known.update((id(tensor), number) for tensor, number in zip(node.outputs, results, strict=False))
         missing = [tensor for tensor in outputs if id(tensor) not in known]
         if missing:
-            # No half-traced layer stays behind; the caller guesses instead.
-            del self.steps[start:]
             raise ValueError(f"{len(missing)} outputs do not depend on the inputs")
         return tuple(known[id(tensor)] for tensor in outputs)
 
@@ -231,6 +334,12 @@ def _call_symbolically(
     args, kwargs = keras.tree.map_structure(renew, (args, kwargs))
     if not fresh:
         raise ValueError("the shapes of the inputs are unknown")
+    # `Layer.__call__` would fill in those that `call` cannot do without.
+    given = list(call_parameters(operation))[: len(args)]
+    for name, value in (("training", False), ("mask", None)):
+        parameter = call_parameters(operation).get(name)
+        if parameter is not None and parameter.default is parameter.empty and name not in given:
+            kwargs.setdefault(name, value)
     with keras.StatelessScope():
         outputs = operation.call(*args, **kwargs)
     return fresh, [tensor for tensor in keras.tree.flatten(outputs) if tensor is not None]
@@ -260,16 +369,3 @@ def _node_of(tensor: Symbol) -> Node | None:
     if history is None or history.operation is None:
         return None
     return history.operation._inbound_nodes[history.node_index]
-
-
-@contextmanager
-def _discard_new_nodes(operation: keras.layers.Layer) -> Iterator[None]:
-    """Removes the nodes that calls with symbolic tensors add to a layer and its sublayers."""
-    layers = operation._flatten_layers()
-    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, inbound, outbound in before:
-            del layer._inbound_nodes[inbound:]
-            del layer._outbound_nodes[outbound:]

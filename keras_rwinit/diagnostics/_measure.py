@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_rwinit._keras.autodiff import uncompiled
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._probing.measurements import CallKey, LayerCall, LayerMeasurement
 from keras_rwinit._probing.objective import LossLike, make_objective
-from keras_rwinit._probing.probe import measure_layers
+from keras_rwinit._probing.probe import ModelMeasurement, measure_layers, warn_unseen
+from keras_rwinit._tracing.calls import observe
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.trace import trace
@@ -25,15 +27,26 @@ __all__ = ["gradient_walk"]
 
 
 def gradient_walk(
-    model: keras.Model, x: ArrayTree, y: ArrayTree = None, loss: LossLike = None, *, training: bool = False
+    model: keras.Model,
+    x: ArrayTree,
+    y: ArrayTree = None,
+    loss: LossLike = None,
+    *,
+    sample_weight: ArrayTree = None,
+    training: bool = False,
 ) -> GradientWalk:
     r"""Measures the log-norm of the back-propagated gradient at every layer of a model that has a kernel.
 
-    For an example with loss L, `delta_d` is the gradient at the pre-activations `a_d` of layer d,
+    `delta_d` of an example is the gradient at its pre-activations `a_d` of layer d,
 
-        delta_d = dL / da_d,    delta_d = f'(a_d) * (W_{d+1}^T delta_{d+1}) in a chain of Dense layers,
+        delta_d = dL / da_d,    delta_d = f'(a_d) * (W_{d+1}^T delta_{d+1}) in a chain of Dense layers.
 
-    and `ln|delta_d|` does a random walk from the last hidden layer to the first (Sussillo & Abbott,
+    L is the number of examples times the loss of the batch that `model.compute_loss` computes, the loss
+    that `fit` reports: with sample weights, masks, loss weights, losses that layers add, and regularization.
+    A loss that is a mean over examples leaves each example its own loss in L; for one with
+    `reduction="sum"`, L is the sum times the number of examples.
+
+    `ln|delta_d|` does a random walk from the last hidden layer to the first (Sussillo & Abbott,
     section 2). It is found by the back end's automatic differentiation, in float32, or in float64 where
     the model computes in float64 or a norm comes near the ends of float32. `Dense`, convolutions of
     every kind, `EinsumDense` and attention are measured at their pre-activations, a `DenseStack` layer by
@@ -41,23 +54,33 @@ def gradient_walk(
     outputs no other kernel uses are output layers and are not measured, unless there are no others.
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
-    model runs once, forward and backward, operation by operation.
+    model runs once, forward and backward, operation by operation: rematerialization and compiled functions
+    are off for the calling thread, and other threads may use the model meanwhile. Where a layer sees several
+    parts of each example as a batch (windows of an image), one `delta` is that of all parts of the example.
 
     Args:
         model: A built Keras model of any kind.
-        x: Inputs, in the structure the model takes, shape (examples, ...), finite.
+        x: Inputs, in the structure the model takes, shape (examples, ...), finite. `None` stands for an
+            optional input that is left out. A model whose `call` needs several arguments takes them in a
+            tuple, list or dictionary.
         y: Targets, in the structure of the outputs. `None`: the gradient of a random direction of the
             outputs, the same direction for every example, instead of a loss's.
         loss: Keras loss or its name, or one for each output. `None`: what the model was compiled with.
+        sample_weight: Weights of the examples, or of their time steps, as `fit` takes them.
         training: Whether the model runs as in training: batch normalization by the batch, and dropout.
             `delta` of an example is then part of a gradient that other examples take part in.
 
     Returns:
         A `GradientWalk`.
 
+    Warns:
+        UserWarning: Some layers cannot be measured, because the back end runs them in a loop of its own, or
+            because their examples cannot be told apart. The rest is measured.
+
     Raises:
-        ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
-            model, there are targets and no loss, or they do not fit it.
+        ValueError: The model is not built or has no kernel, none of its layers can be measured, `x` is
+            empty, not finite, too large for the model's dtype or does not fit the model, there are targets
+            and no loss, or they do not fit it.
 
     Example:
         >>> import numpy as np
@@ -74,22 +97,32 @@ def gradient_walk(
     check_model(model)
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
-    objective = make_objective(model, y, loss, examples)
+    objective = make_objective(
+        model, y, loss, examples, x=inputs, sample_weight=sample_weight, training=training
+    )
     contexts, _ = trace_contexts(trace(model, inputs))
-    dtypes: list[str] = []
+    found: list[ModelMeasurement] = []
 
     def measure() -> Sequence[LayerMeasurement]:
-        measurements, dtype = measure_layers(model, inputs, objective, training=training)
-        dtypes.append(dtype)
-        return _leave_out_outputs(measurements, contexts)
+        found.append(measure_layers(model, inputs, objective, training=training))
+        return _leave_out_outputs(found[-1].layers, contexts)
 
-    hidden = measure()
+    # The lock of `observe` is held throughout: all measurements are of one model.
+    with observe(model), uncompiled():
+        hidden = measure()
+        if hidden:
+            warn_unseen(found[0])
+            first = find_first_gradients(model, inputs, objective, training, hidden, measure)
     if not hidden:
+        if found[0].unseen:
+            layers = "; ".join(f"{path} {reason}" for path, reason in found[0].unseen.items())
+            raise ValueError(
+                f"No layer of the model can be measured. Received: model={model.name!r}; {layers}"
+            )
         raise ValueError(
             "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
             f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
         )
-    first = find_first_gradients(model, inputs, objective, training, hidden, measure)
     prediction = predict_model_walk(contexts)
     return GradientWalk(
         _unique_names([measurement.layer_call for measurement in hidden]),
@@ -99,7 +132,7 @@ def gradient_walk(
         first.dead,
         # A prediction for other layers than the measured ones would mislead.
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
-        dtypes[0],
+        found[0].dtype,
         first.waits,
         first.backward,
     )

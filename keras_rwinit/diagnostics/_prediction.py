@@ -74,9 +74,7 @@ def _widths_and_gains(kernels: Sequence[Kernel]) -> list[tuple[int, float]]:
             values = _values(kernel)
             # sqrt(fan-in) times the root mean square
             gains[id(kernel.variable)] = np.exp(log_norm(values)) / np.sqrt(values.shape[-1])
-    return [
-        (int(kernel.fan_in), float(gains[id(kernel.variable)][kernel.index or 0])) for kernel in kernels
-    ]
+    return [(int(kernel.fan_in), float(gains[id(kernel.variable)][kernel.index or 0])) for kernel in kernels]
 
 
 def _values(kernel: Kernel) -> NDArray[np.floating]:

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._keras.autodiff import gradients_at_taps
+from keras_rwinit._keras.autodiff import TapKey, gradients_at_taps
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.measurements import LayerMeasurement
 from keras_rwinit._probing.norms import to_numpy
 from keras_rwinit._probing.objective import Objective
+from keras_rwinit._tracing.calls import call_model
 
 __all__ = ["FirstGradients", "find_first_gradients"]
 
@@ -97,7 +98,8 @@ def _has_gradient(backward: Array) -> NDArray[np.bool_]:
 
 def _scope(model: keras.Model, values: Mapping[int, Tensor]) -> keras.StatelessScope:
     """Returns a scope in which the trainable variables have other values, and none is assigned to."""
-    scope = keras.StatelessScope()
+    # A regularizer sees no variable but those in the scope.
+    scope = keras.StatelessScope([(variable, variable.value) for variable in model.variables])
     for number, value in values.items():
         scope.add_update((model.trainable_variables[number], value))
     return scope
@@ -116,12 +118,14 @@ def _leave_zero(
     arrays = {number: to_numpy(value) for number, value in present.items()}
     candidates = [number for number, array in arrays.items() if (array == 0.0).any()]
     precise = any(array.dtype == np.float64 for array in arrays.values())
-    examples = keras.tree.map_structure(lambda array: _to_tensor(array, precise), inputs)
+    examples = keras.tree.map_structure(
+        lambda array: None if array is None else _to_tensor(array, precise), inputs
+    )
 
-    def run(tensors: Sequence[Tensor], tap: Callable[[Tensor], Tensor], concrete: bool) -> Tensor:
+    def run(tensors: Sequence[Tensor], tap: Callable[[Tensor, TapKey], Tensor], concrete: bool) -> Tensor:
         del tap, concrete  # arguments alone are differentiated
         with _scope(model, {**values, **dict(zip(candidates, tensors, strict=True))}):
-            return objective(model(examples, training=training))
+            return objective(call_model(model, examples, training=training))
 
     gradients, _ = gradients_at_taps(run, [present[number] for number in candidates])
     moved: Values = {}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from keras_rwinit._keras.types import ArrayTree
+from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.measurements import CallKey, LayerMeasurement
 from keras_rwinit._probing.objective import make_objective
-from keras_rwinit._probing.probe import measure_layers
+from keras_rwinit._probing.probe import measure_layers, warn_unseen
 from keras_rwinit._tracing.contexts import KernelContext
+from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -36,12 +36,12 @@ class Calibration:
     """What `calibrate` did.
 
     Args:
-        factors: The factors that kernels were multiplied with, by the variable's id.
+        factors: The factors that kernels were multiplied with, by the kernel's identity.
         drift: Mean drift over all links after the calibration, in nats per link; None without a link.
         drift_before: The same before it.
     """
 
-    factors: Mapping[int, float] = field(default_factory=dict)
+    factors: Mapping[KernelIdentity, float] = field(default_factory=dict)
     drift: float | None = None
     drift_before: float | None = None
 
@@ -52,7 +52,7 @@ class _Link(NamedTuple):
     Args:
         first, second: The applications, in the order of the forward pass.
         wanted: The desired step of `ln|delta|` from the second to the first: 0, or the log of the second
-            kernel's share of a sum.
+            kernel's share of a sum or of a gate.
     """
 
     first: CallKey
@@ -72,13 +72,12 @@ class _CalibratedChain:
     """Kernels that follow each other directly, and one factor that scales them all.
 
     Args:
-        variables: The kernels at the ends of links; the chain's first kernel is not included, unless it is a
-            stack.
-        links: The links between them, those between the layers of a stack included.
+        kernels: The kernels at the ends of links; the chain's first kernel is not included.
+        links: The links between them.
         trials: The factors tried so far, the present one last.
     """
 
-    variables: list[keras.Variable] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
     links: list[_Link] = field(default_factory=list)
     trials: list[_Trial] = field(default_factory=lambda: [_Trial(0.0, float("nan"))])
 
@@ -116,28 +115,44 @@ class _Calibrator:
     def __init__(self, model: keras.Model, inputs: ArrayTree, training: bool) -> None:
         self.model, self.inputs, self.training = model, inputs, training
         self.objective = make_objective(model, None, None, 0)
-        self.log_factors: dict[int, float] = {}
+        self.log_factors: dict[KernelIdentity, float] = {}
         self.measurements: Measurements = {}
 
     def measure(self) -> None:
         """Runs the model once more."""
-        found, _ = measure_layers(self.model, self.inputs, self.objective, training=self.training)
-        self.measurements = {measurement.layer_call.key: measurement for measurement in found}
+        found = measure_layers(self.model, self.inputs, self.objective, training=self.training)
+        if not self.measurements:
+            warn_unseen(found)
+        self.measurements = {measurement.layer_call.key: measurement for measurement in found.layers}
 
-    def scale(self, variable: keras.Variable, log_factor: float) -> None:
-        """Multiplies a kernel with `exp(log_factor)`."""
-        variable.assign(keras.ops.cast(variable.value * float(np.exp(log_factor)), variable.dtype))
-        self.log_factors[id(variable)] = self.log_factors.get(id(variable), 0.0) + log_factor
+    def scale(self, log_factors: Mapping[Kernel, float]) -> None:
+        """Multiplies each kernel with the exponential of its number."""
+        by_variable: dict[int, list[tuple[Kernel, float]]] = {}
+        for kernel, log_factor in log_factors.items():
+            by_variable.setdefault(id(kernel.variable), []).append((kernel, log_factor))
+            before = self.log_factors.get(kernel.identity, 0.0)
+            self.log_factors[kernel.identity] = before + log_factor
+        # The layers of a stack in one operation: it may have thousands.
+        for scaled in by_variable.values():
+            variable, axes = scaled[0][0].variable, len(scaled[0][0].variable.shape)
+            factor: Tensor = float(np.exp(scaled[0][1]))
+            if scaled[0][0].stacked:
+                factors = np.ones((scaled[0][0].stacked, *[1] * (axes - 1)))
+                for kernel, log_factor in scaled:
+                    factors[kernel.index or 0] = np.exp(log_factor)
+                factor = keras.ops.convert_to_tensor(factors, dtype=variable.dtype)
+            variable.assign(keras.ops.cast(variable.value * factor, variable.dtype))
 
-    def scale_to_rms(self, rms: float, contexts: Iterable[KernelContext]) -> None:
-        """Scales kernels so that the root mean square of their pre-activations is `rms`."""
-        for context in contexts:
+    def scale_to_rms(self, rms: Mapping[KernelContext, float]) -> None:
+        """Scales kernels so that the root mean square of their pre-activations is the number given."""
+        log_factors = {}
+        for context, wanted in rms.items():
             measurement = self.measurements.get(CallKey.of(context))
-            # A stack has one scale for all its layers, a sum shares its variance among its terms, and a
-            # normalization undoes any scale.
-            adjustable = not (context.kernel.stacked or context.terms or context.normalized_after)
+            # A sum shares its variance among its terms, and a normalization undoes any scale.
+            adjustable = not (context.terms or context.normalized_after)
             if adjustable and measurement and np.isfinite(measurement.rms) and measurement.rms > 0.0:
-                self.scale(context.kernel.variable, float(np.log(rms / measurement.rms)))
+                log_factors[context.kernel] = float(np.log(wanted / measurement.rms))
+        self.scale(log_factors)
 
     def remove_drift(self, chains: Sequence[_CalibratedChain]) -> None:
         """Searches the factor of each chain that leaves no drift; all chains move in each round."""
@@ -152,9 +167,13 @@ class _Calibrator:
             self._try_factors({chain: chain.best_trial.log_factor for chain in worse})
 
     def _try_factors(self, log_factors: Mapping[_CalibratedChain, float]) -> None:
+        changes = {
+            kernel: log_factor - chain.trials[-1].log_factor
+            for chain, log_factor in log_factors.items()
+            for kernel in chain.kernels
+        }
+        self.scale(changes)
         for chain, log_factor in log_factors.items():
-            for variable in chain.variables:
-                self.scale(variable, log_factor - chain.trials[-1].log_factor)
             chain.trials.append(_Trial(log_factor, float("nan")))
         self.measure()
         for chain in log_factors:
@@ -162,7 +181,10 @@ class _Calibrator:
 
 
 def calibrate(
-    model: keras.Model, inputs: ArrayTree, contexts: Sequence[KernelContext], shares: Mapping[int, float]
+    model: keras.Model,
+    inputs: ArrayTree,
+    contexts: Sequence[KernelContext],
+    shares: Mapping[KernelIdentity, float],
 ) -> Calibration:
     """Scales kernels until the measured walk is unbiased; see `keras_rwinit.initialize`.
 
@@ -170,22 +192,24 @@ def calibrate(
         model: The model, its kernels drawn.
         inputs: NumPy arrays in the structure of the model's inputs.
         contexts: The contexts of its kernels.
-        shares: The part of each drawn kernel's gain that is there for a sum, by the variable's id.
+        shares: The part of each drawn kernel's gain that is there for a sum or a gate, by the kernel's
+            identity.
     """
-    uses = Counter(id(context.kernel.variable) for context in contexts)
+    uses = Counter(context.kernel.identity for context in contexts)
     # A kernel that is applied twice cannot have two scales.
     free = [
         context
         for context in contexts
-        if uses[id(context.kernel.variable)] == 1 and id(context.kernel.variable) in shares
+        if uses[context.kernel.identity] == 1 and context.kernel.identity in shares
     ]
-    # A normalized model computes with a batch's statistics: the stored ones mean nothing before training.
-    training = any(context.signal.normalized or context.normalized_after for context in contexts)
+    training = any(_differs_in_training(context) for context in contexts)
     calibrator = _Calibrator(model, inputs, training)
 
     # Kernels that read the data, as though it had mean square one
     calibrator.measure()
-    calibrator.scale_to_rms(1.0, [context for context in free if _reads_data(context)])
+    calibrator.scale_to_rms(
+        {context: shares[context.kernel.identity] for context in free if _reads_data(context)}
+    )
 
     # Chains of kernels
     calibrator.measure()
@@ -197,14 +221,25 @@ def calibrate(
     calibrator.remove_drift(chains)
 
     # Kernels that give the outputs
-    outputs = [context for context in free if not context.followed and not _reads_data(context)]
-    calibrator.scale_to_rms(_OUTPUT_RMS, outputs)
+    calibrator.scale_to_rms(
+        {context: _OUTPUT_RMS for context in free if not context.followed and not _reads_data(context)}
+    )
     factors = {key: float(np.exp(log_factor)) for key, log_factor in calibrator.log_factors.items()}
     return Calibration(factors, _mean_drift(chains), drift_before)
 
 
 def _reads_data(context: KernelContext) -> bool:
-    return context.signal.sources == frozenset() and not context.signal.embedded
+    return context.signal.reads_data and not context.signal.embedded
+
+
+def _differs_in_training(context: KernelContext) -> bool:
+    """Returns whether a model computes otherwise in training, which is what the calibration is for.
+
+    A normalized model computes with a batch's statistics there: the stored ones mean nothing before training.
+    """
+    signals = [context.signal, *(term.signal for term in context.terms)]
+    random = any(factor.random for signal in signals for factor in signal.factors)
+    return random or context.signal.normalized or context.normalized_after
 
 
 def _mean_step(towards_input: LayerMeasurement, towards_output: LayerMeasurement) -> float:
@@ -223,7 +258,7 @@ def _mean_drift(chains: Sequence[_CalibratedChain]) -> float | None:
 def _find_chains(
     free: Sequence[KernelContext],
     contexts: Sequence[KernelContext],
-    shares: Mapping[int, float],
+    shares: Mapping[KernelIdentity, float],
     measurements: Measurements,
 ) -> list[_CalibratedChain]:
     """Returns the chains of kernels that feed only each other, without a normalization or sum between."""
@@ -241,11 +276,11 @@ def _find_chains(
             chain, before = _CalibratedChain(), None
             chains.append(chain)
         chain_at[number] = chain
-        links = _links_to(context, before, shares, measurements)
+        link = None if before is None else _link(before, context, shares, measurements)
         # The scale of the outputs is not the walk's.
-        if links and (context.followed or context.kernel.stacked):
-            chain.variables.append(context.kernel.variable)
-            chain.links += links
+        if link is not None and context.followed:
+            chain.kernels.append(context.kernel)
+            chain.links.append(link)
     return [chain for chain in chains if chain.links]
 
 
@@ -254,23 +289,22 @@ def _only_source(context: KernelContext, contexts: Sequence[KernelContext]) -> i
     signal = context.signal
     if signal.sources is None or len(signal.sources) != 1 or signal.normalized or signal.summed:
         return None
+    # A gate's gradient comes from its kernels too.
+    if signal.gate_sources:
+        return None
     (source,) = signal.sources
     return source if contexts[source].followed == 1 else None
 
 
-def _links_to(
+def _link(
+    before: KernelContext,
     context: KernelContext,
-    before: KernelContext | None,
-    shares: Mapping[int, float],
+    shares: Mapping[KernelIdentity, float],
     measurements: Measurements,
-) -> list[_Link]:
-    """Returns the links that end at a kernel or lie in its stack, where both ends were measured."""
-    calls = [CallKey.of(context, index) for index in range(max(context.kernel.stacked, 1))]
-    links = [_Link(first, second, 0.0) for first, second in itertools.pairwise(calls)]
-    if before is not None:
-        last = CallKey.of(before, max(before.kernel.stacked - 1, 0))
-        # The two kernels of a separable convolution are one call, and nothing is measured between them.
-        if last != calls[0]:
-            share = shares[id(context.kernel.variable)]
-            links.insert(0, _Link(last, calls[0], float(np.log(share))))
-    return [link for link in links if link.first in measurements and link.second in measurements]
+) -> _Link | None:
+    """Returns the link between two kernels; None where an end was not measured."""
+    first, second = CallKey.of(before), CallKey.of(context)
+    # The two kernels of a separable convolution are one call, and nothing is measured between them.
+    if first == second or first not in measurements or second not in measurements:
+        return None
+    return _Link(first, second, float(np.log(shares[context.kernel.identity])))

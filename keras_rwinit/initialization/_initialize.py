@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -15,20 +18,29 @@ from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._tracing.checks import check_model, check_shapes
-from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
-from keras_rwinit._tracing.kernels import Kernel, skip_reason
+from keras_rwinit._tracing.contexts import KernelContext, Signal, trace_contexts
+from keras_rwinit._tracing.kernels import Kernel, KernelIdentity, skip_reason
 from keras_rwinit._tracing.trace import trace
 from keras_rwinit.theory.distributions import Distribution, draw_kernel, resolve_distribution
 
 from ._calibration import Calibration, calibrate
-from ._report import InitializationReport, InitializedKernel
-from ._rules import GainRule, gain_rule
+from ._report import BiasCount, InitializationReport, InitializedKernel
+from ._rules import GainRule, gain_rule, repeated_rule
+from ._selection import select_variables
 
 __all__ = ["initialize"]
 
+Places: TypeAlias = Mapping[KernelIdentity, Sequence[KernelContext]]
+"""All contexts of each kernel."""
+
 
 def initialize(
-    model: keras.Model, x: ArrayTree = None, distribution: str = "normal", seed: int | None = None
+    model: keras.Model,
+    x: ArrayTree = None,
+    distribution: str = "normal",
+    seed: int | None = None,
+    *,
+    layers: Iterable[keras.layers.Layer | str] | None = None,
 ) -> InitializationReport:
     r"""Redraws every kernel of a Keras model in place, each with the gain that its context requires.
 
@@ -48,17 +60,28 @@ def initialize(
       number of such sums, so that the sum keeps its variance over depth up to a factor below e (Hanin &
       Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). Where the branch ends in a normalization
       the scale would be undone, and the kernel keeps its gain.
+    - Constants, dropout, average pooling and gates on the way to a kernel are made up for in its gain:
+      dropout takes `sqrt(1 - rate)`, a gate s(v) takes `1 / sqrt(E s(v)^2)`. Kernels of gates such as a
+      sigmoid are scaled by one over the square root of the number of gates in a row. With dropout the walk
+      is unbiased in training (`gradient_walk(..., training=True)`).
+    - A kernel that is applied several times gets the geometric mean of the gains of its places.
     - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
       count the inputs that an output really has.
-    - Embeddings, recurrent kernels and weights that are not trainable are left as they are.
+    - Each layer of a `DenseStack` is treated as the Dense layer in its place.
+    - Embeddings, recurrent kernels and weights that are not trainable are left as they are, and so are all
+      biases, those of a trained model too; the report says how many of them are not zero.
+
+    The gain goes by the activation that feeds a kernel, since this is the one whose slope the gradient
+    meets behind the kernel; `keras_rwinit.initializers.RandomWalk` explains how that agrees with the gain
+    by a layer's own activation.
 
     With a batch `x` it then calibrates. Kernels that read the data are scaled to pre-activations of mean
     square one. Kernels that follow each other directly are scaled by a common factor until the measured
     walk of the gradient is unbiased. The output kernels are scaled to outputs (before their activation)
     of root mean square 0.1, so that a loss begins near that of a constant prediction.
 
-    The optimizer of a compiled model is set back to its beginning (all but the learning rate); biases and
-    everything else stay as they were.
+    The optimizer of a compiled model is set back to its beginning (all but the learning rate); everything
+    else stays as it was.
 
     Args:
         model: A built Keras model of any kind.
@@ -68,13 +91,17 @@ def initialize(
             `"orthogonal"`.
         seed: Root of the seeds of all kernels. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
+        layers: Layers of the model or their names; only kernels in these and in layers inside them are
+            drawn and calibrated, as for a new head on a trained network. They get the gains and, from the
+            same seed, the values that they have when the whole model is drawn. `None`: all.
 
     Returns:
         An `InitializationReport`.
 
     Raises:
         ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
-            model, or another argument is wrong. The model is then as it was.
+            model, `layers` has something that is no layer of the model, or another argument is wrong. The
+            model is then as it was.
 
     Example:
         >>> import keras, keras_rwinit
@@ -90,83 +117,147 @@ def initialize(
         arXiv:1412.6558.
     """
     check_model(model)
-    law = resolve_distribution(distribution)
+    resolved_distribution = resolve_distribution(distribution)
+    if resolved_distribution.mirrored:
+        raise ValueError(
+            f"`initialize` does not draw {distribution!r} kernels, which must be mirrored from the first to "
+            "the last of a chain: pass them to `deep_mlp` or to the layers. "
+            f"Received: distribution={distribution!r}"
+        )
     inputs = None
     if x is not None:
         inputs, _ = check_examples("x", x)
         check_shapes(model, inputs)
+    selected = select_variables(model, layers)
     contexts, output = trace_contexts(trace(model, inputs))
 
-    # A kernel that is applied several times has the gain of its first place.
-    drawn: dict[int, KernelContext] = {}
+    places: dict[KernelIdentity, list[KernelContext]] = {}
     for context in contexts:
         if context.kernel.variable.trainable:
-            drawn.setdefault(id(context.kernel.variable), context)
-    if not drawn:
+            places.setdefault(context.kernel.identity, []).append(context)
+    if not any(variable_id in selected for variable_id, _ in places):
         raise ValueError(
             "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no weight "
-            f"called `kernel`, that is trainable. Received: model={model.name!r}"
+            f"called `kernel`, that is trainable{'' if layers is None else ' and in `layers`'}. "
+            f"Received: model={model.name!r}"
         )
 
     # All that can fail on wrong arguments comes before the first change.
-    rules = {key: gain_rule(context, output.layers - 1, output.sums, law) for key, context in drawn.items()}
+    seeds = dict(zip(places, layer_seeds(seed, len(places)), strict=True))
+    drawn = {identity: used for identity, used in places.items() if identity[0] in selected}
+    rules = _find_rules(drawn, output, resolved_distribution)
     optimizer_values = _initial_optimizer_values(model)
-    seeds = iter(layer_seeds(seed, sum(max(context.kernel.stacked, 1) for context in drawn.values())))
     with _restore_on_error(model):
-        for key, context in drawn.items():
-            context.kernel.variable.assign(_draw_values(context.kernel, rules[key].gain, law, seeds))
+        _draw(drawn, rules, resolved_distribution, seeds)
         calibration = Calibration()
         if inputs is not None:
-            shares = {key: rule.share for key, rule in rules.items()}
+            shares = {identity: rule.share for identity, rule in rules.items()}
             calibration = calibrate(model, inputs, contexts, shares)
         for variable, value in optimizer_values:
             variable.assign(value)
     return InitializationReport(
-        tuple(
-            _describe(context, rules[key], calibration.factors.get(key, 1.0))
-            for key, context in drawn.items()
-        ),
-        tuple(_skipped_weights(model, drawn)),
+        tuple(_describe(drawn, rules, calibration.factors)),
+        tuple(_skipped_weights(model, {variable_id for variable_id, _ in drawn})),
         calibration.drift,
         calibration.drift_before,
+        _count_biases(model),
     )
 
 
-def _draw_values(kernel: Kernel, gain: float, law: Distribution, seeds: Iterator[int]) -> NDArray[np.float32]:
-    """Draws new values of a kernel; each layer of a stack takes a seed of its own."""
+def _find_rules(places: Places, output: Signal, distribution: Distribution) -> dict[KernelIdentity, GainRule]:
+    """Returns the rule of each kernel, by all places where it is applied."""
+    rules = {}
+    known: dict[tuple[object, ...], GainRule] = {}
+    for identity, contexts in places.items():
+        of_contexts = []
+        for context in contexts:
+            # A stack has thousands of layers in the same situation.
+            signal = replace(context.signal, sources=None, gate_sources=frozenset(), layers=0)
+            situation = (
+                identity[0],
+                context.signal.reads_data,
+                context.normalized_after,
+                signal,
+                tuple(context.terms),
+                tuple(context.gate_of),
+            )
+            if situation not in known:
+                known[situation] = gain_rule(context, output.layers - 1, output, distribution)
+            of_contexts.append(known[situation])
+        rules[identity] = repeated_rule(of_contexts, contexts)
+    return rules
+
+
+def _draw(
+    places: Places,
+    rules: Mapping[KernelIdentity, GainRule],
+    distribution: Distribution,
+    seeds: Mapping[KernelIdentity, int],
+) -> None:
+    """Draws new values of all kernels and assigns them, to a stack's weight at once."""
+    stacks: dict[int, NDArray[np.float32]] = {}
+    for identity, (context, *_) in places.items():
+        kernel = context.kernel
+        values = _draw_values(kernel, rules[identity].gain, distribution, seeds[identity])
+        if kernel.index is None:
+            kernel.variable.assign(values)
+            continue
+        if identity[0] not in stacks:
+            stacks[identity[0]] = np.empty(kernel.variable.shape, np.float32)
+        stacks[identity[0]][kernel.index] = values
+        if kernel.index == kernel.stacked - 1:
+            kernel.variable.assign(stacks.pop(identity[0]))
+
+
+def _draw_values(kernel: Kernel, gain: float, distribution: Distribution, seed: int) -> NDArray[np.float32]:
+    """Draws new values of one kernel."""
     shape = kernel.shape
     rows = math.prod(shape[axis] for axis in kernel.contracted)
     # The distribution draws for `rows` inputs; a strided transposed convolution has fewer.
     scale = gain * math.sqrt(rows / kernel.fan_in)
-
-    def draw() -> NDArray[np.float32]:
-        matrix = draw_kernel(law, np.random.default_rng(next(seeds)), rows, math.prod(shape) // rows)
-        return assemble_kernel(scale * matrix, shape, kernel.contracted).astype(np.float32)
-
-    return np.stack([draw() for _ in range(kernel.stacked)]) if kernel.stacked else draw()
+    matrix = draw_kernel(distribution, np.random.default_rng(seed), rows, math.prod(shape) // rows)
+    return assemble_kernel(scale * matrix, shape, kernel.contracted).astype(np.float32)
 
 
-def _describe(context: KernelContext, rule: GainRule, correction: float) -> InitializedKernel:
-    kernel = context.kernel
-    return InitializedKernel(
-        kernel.variable.path,
-        tuple(int(size) for size in kernel.variable.shape),
-        kernel.fan_in,
-        context.signal.activation.name,
-        rule.gain * correction,
-        correction,
-        rule.why + ("; position guessed" if context.guessed else ""),
-    )
+def _describe(
+    places: Places, rules: Mapping[KernelIdentity, GainRule], factors: Mapping[KernelIdentity, float]
+) -> Iterator[InitializedKernel]:
+    """Yields a row for each kernel, and one for layers of a stack that have the gain and reason in common."""
+
+    def row(item: tuple[KernelIdentity, Sequence[KernelContext]]) -> tuple[int, str, float, float, str, bool]:
+        identity, (context, *_) = item
+        rule, factor = rules[identity], factors.get(identity, 1.0)
+        return identity[0], context.signal.activation.name, rule.gain, factor, rule.why, context.guessed
+
+    for (_, activation, gain, factor, why, guessed), group in itertools.groupby(places.items(), row):
+        kernels = [contexts[0].kernel for _, contexts in group]
+        first, last = kernels[0], kernels[-1]
+        path, shape = first.variable.path, first.shape
+        if first.index is not None and last.index is not None:
+            whole = len(kernels) == first.stacked
+            one = len(kernels) == 1
+            shape = (len(kernels), *shape) if whole or not one else shape
+            path += "" if whole else f"[{first.index}]" if one else f"[{first.index}:{last.index + 1}]"
+        yield InitializedKernel(
+            path,
+            shape,
+            first.fan_in,
+            activation,
+            gain * factor,
+            factor,
+            why + ("; position guessed" if guessed else ""),
+            len(kernels),
+        )
 
 
-def _skipped_weights(model: keras.Model, drawn: Mapping[int, KernelContext]) -> Iterator[tuple[str, str]]:
-    """Yields path and reason of each weight of two or more axes that was not drawn."""
+def _skipped_weights(model: keras.Model, drawn: Container[int]) -> Iterator[tuple[str, str]]:
+    """Yields path and reason of each weight that was not drawn."""
     reasons: dict[int, str] = {}
     for layer in model._flatten_layers():
         if skip_reason(layer):
             reasons |= {id(variable): skip_reason(layer) for variable in layer.variables}
     for variable in model.weights:
-        if id(variable) in drawn or len(variable.shape) < 2:
+        if id(variable) in drawn:
             continue
         if id(variable) in reasons:
             yield variable.path, reasons[id(variable)]
@@ -174,8 +265,17 @@ def _skipped_weights(model: keras.Model, drawn: Mapping[int, KernelContext]) -> 
             yield variable.path, "not trainable"
         elif "bias" in variable.name:
             yield variable.path, "a bias"
+        elif len(variable.shape) < 2:
+            yield variable.path, "not a kernel"
         else:
-            yield variable.path, "not the kernel of a layer that the model was seen to apply"
+            yield variable.path, "no kernel that the model was seen to apply, or not in `layers`"
+
+
+def _count_biases(model: keras.Model) -> BiasCount:
+    """Counts the trainable biases, and those that are not zero."""
+    biases = [variable for variable in model.trainable_variables if "bias" in variable.name]
+    nonzero = sum(bool(np.any(keras.ops.convert_to_numpy(bias.value))) for bias in biases)
+    return BiasCount(len(biases), nonzero)
 
 
 @contextmanager

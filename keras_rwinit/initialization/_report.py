@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections import Counter
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["InitializationReport", "InitializedKernel"]
+__all__ = ["BiasCount", "InitializationReport", "InitializedKernel"]
+
+
+class BiasCount(NamedTuple):
+    """Trainable biases of a model.
+
+    Args:
+        total: Number of bias weights.
+        nonzero: Number of those that have an entry other than zero.
+    """
+
+    total: int
+    nonzero: int
 
 
 @dataclasses.dataclass(frozen=True)
 class InitializedKernel:
-    """One kernel that `initialize` drew; a `DenseStack`'s stands for all its layers.
+    """One kernel that `initialize` drew, or several layers of a `DenseStack` with the same gain and reason.
 
     Args:
-        path: Path of the weight, as Keras calls it.
-        shape: Shape of the weight.
+        path: Path of the weight, as Keras calls it, followed by the layers of a stack if they are not all:
+            `stack/kernel[1:200]`.
+        shape: Shape of the weight, or of that part of it.
         fan_in: Inputs that an output unit sums over; their mean number in a strided transposed convolution.
         activation: Name of the activation that feeds it.
         gain: Gain of the kernel: its entries have variance `gain**2 / fan_in`.
         correction: Factor of `gain` that the calibration with data put there; 1 without data.
         why: How the gain was found.
+        count: Number of kernels that the row stands for.
     """
 
     path: str
@@ -33,6 +49,7 @@ class InitializedKernel:
     gain: float
     correction: float
     why: str
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,38 +58,47 @@ class InitializationReport:
 
     Args:
         kernels: The kernels that were drawn, in the order in which the model applies them.
-        skipped: Path of every other weight of two or more axes, and why it was left as it was.
+        skipped: Path of every other weight, and why it was left as it was.
         drift: Mean step of `ln|delta|` towards the input over the links between kernels that follow each
             other directly, in nats per layer, minus the step that a kernel's share of a sum requires;
             measured after the calibration. None without data, or where there is no such link.
         drift_before: The same before the calibration.
+        biases: The model's trainable biases, which were left as they were.
     """
 
     kernels: tuple[InitializedKernel, ...]
     skipped: tuple[tuple[str, str], ...]
     drift: float | None = None
     drift_before: float | None = None
+    biases: BiasCount = dataclasses.field(default_factory=lambda: BiasCount(0, 0))
 
     def to_dict(self) -> dict[str, object]:
         """Returns the report as dictionaries, tuples, strings and numbers."""
         return dataclasses.asdict(self)
 
     def summary(self) -> str:
-        """Returns a table as text, a row for each weight, and the drift where it was measured."""
+        """Returns a table of the drawn kernels, the number of other weights by reason, and the drift."""
         table = Table()
         for column in ("weight", "shape", "fed by", "gain", "why"):
             table.add_column(column, justify="right" if column == "gain" else "left")
         for kernel in self.kernels:
             shape = " x ".join(map(str, kernel.shape))
-            table.add_row(escape(kernel.path), shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
-        for path, why in self.skipped:
-            table.add_row(escape(path), "", "", "-", why)
+            texts = (kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
+            table.add_row(*map(escape, texts))
         text = io.StringIO()
         Console(file=text, width=120).print(table)
+        drawn = sum(kernel.count for kernel in self.kernels)
         lines = [
-            f"{len(self.kernels):,} kernels drawn, {len(self.skipped):,} weights skipped",
+            f"{drawn:,} kernels drawn, {len(self.skipped):,} other weights left as they were",
             text.getvalue(),
         ]
+        reasons = Counter(why for _, why in self.skipped)
+        lines += [f"{count:,} left: {why}\n" for why, count in reasons.items()]
+        if self.biases.nonzero:
+            lines.append(
+                f"{self.biases.nonzero:,} of {self.biases.total:,} biases are not zero, as of a trained "
+                "model; set them to zero for a new start\n"
+            )
         if self.drift is not None:
             lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats per layer\n")
         return "\n".join(lines)

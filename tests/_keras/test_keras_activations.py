@@ -180,7 +180,9 @@ def test_files_with_every_name_load(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OWN)
 def test_deep_mlps(name: str, stacked: bool) -> None:
     """With the gain of the theory, for the activations that only the theory knew."""
-    model = model_zoo.deep_mlp(3, 24, name, input_shape=(WIDTH,), stacked=stacked, seed=0)
+    model = model_zoo.deep_mlp(
+        3, 24, name, input_shape=(WIDTH,), distribution="normal", stacked=stacked, seed=0
+    )
     hidden = model.get_layer("hidden_1")
     assert hidden.kernel_initializer.gain == keras_rwinit.gain(name, 24, 3)
     exact = resolve_activation(name).function(X.astype(np.float64) @ to_numpy(hidden.kernel))

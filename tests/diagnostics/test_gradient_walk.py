@@ -161,7 +161,9 @@ LOSSES: dict[str, tuple[Any, Any, Function]] = {
     "list": (from_logits, LABELS.tolist(), cross_entropy),
     "one-hot": (losses.CategoricalCrossentropy(from_logits=True), ONE_HOT, cross_entropy),
     "name": ("mse", TARGETS, squared_error),
-    "object": (losses.MeanSquaredError(reduction="sum"), TARGETS, squared_error),
+    # The number of examples times the loss that Keras reports, which is no mean here
+    "sum": (losses.MeanSquaredError(reduction="sum"), TARGETS, lambda a: EXAMPLES * squared_error(a)),
+    "object": (losses.MeanSquaredError(), TARGETS, squared_error),
     "own function": (own_loss, TARGETS, squared_error),
 }
 

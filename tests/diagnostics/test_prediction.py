@@ -37,7 +37,12 @@ def measured(name: str, depth: int, width: int, networks: int, first_seed: int) 
     walks = []
     for seed in range(first_seed, first_seed + networks):
         model = model_zoo.deep_mlp(
-            depth, width, input_shape=(width,), kernel_initializer=INITIALIZERS[name][0], seed=seed
+            depth,
+            width,
+            input_shape=(width,),
+            kernel_initializer=INITIALIZERS[name][0],
+            distribution="normal",
+            seed=seed,
         )
         walks.append(gradient_walk(model, rng.normal(size=(1, width))).relative[0])
     return np.array(walks)
@@ -89,7 +94,12 @@ def test_the_walk_brings_its_own_prediction(name: str) -> None:
     """From the kernels' mean square and kurtosis; by its means it is closer than one for the nominal gain."""
     depth, width, _, seed = SMALL
     model = model_zoo.deep_mlp(
-        depth, width, input_shape=(width,), kernel_initializer=INITIALIZERS[name][0], seed=seed
+        depth,
+        width,
+        input_shape=(width,),
+        kernel_initializer=INITIALIZERS[name][0],
+        distribution="normal",
+        seed=seed,
     )
     own = gradient_walk(model, np.ones((1, width))).prediction
     nominal = predicted(name, depth, width)

@@ -1,0 +1,284 @@
+"""What lies between an activation and the next kernel: constants, dropout, pooling and gates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras_helpers import to_numpy
+from numpy.typing import NDArray
+
+from keras_rwinit import gain, gradient_walk, initialize
+from keras_rwinit._keras.layer_kinds import layer_kind
+from keras_rwinit._tracing.contexts import Gate
+from keras_rwinit.initialization._factors import gate_moments
+from keras_rwinit.theory import ACTIVATIONS
+
+L = keras.layers
+
+Array = NDArray[np.float64]
+
+
+def data(*shape: int, examples: int = 16) -> NDArray[Any]:
+    return np.random.default_rng(0).normal(size=(examples, *shape)).astype("float32")
+
+
+def sigmoid(a: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-a))
+
+
+# Gates
+
+
+def gated_chain(blocks: int, activation: str, units: int = 16) -> keras.Model:
+    h = inputs = keras.Input((units,))
+    for block in range(blocks):
+        h = L.Multiply()(
+            [L.Dense(units, name=f"up_{block}")(h), L.Dense(units, activation, name=f"gate_{block}")(h)]
+        )
+    return keras.Model(inputs, L.Dense(3, name="top")(h))
+
+
+def brute_force(
+    blocks: int, units: int, up: float, gate: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Steps of `ln RMS` and `ln|delta|` a block of y = u * sigmoid(v), without Keras and without theory."""
+    h = rng.normal(size=units) / up  # the first kernel of a model reads the data with a gain of about 1
+    start, layers = h, []
+    for _ in range(blocks):
+        w_u, w_v = (g * rng.normal(size=(units, units)) / np.sqrt(units) for g in (up, gate))
+        u, s = w_u @ h, sigmoid(w_v @ h)
+        layers.append((w_u, w_v, u, s))
+        h = u * s
+    delta = first = rng.normal(size=units)
+    for w_u, w_v, u, s in reversed(layers):
+        delta = w_u.T @ (delta * s) + w_v.T @ (delta * u * s * (1.0 - s))
+    forward = np.log(np.linalg.norm(h) / np.linalg.norm(start))
+    backward = np.log(np.linalg.norm(delta) / np.linalg.norm(first))
+    return float(forward / blocks), float(backward / blocks)
+
+
+def test_a_chain_of_gates_keeps_signal_and_gradient() -> None:
+    """By brute force with the gains of the rules: 1/8 nats of the gradient in all, plus noise."""
+    blocks, units, networks = 16, 64, 40
+    rows = initialize(gated_chain(blocks, "sigmoid", units), seed=0).kernels
+    up, gate = rows[4].gain, rows[5].gain
+    assert rows[5].why.endswith("gate of one of 16 products")
+    assert "gated by sigmoid" in rows[4].why
+    rng = np.random.default_rng(0)
+    drifts = np.array([brute_force(blocks, units, up, gate, rng) for _ in range(networks)])
+    error = drifts.std(axis=0, ddof=1) / math.sqrt(networks)
+    assert abs(drifts[:, 0].mean()) < 3.0 * error[0] + 0.001
+    assert -3.0 * error[1] < drifts[:, 1].mean() < 3.0 * error[1] + 0.125 / blocks
+    # Without the gate's mean square the signal falls by half a nat a block and more.
+    plain = np.array([brute_force(blocks, units, 1.0, gate, rng) for _ in range(10)])
+    assert plain[:, 0].mean() < -0.5
+
+
+def test_gates_are_followed() -> None:
+    """They are not scaled as outputs are, and the walk does not leave them out."""
+    model = gated_chain(3, "silu")
+    names = gradient_walk(model, data(16)).layer_names
+    assert sorted(names) == sorted(f"{kind}_{block}" for block in range(3) for kind in ("up", "gate"))
+    rows = {row.path.split("/")[0]: row for row in initialize(model, data(16), seed=0).kernels}
+    assert all(rows[f"gate_{block}"].correction == 1.0 for block in (1, 2))
+    assert rows["top"].correction < 0.3
+    assert "costs the gradient" in rows["up_1"].why
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sigmoid", 0.2934), ("silu", 0.3558), ("linear", 1.0)])
+def test_mean_squares_of_gates(name: str, expected: float) -> None:
+    """By a million normal numbers; those of E s^2 are within 0.5 %."""
+    moments = gate_moments(Gate(ACTIVATIONS[name], 1.0, 0.0, 0.0, False), 1)
+    squares = np.asarray(ACTIVATIONS[name].function(np.random.default_rng(0).normal(size=10**6))) ** 2
+    assert moments.mean_square == pytest.approx(expected, abs=2e-4)
+    assert moments.mean_square == pytest.approx(squares.mean(), rel=5e-3)
+    assert moments.kurtosis == pytest.approx((squares**2).mean() / squares.mean() ** 2, rel=2e-2)
+
+
+def test_the_bias_of_a_gate_counts() -> None:
+    gate = Gate(ACTIVATIONS["sigmoid"], -1.0, 1.0, -2.0, False)
+    # Pre-activations of variance 1 / 10,000: (1 - sigmoid(-2))^2.
+    assert gate_moments(gate, 10_000).mean_square == pytest.approx(sigmoid(np.array(2.0)) ** 2, rel=1e-3)
+
+
+def highway(layers: int, units: int = 32) -> keras.Model:
+    inputs = keras.Input((units,))
+    h = L.Dense(units)(inputs)
+    for _ in range(layers):
+        t = L.Dense(units, "sigmoid")(h)
+        h = t * L.Dense(units, "tanh")(h) + (1.0 - t) * h
+    return keras.Model(inputs, L.Dense(3)(h))
+
+
+def test_highway_layers_keep_their_variance() -> None:
+    """A shortcut through 1 - t has a quarter of its variance left, and the branch supplies the rest."""
+    model = highway(10)
+    rows = initialize(model, seed=0).kernels
+    branches = [row for row in rows if "beside a shortcut" in row.why]
+    assert len(branches) == 10
+    # 3 / 4 of the variance, over the mean square of t; both gates have a variance of 1 / 10.
+    t2 = gate_moments(Gate(ACTIVATIONS["sigmoid"], 1.0, 0.0, 0.0, False), 10).mean_square
+    assert branches[0].gain == pytest.approx(gain("linear", 32) * math.sqrt((1.0 - t2) / t2), rel=1e-6)
+
+
+def test_squeeze_and_excite() -> None:
+    inputs = keras.Input((6, 6, 8))
+    h = L.Conv2D(8, 3, activation="relu", name="first")(inputs)
+    gate = L.Dense(2, "relu", name="squeeze")(L.GlobalAveragePooling2D(keepdims=True)(h))
+    gate = L.Dense(8, name="excite")(gate)
+    h = L.Multiply()([h, L.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0)])
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Conv2D(8, 3, name="after")(h))))
+    rows = {row.path.split("/")[0]: row for row in initialize(model, seed=0).kernels}
+    # E hard_sigmoid(x)^2 = 1/4 + E x^2 / 36, but for the tails beyond three.
+    assert rows["after"].gain == pytest.approx(gain("relu", 72) / math.sqrt(0.25 + 1 / 36), rel=0.01)
+    assert "excite" in gradient_walk(model, data(6, 6, 8)).layer_names
+
+
+# Dropout and pooling
+
+DROPOUTS = {
+    "Dropout": lambda: L.Dropout(0.3, seed=1),
+    "SpatialDropout1D": lambda: L.SpatialDropout1D(0.3, seed=1),
+    "GaussianDropout": lambda: L.GaussianDropout(0.3, seed=1),
+    "AlphaDropout": lambda: L.AlphaDropout(0.3, seed=1),
+}
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_factors_of_dropout(name: str) -> None:
+    """The layers themselves: the gradient's factor is the output at 1 less that at 0, for the same mask."""
+    make = DROPOUTS[name]
+    find = layer_kind(make()).factor
+    assert find is not None
+    factor = find(make())
+    ones = np.ones((40, 50, 100), "float32")
+    masks = [to_numpy(make()(x, training=True)).astype(float) for x in (ones, 0.0 * ones)]
+    m = masks[0] - masks[1]
+    count = m.size if name != "SpatialDropout1D" else m.size / 50
+    error = 4.0 * math.sqrt((factor.kurtosis - 1.0) / count)
+    assert (m**2).mean() == pytest.approx(factor.mean_square, rel=error)
+    assert (m**4).mean() / (m**2).mean() ** 2 == pytest.approx(factor.kurtosis, rel=5.0 * error)
+
+
+def dropout_chain(layers: int, units: int = 32) -> keras.Model:
+    chain = [layer for _ in range(layers) for layer in (L.Dense(units, "relu"), L.Dropout(0.5, seed=1))]
+    return keras.Sequential([keras.Input((units,)), *chain, L.Dense(3)])
+
+
+def test_dropout_takes_the_root_of_what_is_kept() -> None:
+    row = initialize(dropout_chain(3), seed=0).kernels[2]
+    assert row.why == "fed by relu; dropout of 0.5"
+    # The step itself, a hundred thousand times: z = sum (m f' x)^2 / N.
+    rng = np.random.default_rng(0)
+    mask = 2.0 * (rng.random((100_000, 32)) < 0.5) * (rng.random((100_000, 32)) < 0.5)
+    z = (mask * rng.normal(size=mask.shape)) ** 2 @ np.full(32, 1 / 32)
+    log_z = np.log(z[z > 0.0])
+    error = log_z.std() / 2.0 / math.sqrt(len(log_z))
+    assert math.log(row.gain) == pytest.approx(-log_z.mean() / 2.0, abs=3.0 * error)
+
+
+def test_dropout_is_calibrated_in_training_mode() -> None:
+    model, x = dropout_chain(8), data(32)
+    initialize(model, x, seed=0)
+    assert abs(gradient_walk(model, x, training=True).drift) < 0.003
+
+
+def test_average_pooling_keeps_the_gradient() -> None:
+    layers = [layer for _ in range(3) for layer in (L.Conv2D(8, 3, padding="same"), L.AveragePooling2D(2))]
+    model = keras.Sequential([keras.Input((8, 8, 4)), *layers, L.Flatten(), L.Dense(3)])
+    rows = initialize(model, seed=0).kernels
+    assert rows[1].why == "fed linearly; mean of 4 positions; zero padding"
+    walk = gradient_walk(model, data(8, 8, 4)).backward.mean(axis=0)
+    # Three steps of a walk of 72 inputs: 0.12 nats each. Without the factor 2 it would be -0.7 nats a step.
+    assert abs(walk[0] - walk[-1]) < 0.6
+
+
+def test_constants_between_layers() -> None:
+    inputs = keras.Input((16,))
+    h = L.Dense(16, "relu")(inputs)
+    model = keras.Model(inputs, L.Dense(3)(L.Dense(16)(h * 0.25)))
+    assert initialize(model, seed=0).kernels[1].gain == pytest.approx(4.0 * gain("relu", 16))
+
+
+# Repeated kernels
+
+
+def test_a_shared_kernel_has_the_gain_of_the_use_that_repeats() -> None:
+    inputs, shared = keras.Input((32,)), L.Dense(32, "tanh")
+    h = inputs
+    for _ in range(10):
+        h = shared(h)
+    row = initialize(keras.Model(inputs, L.Dense(3)(h)), seed=0).kernels[0]
+    assert row.gain == pytest.approx(gain("tanh", 32, 10))
+    assert row.why == "fed by tanh; applied 10 times"
+
+
+def test_a_kernel_in_different_places_has_the_mean_of_their_gains() -> None:
+    inputs, shared = keras.Input((32,)), L.Dense(32)
+    h = L.Dense(32, "relu")(inputs)
+    h = shared(L.ReLU()(shared(h)))
+    row = initialize(keras.Model(inputs, L.Dense(3)(shared(h))), seed=0).kernels[1]
+    assert row.gain == pytest.approx((gain("relu", 32) ** 2 * gain("linear", 32)) ** (1 / 3))
+
+
+class Reversed(L.Layer):
+    """A layer with a kernel of (outputs, inputs)."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.kernel = self.add_weight(shape=(10, input_shape[-1]), name="kernel")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs @ keras.ops.transpose(self.kernel)
+
+
+def test_the_axes_of_a_users_kernel_follow_from_its_input() -> None:
+    model = keras.Sequential([keras.Input((30,)), Reversed(), L.Dense(3)])
+    assert [row.fan_in for row in initialize(model, seed=0).kernels] == [30, 10]
+
+
+# Parts of a model
+
+
+def head_and_body() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            L.Dense(8, "relu", name="body", bias_initializer="ones"),
+            keras.Sequential([L.Dense(8, "relu"), L.Dense(3)], name="head"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_only_the_given_layers_are_drawn(by_name: bool) -> None:
+    model, whole = head_and_body(), head_and_body()
+    before = to_numpy(model.layers[0].kernel).copy()
+    report = initialize(model, data(8), seed=0, layers=["head"] if by_name else [model.layers[1]])
+    np.testing.assert_array_equal(to_numpy(model.layers[0].kernel), before)
+    assert len(report.kernels) == 2
+    initialize(whole, seed=0)
+    initialize(model, seed=0, layers=["head"])
+    for one, other in zip(model.layers[1].weights, whole.layers[1].weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
+
+
+@pytest.mark.parametrize("layers", [["tail"], [L.Dense(3)], [3], [None]])
+def test_layers_that_are_none(layers: list[Any]) -> None:
+    model = head_and_body()
+    with pytest.raises(ValueError, match="`layers` must hold layers of the model.*which is none"):
+        initialize(model, layers=layers)
+    with pytest.raises(ValueError, match="and in `layers`"):
+        initialize(model, layers=[])
+
+
+def test_the_report_counts_every_weight_and_the_biases_of_a_trained_model() -> None:
+    model = head_and_body()
+    report = initialize(model, seed=0)
+    assert len(report.kernels) + len(report.skipped) == len(model.weights) == 6
+    assert report.biases == (3, 1)
+    assert "1 of 3 biases are not zero" in str(report)
+    np.testing.assert_array_equal(to_numpy(model.layers[0].bias), np.ones(8))
