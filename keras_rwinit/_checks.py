@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "check_count",
+    "check_fits_dtype",
     "check_input_shape",
     "check_positive",
     "check_real",
@@ -42,10 +44,34 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
 
 def check_positive(name: str, value: object) -> float:
     """Returns `value` as a float; ValueError unless it is a finite number above zero."""
-    number = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and float(number) > 0.0):
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer beyond the floats
+        number = math.inf
+    if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
-    return float(number)
+    return number
+
+
+def check_fits_dtype(name: str, value: float, dtype: str, *, number: float | None = None) -> None:
+    """Raises ValueError unless a dtype holds the numbers that an argument leads to.
+
+    Args:
+        name: Name of the argument.
+        value: The argument.
+        dtype: Name of a floating-point dtype.
+        number: Standard deviation of the numbers, or their size; `None`: `value` itself.
+    """
+    size = value if number is None else number
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    # Back ends round what is below the smallest normal number to zero. A draw stays within ten deviations.
+    smallest, largest = float(info.smallest_normal), float(info.max) / 10.0
+    if not smallest <= size <= largest:
+        where = "" if number is None else f", which makes weights of about {size:.2g}"
+        raise ValueError(
+            f"`{name}` must leave the weights in the range of {dtype}, from {smallest:.2g} to {largest:.2g}. "
+            f"Received: {name}={value!r}{where}"
+        )
 
 
 def check_seed(value: object, rule: str = "an integer or None") -> int | None:

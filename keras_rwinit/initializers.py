@@ -13,17 +13,31 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._checks import check_count, check_fits_dtype, check_positive, check_seed
 from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.fans import assemble_kernel, fan_in_axes, layer_being_built
+from keras_rwinit._keras.layer_kinds import activates_kernel_output
+from keras_rwinit._keras.names import RANDOM_WALK
+from keras_rwinit._keras.seeding import DrawnSeed
 from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
-from keras_rwinit.theory import Activation
-from keras_rwinit.theory.distributions import draw_kernel, resolve_distribution
+from keras_rwinit.theory import ACTIVATIONS, Activation
+from keras_rwinit.theory.activations import ActivationError
+from keras_rwinit.theory.distributions import (
+    MirroredSide,
+    check_mirrored_side,
+    draw_kernel,
+    resolve_distribution,
+)
 from keras_rwinit.theory.gains import gain_or_nearest_width
+from keras_rwinit.theory.mirrored import check_mirrored
 
 __all__ = ["RandomWalk", "RandomWalkLinear", "RandomWalkReLU", "RandomWalkTanh"]
 
 _PACKAGE = "keras_rwinit"
+
+_LINEAR, _RELU = ACTIVATIONS["linear"], ACTIVATIONS["relu"]
+_warned_of: set[str] = set()
+"""Activations of layers that were built with another one's gain; each is warned of once."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -39,13 +53,32 @@ class RandomWalk(keras.initializers.Initializer):
     kernel on every Keras back end.
 
     String ids, wherever Keras takes an initializer: `"random_walk"` (this class with its defaults),
-    `"random_walk_linear"`, `"random_walk_relu"`, `"random_walk_tanh"`.
+    `"random_walk_linear"`, `"random_walk_relu"`, `"random_walk_tanh"`. An id knows neither the depth of the
+    network nor the activation of the layer: `"random_walk"` has ReLU's gain, and a layer with another
+    activation warns. `keras_rwinit.initialize` reads both off a finished model.
+
+    The gradient's step from layer d + 1 to layer d,
+
+        delta_d = f'(a_d) * (W_{d+1}^T delta_{d+1}),
+
+    has the kernel of layer d + 1 and the slope of layer d. So the activation that *feeds* a kernel decides
+    its gain. In a chain of equal layers it is the layer's own, and only the ends differ: the first kernel
+    reads the data and the classifier's kernel is followed by a loss, so that no step of the walk lies beyond
+    them, and their gains are free. `keras_rwinit.initialize` goes by the feeding activation in any model and
+    gives the first kernel the gain of a linear layer, so that pre-activations keep the scale of the data;
+    an initializer sees one layer only and gives it the gain of the others.
 
     Args:
-        activation: Activation of the layers: a name that `keras_rwinit.gain` takes, a Keras function or
-            activation layer (`keras.layers.LeakyReLU(0.1)`), or any element-wise callable.
+        activation: Activation that feeds the kernels, in a chain of equal layers their own: a name that
+            `keras_rwinit.gain` takes, a Keras function or activation layer (`keras.layers.LeakyReLU(0.1)`),
+            or any element-wise callable. What a callable or a layer with weights (`keras.layers.PReLU()`)
+            computes counts as it is when a kernel is drawn.
         distribution: `"normal"` (the paper's), `"truncated_normal"` (cut at two standard deviations),
-            `"uniform"` or `"orthogonal"`.
+            `"uniform"`, `"orthogonal"`, or `"looks_linear"`: blocks `[[M, -M], [-M, M]] / c`, M orthogonal,
+            for activations with `f(a) - f(-a) = c a`, such as relu, leaky_relu, gelu, silu and softplus.
+            The units of a layer then come in pairs with opposite pre-activations, and the network is linear
+            when it starts: at any width and depth its gradient neither vanishes nor spreads, and its inputs
+            do not become parallel. Of an odd number of units, one repeats another and is not read at first.
         depth: Number of hidden layers of the network. The gain depends on it, except for activations of
             two slopes (linear, relu, leaky_relu). `None`: very many.
         gain: Gain to use instead of the computed one, above 0.
@@ -55,11 +88,16 @@ class RandomWalk(keras.initializers.Initializer):
             `keras.utils.set_random_seed` makes repeatable.
         fan_in: Fan-in of the kernels, the product of their leading axes. Needed only where neither the shape
             nor the layer determines it; Dense, EinsumDense and all convolutional layers do.
+        mirrored: For `"looks_linear"`, which units of the kernel come in pairs: `"both"` in hidden layers,
+            `"outputs"` in the first, which reads the data, and `"inputs"` in the last, for which
+            `activation` is that of the layer before it. The first has a gain of 1.
 
     Raises:
-        ValueError: An argument is out of range, unknown or of the wrong type; on calling, a shape
-            with fewer than two axes or an empty one, a dtype that is not a float, or an activation
-            for which no gain exists (the message says what to use instead).
+        ValueError: An argument is out of range, unknown or of the wrong type, or the activation cannot be
+            evaluated; on calling, a shape with fewer than two axes or an empty one, a dtype that is not a
+            float or does not hold weights of this gain, or an activation for which no gain exists (the
+            message says what to use instead). `"looks_linear"` takes kernels
+            of two axes and at least two units only.
 
     Example:
         >>> import keras, keras_rwinit
@@ -70,7 +108,8 @@ class RandomWalk(keras.initializers.Initializer):
         >>> leaky = keras_rwinit.initializers.RandomWalk(keras.layers.LeakyReLU(0.1))
 
     References:
-        Sussillo & Abbott, arXiv:1412.6558.
+        Sussillo & Abbott, arXiv:1412.6558. `"looks_linear"`: Balduzzi et al., arXiv:1702.08591; Burkholz &
+        Dubatovka, arXiv:1806.06362.
     """
 
     def __init__(
@@ -82,16 +121,25 @@ class RandomWalk(keras.initializers.Initializer):
         seed: Seed = None,
         *,
         fan_in: int | None = None,
+        mirrored: MirroredSide = "both",
     ) -> None:
         # Loading passes a saved activation or seed generator as its config.
         if isinstance(activation, dict):
             activation = keras.saving.deserialize_keras_object(activation)
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
-        if not isinstance(seed, keras.random.SeedGenerator):
+        if not isinstance(seed, keras.random.SeedGenerator | DrawnSeed):
             seed = check_seed(seed, "an integer, a `keras.random.SeedGenerator` or None")
-        self._theory = theory_activation(activation)
-        self._law = resolve_distribution(distribution)
+        try:
+            known = theory_activation(activation)
+        except ActivationError:
+            if gain is None:
+                raise
+            known = _LINEAR  # a gain that is given needs no activation
+        self._resolved_distribution = resolve_distribution(distribution)
+        self.mirrored = check_mirrored_side(mirrored, self._resolved_distribution)
+        if self._resolved_distribution.mirrored:
+            check_mirrored(known)
         self.activation = activation
         self.distribution = distribution
         self.depth = None if depth is None else check_count("depth", depth)
@@ -118,12 +166,22 @@ class RandomWalk(keras.initializers.Initializer):
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
         shape = self._check_shape(shape)
-        contracted = fan_in_axes(shape, self.fan_in, layer_being_built())
+        if self._resolved_distribution.mirrored and len(shape) > 2:
+            raise ValueError(
+                f"distribution {self.distribution!r} is for kernels of two axes, inputs and outputs. "
+                f"Received: shape={shape}"
+            )
+        layer = layer_being_built()
+        contracted = fan_in_axes(shape, self.fan_in, layer)
         fan_in = math.prod(shape[axis] for axis in contracted)
-        scale = self.gain if self.gain is not None else self._compute_gain(fan_in)
+        scale = self.gain if self.gain is not None else self._compute_gain(fan_in, math.prod(shape) // fan_in)
+        check_fits_dtype("gain", scale, dtype, number=scale / math.sqrt(fan_in))
+        if self.gain is None and layer is not None:
+            self._warn_of_another_activation(layer)
         # NumPy's generator gives the same kernel on every back end.
         rng = np.random.default_rng(self._entropy(shape))
-        matrix = draw_kernel(self._law, rng, fan_in, math.prod(shape) // fan_in)
+        fan_out = math.prod(shape) // fan_in
+        matrix = draw_kernel(self._resolved_distribution, rng, fan_in, fan_out, mirrored=self.mirrored)
         return assemble_kernel(scale * matrix, shape, contracted)
 
     def _check_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
@@ -138,8 +196,32 @@ class RandomWalk(keras.initializers.Initializer):
             )
         return tuple(check_count("shape", axis) for axis in axes)
 
-    def _compute_gain(self, fan_in: int) -> float:
-        return gain_or_nearest_width(self._theory, fan_in, self.depth, self.distribution)
+    def _compute_gain(self, fan_in: int, units: int | None = None) -> float:
+        if self.mirrored == "outputs":
+            return 1.0  # data come one by one, not in pairs behind an activation
+        # An activation may have changed since: it may have weights.
+        known = theory_activation(self.activation, units)
+        return gain_or_nearest_width(known, fan_in, self.depth, self.distribution)
+
+    def _warn_of_another_activation(self, layer: keras.layers.Layer) -> None:
+        """Warns where `"random_walk"` gives ReLU's gain to a layer with another activation of its own."""
+        if type(self) is not RandomWalk or self.activation != "relu" or not activates_kernel_output(layer):
+            return
+        try:
+            own = theory_activation(getattr(layer, "activation", None))
+        except ValueError:  # softmax, or one that cannot be evaluated
+            return
+        if own in (_LINEAR, _RELU) or own.name in _warned_of:
+            return
+        warnings.warn(
+            f"The layer {layer.name!r} has the activation {own.name}, and its kernel_initializer "
+            f"{RANDOM_WALK!r} the gain of relu. In a hidden layer write RandomWalk({own.name!r}, depth=...) "
+            f"of keras_rwinit.initializers, and '{RANDOM_WALK}_linear' in an output layer; or call "
+            "keras_rwinit.initialize(model) at the end.",
+            UserWarning,
+            stacklevel=4,
+        )
+        _warned_of.add(own.name)
 
     def _entropy(self, shape: tuple[int, ...]) -> int | list[int]:
         """Returns the seed of NumPy's generator for the next kernel."""
@@ -178,6 +260,8 @@ class RandomWalk(keras.initializers.Initializer):
         seed = self.seed
         if isinstance(seed, keras.random.SeedGenerator):
             seed = keras.saving.serialize_keras_object(seed)
+        elif isinstance(seed, DrawnSeed):
+            seed = None
         return {
             "activation": activation,
             "distribution": self.distribution,
@@ -185,6 +269,7 @@ class RandomWalk(keras.initializers.Initializer):
             "gain": self.gain,
             "seed": seed,
             "fan_in": self.fan_in,
+            "mirrored": self.mirrored,
         }
 
 
@@ -201,8 +286,9 @@ class _FixedActivation(RandomWalk):
         seed: Seed = None,
         *,
         fan_in: int | None = None,
+        mirrored: MirroredSide = "both",
     ) -> None:
-        super().__init__(self._activation, distribution, depth, gain, seed, fan_in=fan_in)
+        super().__init__(self._activation, distribution, depth, gain, seed, fan_in=fan_in, mirrored=mirrored)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -243,20 +329,23 @@ class RandomWalkTanh(_FixedActivation):
     """Draws kernels of tanh layers, `"random_walk_tanh"`; see `RandomWalk`.
 
     The gain depends on the depth of the network: 1.23 for 50 normal layers of width 100, 1.11 for very many.
-    Pass `depth=` where it is known.
+    `"random_walk_tanh"` takes the network to be very deep. Pass `depth=` where it is known, or call
+    `keras_rwinit.initialize(model)`, which counts the layers of a finished model.
     """
 
     _activation = "tanh"
 
 
 def _register_string_ids() -> None:
-    """Registers the ids without a package: Keras finds registered classes only as `package>name`."""
-    keras.saving.get_custom_objects().update(
-        random_walk=RandomWalk,
-        random_walk_linear=RandomWalkLinear,
-        random_walk_relu=RandomWalkReLU,
-        random_walk_tanh=RandomWalkTanh,
-    )
+    """Registers ids and class names, without a package: Keras finds registered classes as `package>name`."""
+    classes = {
+        RANDOM_WALK: RandomWalk,
+        f"{RANDOM_WALK}_linear": RandomWalkLinear,
+        f"{RANDOM_WALK}_relu": RandomWalkReLU,
+        f"{RANDOM_WALK}_tanh": RandomWalkTanh,
+    }
+    by_class = {cls.__name__: cls for cls in classes.values()}
+    keras.saving.get_custom_objects().update({**classes, **by_class})
 
 
 _register_string_ids()

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_rwinit._checks import check_positive
+from keras_rwinit._checks import check_fits_dtype, check_positive
 from keras_rwinit._keras.stacked import is_stacked
 from keras_rwinit._keras.types import Tensor
 
@@ -34,7 +34,8 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
         name: Name of this optimizer.
 
     Raises:
-        ValueError: `clipnorm` is not above 0, or the inner optimizer clips by norm itself, scales the loss or
+        ValueError: `clipnorm` is not above 0, or, as the optimizer meets the variables, beyond the range of
+            their dtype; or the inner optimizer clips by norm itself, scales the loss or
             accumulates gradients.
 
     Example:
@@ -80,6 +81,9 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
+        for dtype in {keras.backend.standardize_dtype(variable.dtype) for variable in variables}:
+            if keras.backend.is_float_dtype(dtype):
+                check_fits_dtype("clipnorm", self._largest_norm, dtype)
         super().build(variables)
         self.inner_optimizer.build(variables)
 

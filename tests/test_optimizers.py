@@ -195,3 +195,9 @@ def test_clipping_twice_is_refused() -> None:
             LayerwiseClipping(inner)
     with pytest.raises(ValueError, match="put the LossScaleOptimizer around"):
         LayerwiseClipping(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
+
+
+def test_a_norm_that_the_dtype_does_not_hold() -> None:
+    optimizer = LayerwiseClipping("sgd", clipnorm=1e-300)
+    with pytest.raises(ValueError, match="`clipnorm` must leave the weights in the range of float32"):
+        optimizer.build([keras.Variable(np.zeros((2, 2)), dtype="float32")])

@@ -1,19 +1,20 @@
-"""Computes the gain without simulation: exactly for two slopes, else to first order in 1 / width."""
+"""Computes the gain without simulation: exactly for two slopes of normal kernels, else to first order."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from ._mean_field import MISALIGNMENT_LIMIT, MeanFieldWalk, mean_field_walk, stationary_state
+from ._long_walk import WalkTotals, walk_totals
+from ._mean_field import MISALIGNMENT_LIMIT, stationary_state
 from ._moments import moment_table
 from ._two_slopes import log_step_moments
 from .activations import Activation
 from .distributions import Distribution
+from .memo import cache_by_value
 from .mirrored import mirrored_gain
 
 __all__ = ["NoGainError", "analytic_gain"]
@@ -35,10 +36,20 @@ _INSTEAD = (
 
 
 class NoGainError(ValueError):
-    """No gain makes the walk unbiased and keeps the activations in range as well."""
+    """No gain makes the walk unbiased and keeps the activations in range as well.
+
+    Args:
+        message: The text.
+        undecided: The most promising gain, where the expansion in 1 / width fails and a simulation may find
+            a gain all the same.
+    """
+
+    def __init__(self, message: str, *, undecided: float | None = None) -> None:
+        super().__init__(message)
+        self.undecided = undecided
 
 
-@lru_cache(maxsize=4096)
+@cache_by_value(maxsize=4096)
 def analytic_gain(activation: Activation, width: int, depth: int | None, distribution: Distribution) -> float:
     """Returns `gain` of checked arguments; a depth of None is the limit of great depth."""
     if distribution.mirrored:
@@ -63,19 +74,19 @@ class _Scan(NamedTuple):
     """
 
     gains: Array
-    walk: MeanFieldWalk
+    walk: WalkTotals
     crossings: NDArray[np.intp]
 
     @property
     def total(self) -> Array:
         """Mean of the whole walk at each gain, in nats."""
-        return self.walk.mean[:, 0]
+        return self.walk.mean
 
 
 def _scan(activation: Activation, gains: Array, width: int, depth: int, distribution: Distribution) -> _Scan:
     with np.errstate(all="ignore"):  # far from the root the chain may leave the floats
-        walk = mean_field_walk(activation, gains, width, depth, distribution)
-    total = walk.mean[:, 0]
+        walk = walk_totals(activation, gains, width, depth, distribution)
+    total = walk.mean
     crossings = np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
     return _Scan(gains=gains, walk=walk, crossings=crossings)
 
@@ -91,23 +102,37 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     if not wide.crossings.size:
         raise NoGainError(
             f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
-            f"or orthogonal kernels may do. {_INSTEAD}"
+            f"or orthogonal kernels may do. {_INSTEAD}",
+            undecided=_most_promising(wide),
         )
     objections = []
+    undecided = None
     for crossing in wide.crossings:
         scan, root = wide, int(crossing)
         # Two refinements by a factor of eight each, which share the cost of one scan among many gains.
         for _ in range(2):
             finer = np.geomspace(scan.gains[root], scan.gains[root + 1], 9)
-            scan = _scan(activation, finer, width, depth, distribution)
-            root = int(scan.crossings[0])
+            closer = _scan(activation, finer, width, depth, distribution)
+            if not closer.crossings.size:  # the state is not smooth in between
+                break
+            scan, root = closer, int(closer.crossings[0])
         objection = _objection(scan, root, depth)
         if objection is None:
             return _interpolated_root(scan, root)
         objections.append(objection)
+        if undecided is None and not _leaves_range(scan, root, depth):
+            undecided = _interpolated_root(scan, root)
     raise NoGainError(
-        f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. {_INSTEAD}"
+        f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. {_INSTEAD}",
+        undecided=undecided,
     )
+
+
+def _most_promising(scan: _Scan) -> float | None:
+    """Returns the gain of the largest mean; None if no mean is finite."""
+    total = np.where(np.isfinite(scan.total), scan.total, -np.inf)
+    best = int(np.argmax(total))
+    return float(scan.gains[best]) if np.isfinite(total[best]) else None
 
 
 def _why_no_crossing(scan: _Scan, depth: int) -> str:
@@ -121,14 +146,14 @@ def _why_no_crossing(scan: _Scan, depth: int) -> str:
 def _objection(scan: _Scan, root: int, depth: int) -> str | None:
     """Returns why a gain that balances the gradient is useless all the same; None if it is useful."""
     gain, walk = scan.gains[root], scan.walk
-    forward = float(walk.log_variance[root, -1] - walk.log_variance[root, 0]) / 2.0
-    if abs(forward) > max(_FORWARD_LIMIT, _FORWARD_LIMIT_PER_LAYER * depth):
+    forward = float(walk.log_variance_change[root]) / 2.0
+    if _leaves_range(scan, root, depth):
         return (
             f"the gain that balances the gradient ({gain:.4g}) lets the pre-activations "
             f"{'grow' if forward > 0 else 'shrink'} by a factor of "
             f"{np.exp(min(abs(forward), 700.0)):.3g} over the layers"
         )
-    if walk.misalignment[root].max() > MISALIGNMENT_LIMIT:
+    if walk.misalignment[root] > MISALIGNMENT_LIMIT:
         return (
             f"near the gain that balances the gradient ({gain:.4g}) the gradient lines up with the "
             "pre-activations more and more from layer to layer, and no longer walks at random"
@@ -136,12 +161,22 @@ def _objection(scan: _Scan, root: int, depth: int) -> str | None:
     return None
 
 
+def _leaves_range(scan: _Scan, root: int, depth: int) -> bool:
+    """Returns whether the activations grow or shrink too much at the gain."""
+    forward = abs(float(scan.walk.log_variance_change[root])) / 2.0
+    return not forward <= max(_FORWARD_LIMIT, _FORWARD_LIMIT_PER_LAYER * depth)
+
+
 def _interpolated_root(scan: _Scan, root: int) -> float:
     """Returns the zero of the cubic through the four points around `root`."""
     near = slice(max(root - 1, 0), root + 3)
     log_gains, total = np.log(scan.gains[near]), scan.total[near]
-    cubic = np.polynomial.Polynomial.fit(log_gains, total, len(log_gains) - 1)
     bracket = np.log(scan.gains[root]), np.log(scan.gains[root + 1])
+    if not np.isfinite(total).all():  # a neighbor left the floats
+        return float(np.exp(np.interp(0.0, scan.total[root : root + 2], bracket)))
+    cubic = np.polynomial.Polynomial.fit(log_gains, total, len(log_gains) - 1)
+    if not cubic(bracket[0]) <= 0.0 <= cubic(bracket[1]):  # rounding, where the totals are large
+        return float(np.exp(np.interp(0.0, scan.total[root : root + 2], bracket)))
     return float(np.exp(optimize.brentq(cubic, *bracket, xtol=1e-14)))
 
 

@@ -35,14 +35,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ._moments import Moments, moment_table
+from ._moments import Moments, MomentTable, moment_table
 from .activations import Activation
 from .distributions import Distribution
 
 __all__ = [
     "MISALIGNMENT_LIMIT",
+    "WEIGHTS",
+    "Layer",
     "MeanFieldWalk",
     "StationaryState",
+    "follow_layer",
     "mean_field_walk",
     "stationary_state",
     "unit_step",
@@ -51,8 +54,8 @@ __all__ = [
 Array: TypeAlias = NDArray[np.float64]
 
 # Gauss-Hermite rule for expectations over a standard normal variable; its middle node is 0.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
 _MIDDLE = len(_NODES) // 2
 
 MISALIGNMENT_LIMIT = 2.0
@@ -92,8 +95,8 @@ def _step(m: Moments, width: int, distribution: Distribution) -> _Step:
     """Returns a layer's step from the moments of its activation; see the module's docstring."""
     excess = distribution.excess_kurtosis
     # Relative variances of |f|^2 and of z, times the width, for normal entries.
-    spread_f, spread_df = m.kurtosis_f - 1.0, 3.0 * m.kurtosis_df - 1.0
-    covariance, aligned = m.cross - 1.0, m.cross
+    spread_f, spread_df = m.kurtosis_f - 1.0 - m.between_f, 3.0 * m.kurtosis_df - 1.0 - m.between_df
+    covariance, aligned = m.cross - 1.0 - m.between, m.cross
     edgeworth = excess * m.kurtosis_f / 6.0
     if distribution.orthogonal:
         # An isometry fixes |W h| and |W^T delta|: the regression of each quantity on them is taken out.
@@ -137,7 +140,7 @@ class MeanFieldWalk:
     dead: Array
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """One layer as the forward pass found it, for the backward pass.
 
     `x_df`, `alignment`, `aligned` and `skewed` depend on `y` and have the shape (gains, nodes). All other
@@ -185,39 +188,14 @@ def mean_field_walk(
 
 def _forward(
     activation: Activation, log_gain2: Array, width: int, depth: int, distribution: Distribution
-) -> list[_Layer]:
+) -> list[Layer]:
     """Follows mean and variance of `y` through the layers, and records each."""
     table = moment_table(activation)
     mean_y, var_y = log_gain2, np.zeros_like(log_gain2)
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     for _ in range(depth):
-        # The layer's moments at the nodes of the Gauss-Hermite rule for a normal y.
-        std_y = np.sqrt(var_y)
-        m = table(mean_y[:, None] + std_y[:, None] * _NODES)
-        step = _step(m, width, distribution)
-        # Regression coefficients on y are Cov(., y) / Var y; in the first layer y does not vary.
-        scale = np.where(std_y > 0, std_y, np.inf)
-        chain_mean, chain_variance = step.chain_mean @ _WEIGHTS, step.chain_variance @ _WEIGHTS
-        layers.append(
-            _Layer(
-                mean_y=mean_y,
-                var_y=var_y,
-                step_mean=step.step_mean @ _WEIGHTS,
-                step_variance=step.step_variance @ _WEIGHTS,
-                step_slope=(step.step_mean * _NODES) @ _WEIGHTS / scale,
-                chain_slope=(step.chain_mean * _NODES) @ _WEIGHTS / scale,
-                chain_variance=chain_variance,
-                covariance=step.covariance @ _WEIGHTS,
-                flat=m.flat @ _WEIGHTS,
-                x_df=m.x_df,
-                alignment=m.alignment,
-                aligned=step.aligned,
-                skewed=step.skewed,
-            )
-        )
-        # The law of total variance gives the next layer's y.
-        next_mean = chain_mean + log_gain2
-        next_var = (step.chain_mean - chain_mean[:, None]) ** 2 @ _WEIGHTS + chain_variance
+        layer, next_mean, next_var = follow_layer(table, mean_y, var_y, log_gain2, width, distribution)
+        layers.append(layer)
         settled = max(np.abs(next_mean - mean_y).max(), np.abs(next_var - var_y).max()) < 1e-13
         mean_y, var_y = next_mean, next_var
         if settled:  # every further layer repeats the last one
@@ -225,7 +203,44 @@ def _forward(
     return layers + layers[-1:] * (depth - len(layers))
 
 
-def _backward(layers: list[_Layer], log_gain2: Array, width: int) -> MeanFieldWalk:
+def follow_layer(
+    table: MomentTable,
+    mean_y: Array,
+    var_y: Array,
+    log_gain2: Array,
+    width: int,
+    distribution: Distribution,
+) -> tuple[Layer, Array, Array]:
+    """Returns one layer, and mean and variance of the next layer's `y`."""
+    # The layer's moments at the nodes of the Gauss-Hermite rule for a normal y.
+    std_y = np.sqrt(var_y)
+    m = table(mean_y[:, None] + std_y[:, None] * _NODES)
+    step = _step(m, width, distribution)
+    # Regression coefficients on y are Cov(., y) / Var y; in the first layer y does not vary.
+    scale = np.where(std_y > 0, std_y, np.inf)
+    chain_mean, chain_variance = step.chain_mean @ WEIGHTS, step.chain_variance @ WEIGHTS
+    layer = Layer(
+        mean_y=mean_y,
+        var_y=var_y,
+        step_mean=step.step_mean @ WEIGHTS,
+        step_variance=step.step_variance @ WEIGHTS,
+        step_slope=(step.step_mean * _NODES) @ WEIGHTS / scale,
+        chain_slope=(step.chain_mean * _NODES) @ WEIGHTS / scale,
+        chain_variance=chain_variance,
+        covariance=step.covariance @ WEIGHTS,
+        flat=m.flat @ WEIGHTS,
+        x_df=m.x_df,
+        alignment=m.alignment,
+        aligned=step.aligned,
+        skewed=step.skewed,
+    )
+    # The law of total variance gives the next layer's y.
+    next_mean = chain_mean + log_gain2
+    next_var = (step.chain_mean - chain_mean[:, None]) ** 2 @ WEIGHTS + chain_variance
+    return layer, next_mean, next_var
+
+
+def _backward(layers: list[Layer], log_gain2: Array, width: int) -> MeanFieldWalk:
     """Carries the gradient back over the layers and accumulates mean and variance of its log-norm.
 
     With `y~` the deviation of `y` from its mean, the walk from layer d is
@@ -236,12 +251,12 @@ def _backward(layers: list[_Layer], log_gain2: Array, width: int) -> MeanFieldWa
     total = noise = slope = np.zeros(shape[0])
     x_df_above = layers[-1].x_df
     aligned = x_df_above - 1.0  # t - 1 of the layer above
-    misalignment[:, -1] = np.abs(aligned) @ _WEIGHTS
+    misalignment[:, -1] = np.abs(aligned) @ WEIGHTS
     for d in range(len(layers) - 2, -1, -1):
         layer = layers[d]
         # Mean: gain and step, then what the alignment of the layer above adds.
         total = total + log_gain2 + layer.step_mean
-        total = total + (aligned * layer.aligned + (x_df_above - 1.0) * layer.skewed) @ _WEIGHTS
+        total = total + (aligned * layer.aligned + (x_df_above - 1.0) * layer.skewed) @ WEIGHTS
         # Variance: this layer's noises enter, and `slope` of the layer above becomes this layer's.
         noise = noise + layer.step_variance + 2.0 * slope * layer.covariance + slope**2 * layer.chain_variance
         slope = layer.step_slope + layer.chain_slope * slope
@@ -251,7 +266,7 @@ def _backward(layers: list[_Layer], log_gain2: Array, width: int) -> MeanFieldWa
         # The walk is of |delta|, half the log of its square.
         mean[:, d] = total / 2.0
         std[:, d] = np.sqrt(np.maximum(noise + slope**2 * layer.var_y, 0.0)) / 2.0
-        misalignment[:, d] = np.abs(aligned) @ _WEIGHTS
+        misalignment[:, d] = np.abs(aligned) @ WEIGHTS
     mean_y = np.stack([layer.mean_y for layer in layers], axis=1)
     var_y = np.stack([layer.var_y for layer in layers], axis=1)
     flat = np.stack([layer.flat for layer in layers], axis=1)
@@ -299,9 +314,9 @@ def stationary_state(
     for _ in range(30):
         m = table(log_variance[:, None] + np.sqrt(var_y)[:, None] * _NODES)
         step = _step(m, width, distribution)
-        chain = step.chain_mean @ _WEIGHTS
-        kept = (step.chain_mean - chain[:, None]) ** 2 @ _WEIGHTS / var_y
-        var_y = step.chain_variance @ _WEIGHTS / np.maximum(1.0 - kept, 1e-6)
+        chain = step.chain_mean @ WEIGHTS
+        kept = (step.chain_mean - chain[:, None]) ** 2 @ WEIGHTS / var_y
+        var_y = step.chain_variance @ WEIGHTS / np.maximum(1.0 - kept, 1e-6)
         stable &= (kept < 1.0) & (var_y < 1.0)
         var_y = np.where(stable, var_y, 1.0)
     log_gain2 = log_variance - chain
@@ -309,7 +324,7 @@ def stationary_state(
     x_df, alignment = m.x_df[:, _MIDDLE] - 1.0, m.alignment[:, _MIDDLE]
     stable &= alignment < 1.0
     aligned = x_df / np.where(stable, 1.0 - alignment, 1.0)
-    drift = log_gain2 + step.step_mean @ _WEIGHTS
+    drift = log_gain2 + step.step_mean @ WEIGHTS
     stable &= np.abs(aligned) <= MISALIGNMENT_LIMIT
     drift += aligned * step.aligned[:, _MIDDLE] + x_df * step.skewed[:, _MIDDLE]
     return StationaryState(log_gain=log_gain2 / 2.0, drift=drift / 2.0, stable=stable)

@@ -8,7 +8,6 @@ include the activation's kinks, and interpolated by cubic splines.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from .activations import Activation, Function
+from .memo import cache_by_value
 
-__all__ = ["MomentTable", "Moments", "moment_table"]
+__all__ = ["MomentTable", "Moments", "apply_elementwise", "moment_table"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -46,6 +46,13 @@ class _Integrals:
         alignment: `E[x f f']^2 / (E f^2 m1)`, the share of the squared alignment of pre-activations and
             gradient that passes through a layer.
         flat: Probability that `f' = 0`.
+        between_f: Variance over the units of `E f_i^2`, over `(E f^2)^2`.
+        between_df: Variance over the units of `E f_i'^2`, over `m1^2`.
+        between: Covariance over the units of `E f_i^2` and `E f_i'^2`, over `E f^2 m1`.
+
+    Where the units have activations `f_i` of their own, every expectation is the mean over the units as well,
+    that of `ln flat` too. What differs between the units does not fluctuate from network to network: the last
+    three, which are zero for equal units, come off the variances.
     """
 
     log_f2: Array
@@ -57,6 +64,9 @@ class _Integrals:
     x_df: Array
     alignment: Array
     flat: Array
+    between_f: Array
+    between_df: Array
+    between: Array
 
     def stack(self) -> Array:
         """Returns all fields in one array, along its last axis."""
@@ -139,13 +149,13 @@ def _curvature(y: Array, log_moment: Array) -> Array:
     return np.asarray(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
 
 
-@lru_cache(maxsize=64)
+@cache_by_value(maxsize=64)
 def moment_table(activation: Activation) -> MomentTable:
     """Returns the `MomentTable` of an activation, built at its first use."""
     return MomentTable(activation)
 
 
-def _elementwise(activation: Activation, function: Function, a: Array) -> Array:
+def apply_elementwise(activation: Activation, function: Function, a: Array) -> Array:
     """Returns `function(a)`; ValueError if it does not act on each element by itself."""
     try:
         # A function that mixes elements of a row gives other values for every seventh element alone.
@@ -191,24 +201,50 @@ def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
 
 def _integrate(activation: Activation) -> _Integrals:
     """Returns the integrals at every log-variance of the grid; not finite where they are undefined."""
+    units = activation.units or (activation,)
+    with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
+        total = np.sum([_integrate_unit(unit) for unit in units], axis=0)
+        f2, df2, f4, df4, both, x2_f2, x2_df2, x_f_df, log_flat, f2_f2, df2_df2, f2_df2 = total / len(units)
+        return _Integrals(
+            log_f2=np.log(f2),
+            log_df2=np.log(df2),
+            kurtosis_f=f4 / f2**2,
+            kurtosis_df=df4 / df2**2,
+            cross=both / (f2 * df2),
+            x_f=x2_f2 / f2,
+            x_df=x2_df2 / df2,
+            alignment=x_f_df**2 / (f2 * df2),
+            flat=np.exp(log_flat),
+            between_f=f2_f2 / f2**2 - 1.0,
+            between_df=df2_df2 / df2**2 - 1.0,
+            between=f2_df2 / (f2 * df2) - 1.0,
+        )
+
+
+def _integrate_unit(activation: Activation) -> Array:
+    """Returns the expectations of one unit's activation that are averaged over the units."""
     x, weight = _quadrature(activation.kinks)
 
     def mean(values: Array) -> Array:
         return np.asarray((weight * values).sum(axis=1), np.float64)
 
-    with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
-        a = np.exp(_LOG_VARIANCE / 2.0)[:, None] * x
-        f = _elementwise(activation, activation.function, a)
-        df = _elementwise(activation, activation.slope_at, a)
-        f2, df2 = mean(f * f), mean(df * df)
-        return _Integrals(
-            log_f2=np.log(f2),
-            log_df2=np.log(df2),
-            kurtosis_f=mean(f**4) / f2**2,
-            kurtosis_df=mean(df**4) / df2**2,
-            cross=mean(f * f * df * df) / (f2 * df2),
-            x_f=mean(x * x * f * f) / f2,
-            x_df=mean(x * x * df * df) / df2,
-            alignment=mean(x * f * df) ** 2 / (f2 * df2),
-            flat=mean(1.0 * (df == 0.0)),
-        )
+    a = np.exp(_LOG_VARIANCE / 2.0)[:, None] * x
+    f = apply_elementwise(activation, activation.function, a)
+    df = apply_elementwise(activation, activation.slope_at, a)
+    f2, df2 = mean(f * f), mean(df * df)
+    return np.stack(
+        [
+            f2,
+            df2,
+            mean(f**4),
+            mean(df**4),
+            mean(f * f * df * df),
+            mean(x * x * f * f),
+            mean(x * x * df * df),
+            mean(x * f * df),
+            np.log(mean(1.0 * (df == 0.0))),
+            f2 * f2,
+            df2 * df2,
+            f2 * df2,
+        ]
+    )

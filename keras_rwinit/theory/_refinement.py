@@ -8,16 +8,22 @@ from typing import NamedTuple
 import numpy as np
 
 from ._analytic_gain import NoGainError, analytic_gain
-from ._mean_field import mean_field_walk
+from ._long_walk import walk_totals
 from .activations import Activation
 from .distributions import Distribution
+from .memo import cache_by_value
 from .simulation import RandomNetwork, draw_chunks
 
-__all__ = ["refined_gain"]
+__all__ = ["refined_gain", "simulated_gain"]
 
 _SAMPLES = 10_000
+_FEW_SAMPLES = 2_000
+_LARGEST_NETWORK = 1_000  # units in all layers that `simulated_gain` takes
+_FORWARD_LIMIT = float(np.log(100.0))  # as in `_analytic_gain`
 _SEED = 1412_6558
 _FURTHER_BATCHES = 4
+_NARROWEST = 1e-9  # bracket of the log-gain
+_LARGEST_STEP = 0.25  # of the log-gain: far above the root most gradients may die
 _WIDTHS_TO_START_FROM = (16, 24, 32, 48, 64)
 
 
@@ -29,26 +35,60 @@ class _Point(NamedTuple):
     tolerance: float
 
 
-def _simulate(network: RandomNetwork, log_gain: float, batch: int = 0) -> _Point:
+def _simulate(network: RandomNetwork, log_gain: float, samples: int, batch: int = 0) -> _Point:
     """Simulates the mean of the walk at a gain; the draws of a batch are the same at every gain."""
     rng = np.random.default_rng(_SEED + batch)
     network = replace(network, gain=float(np.exp(log_gain)))
-    drawn = list(draw_chunks(network, _SAMPLES, rng))
+    drawn = list(draw_chunks(network, samples, rng))
     total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
     alive = np.isfinite(total)
-    if alive.sum() < _SAMPLES // 10:
+    if alive.sum() < samples // 10:
         raise NoGainError(
             f"{network.activation.name} at width {network.width} and depth {network.depth}: the gradient "
             f"dies in {1.0 - alive.mean():.0%} of the networks. Use a larger width."
         )
-    # Regression on the control variates, whose expectation is zero, removes most of the variance.
-    backward = np.concatenate([chunk.backward_control for chunk in drawn])
-    forward = np.concatenate([chunk.forward_control for chunk in drawn])
-    design = np.column_stack([np.ones(len(total)), backward, forward])[alive]
-    total = total[alive]
-    intercept = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
-    half_error = float(total.std() / np.sqrt(len(total)) / 2.0)
-    return _Point(log_gain=log_gain, mean=intercept, tolerance=half_error)
+    mean = float(total[alive].mean())
+    if alive.all():
+        # Regression on the control variates removes most of the variance. Their expectation is zero over all
+        # networks, and not over those that survive.
+        backward = np.concatenate([chunk.backward_control for chunk in drawn])
+        forward = np.concatenate([chunk.forward_control for chunk in drawn])
+        design = np.column_stack([np.ones(len(total)), backward, forward])
+        mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
+    half_error = float(total[alive].std() / np.sqrt(alive.sum()) / 2.0)
+    # At width 1 an orthogonal kernel is a sign, and the walk does not spread.
+    return _Point(log_gain=log_gain, mean=mean, tolerance=max(half_error, 1e-9 * network.depth))
+
+
+@cache_by_value(maxsize=1024)
+def simulated_gain(
+    activation: Activation, width: int, depth: int, distribution: Distribution, start: float
+) -> float | None:
+    """Returns the gain that a simulation of 2,000 networks finds where the expansion cannot judge.
+
+    Args:
+        activation: Activation of every hidden layer.
+        width: Units of a hidden layer.
+        depth: Number of hidden layers.
+        distribution: Distribution of the kernels.
+        start: The most promising gain.
+
+    Returns:
+        The gain; None if there is none, if it lets the activations leave their range, or if the network is
+        too large to be simulated within a second or two.
+    """
+    if width * depth > _LARGEST_NETWORK or distribution.structure == "independent":
+        return None
+    network = RandomNetwork(
+        activation=activation, width=width, depth=depth, gain=start, distribution=distribution
+    )
+    try:
+        found = float(np.exp(_find_root(network, _FEW_SAMPLES).log_gain))
+    except NoGainError:
+        return None
+    with np.errstate(all="ignore"):
+        walk = walk_totals(activation, np.array([found]), width, depth, distribution)
+    return found if abs(walk.log_variance_change[0]) / 2.0 < _FORWARD_LIMIT else None
 
 
 def refined_gain(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
@@ -61,30 +101,42 @@ def refined_gain(activation: Activation, width: int, depth: int, distribution: D
     network = RandomNetwork(
         activation=activation, width=width, depth=depth, gain=start_gain, distribution=distribution
     )
-    start = _simulate(network, np.log(start_gain))
-    below, above = _bracket(network, start)
-    # Regula falsi, kept off the ends of the bracket.
-    best = min(below, above, key=lambda point: abs(point.mean))
-    while abs(best.mean) > best.tolerance:
-        share = np.clip(below.mean / (below.mean - above.mean), 0.1, 0.9)
-        best = _simulate(network, below.log_gain + share * (above.log_gain - below.log_gain))
-        below, above = (best, above) if best.mean < 0 else (below, best)
+    best = _find_root(network, _SAMPLES)
     return float(np.exp(best.log_gain + _correction(network, best)))
 
 
-def _bracket(network: RandomNetwork, start: _Point) -> tuple[_Point, _Point]:
+def _find_root(network: RandomNetwork, samples: int) -> _Point:
+    """Returns a gain near `network.gain` at which the simulated mean is zero within its tolerance."""
+    below, above = _bracket(network, _simulate(network, np.log(network.gain), samples), samples)
+    # Regula falsi, kept off the ends of the bracket.
+    best = min(below, above, key=lambda point: abs(point.mean))
+    while abs(best.mean) > best.tolerance:
+        if above.log_gain - below.log_gain < _NARROWEST:
+            raise NoGainError(
+                f"{network.activation.name} at width {network.width} and depth {network.depth}: the "
+                f"simulated mean of the walk jumps through zero at a gain of {np.exp(best.log_gain):.4g}, "
+                f"from {below.mean:.3g} to {above.mean:.3g} nats. Use a larger width."
+            )
+        share = np.clip(below.mean / (below.mean - above.mean), 0.1, 0.9)
+        log_gain = below.log_gain + share * (above.log_gain - below.log_gain)
+        best = _simulate(network, log_gain, samples)
+        below, above = (best, above) if best.mean < 0 else (below, best)
+    return best
+
+
+def _bracket(network: RandomNetwork, start: _Point, samples: int) -> tuple[_Point, _Point]:
     """Returns a point with a mean below zero and one above, to within their tolerances."""
     below = above = start
     # The walk's mean changes by about depth - 1 times the change of the log-gain.
-    step = max(abs(start.mean) / (network.depth - 1), 1e-3)
+    step = float(np.clip(abs(start.mean) / (network.depth - 1), 1e-3, _LARGEST_STEP))
     while below.mean > below.tolerance or above.mean < -above.tolerance:
         if below.mean > 0:
-            above, below = below, _simulate(network, below.log_gain - step)
+            above, below = below, _simulate(network, below.log_gain - step, samples)
             edge = below.log_gain
         else:
-            below, above = above, _simulate(network, above.log_gain + step)
+            below, above = above, _simulate(network, above.log_gain + step, samples)
             edge = above.log_gain
-        step *= 2.0
+        step = min(2.0 * step, _LARGEST_STEP)
         if abs(edge - start.log_gain) > np.log(5.0):
             raise NoGainError(
                 f"No gain within a factor of five of {np.exp(start.log_gain):.4g} makes the simulated walk "
@@ -100,11 +152,13 @@ def _correction(network: RandomNetwork, best: _Point) -> float:
     Further batches at the same gain estimate the mean that is left, and the expansion gives its slope.
     """
     around = np.exp(best.log_gain + np.array([-1e-3, 1e-3]))
-    walk = mean_field_walk(network.activation, around, network.width, network.depth, network.distribution)
-    low, high = walk.mean[:, 0]
+    walk = walk_totals(network.activation, around, network.width, network.depth, network.distribution)
+    low, high = walk.mean
     if not high > low:
         return 0.0
-    further = [_simulate(network, best.log_gain, batch + 1).mean for batch in range(_FURTHER_BATCHES)]
+    further = [
+        _simulate(network, best.log_gain, _SAMPLES, batch + 1).mean for batch in range(_FURTHER_BATCHES)
+    ]
     correction = -float(np.mean([best.mean, *further])) * 2e-3 / (high - low)
     return float(np.clip(correction, -0.05, 0.05))
 

@@ -16,6 +16,9 @@ over the real line, gamma being Euler's constant (the second is the variance of 
 independent standard exponential G, of which `phi^width` is the survival function). The integrands are
 analytic in the strip |Im s| < pi / 2, where the trapezoidal rule converges geometrically.
 
+Units with slopes of their own (a PReLU layer) have a `phi_i` each, and the product of all takes the place of
+`phi^width`: its logarithm is `width` times the mean of `ln phi_i` over the units.
+
 An orthogonal kernel keeps the length of `W^T u`: its step is the normal one less the step of a linear
 layer, whose `ln z` is that of a chi-square variable over its degrees of freedom.
 """
@@ -23,14 +26,17 @@ layer, whose `ln z` is that of a chi-square variable over its degrees of freedom
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from .distributions import Distribution
 
-__all__ = ["LogStepMoments", "log_step_moments"]
+__all__ = ["LogStepMoments", "dead_layer_probability", "log_step_moments"]
+
+Array: TypeAlias = NDArray[np.float64]
 
 _SPACING = 1.0 / 16.0
 
@@ -43,22 +49,24 @@ class LogStepMoments(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def log_step_moments(slopes: tuple[float, float], width: int, distribution: Distribution) -> LogStepMoments:
+def log_step_moments(slopes: tuple[float, ...], width: int, distribution: Distribution) -> LogStepMoments:
     """Returns mean and variance of `ln z`, given that at least one unit has a slope other than zero.
 
     Args:
-        slopes: Slope below and above zero, not both zero.
+        slopes: Slope below and above zero, not both zero; of units that differ, those of one after another.
         width: Fan-in of the kernel.
         distribution: Distribution of the kernel.
 
     Returns:
         `E ln z` and `Var ln z`, in nats of the squared norm.
     """
-    low, high = sorted(slope * slope for slope in slopes)
-    if high == 0.0:
+    pairs, count = _count_pairs(slopes)
+    low, high = pairs.T
+    largest = float(high.max())
+    if largest == 0.0:
         raise ValueError("An activation whose slopes are both 0 passes no gradient, at any gain.")
-    mean, variance = _normal_moments(low / high, width)
-    mean += float(np.log(high))
+    mean, variance = _normal_moments(pairs / largest, count, width)
+    mean += float(np.log(largest))
     if distribution.mirrored:
         # Each step is the same; see `mirrored`.
         return LogStepMoments(mean=2.0 * float(np.log(abs(sum(slopes)))) - float(np.log(2.0)), variance=0.0)
@@ -69,7 +77,7 @@ def log_step_moments(slopes: tuple[float, float], width: int, distribution: Dist
         # Entries of excess kurtosis c give (W^T u)_i the excess kurtosis c * sum u_j^4, and sum u_j^4 is
         # about 3 / active for `active` = width / k units. The denominator differs from active^2 by terms
         # of third order in 1 / width, chosen so that the shift does not overshoot at the smallest widths.
-        k = 2.0 * (low * low + high * high) / (low + high) ** 2
+        k = 2.0 * float((low * low + high * high) @ count) / float((low + high) @ count) ** 2
         active = max(width / k, 1.0)
         shift = 3.0 * distribution.excess_kurtosis / ((active + 1.0) * (active + 3.0))
         mean -= shift / 2.0
@@ -82,21 +90,54 @@ def _log_chi_square_mean(width: int) -> float:
     return float(special.digamma(width / 2) - np.log(width / 2))
 
 
-def _normal_moments(ratio: float, width: int) -> LogStepMoments:
-    """Returns mean and variance of `ln z` for normal weights and slopes of squares `ratio` <= 1 and 1."""
+def dead_layer_probability(slopes: tuple[float, ...], width: int) -> float:
+    """Returns the probability that no unit of a layer passes a gradient."""
+    pairs, count = _count_pairs(slopes)
+    return _dead_probability(pairs, count, width)
+
+
+def _count_pairs(slopes: tuple[float, ...]) -> tuple[Array, Array]:
+    """Returns the squares of a unit's slopes, the smaller one first, and the share of the units with them."""
+    squares = np.sort(np.square(np.asarray(slopes, np.float64).reshape(-1, 2)), axis=1)
+    pairs, number = np.unique(squares, axis=0, return_counts=True)
+    return pairs, number / len(squares)
+
+
+def _dead_probability(pairs: Array, share: Array, width: int) -> float:
+    # A unit is off with probability 0, 1/2 or 1.
+    off = (pairs == 0.0).mean(axis=1)
+    with np.errstate(divide="ignore"):
+        return float(np.prod(off ** (width * share)))
+
+
+def _normal_moments(pairs: Array, share: Array, width: int) -> LogStepMoments:
+    """Returns mean and variance of `ln z` for normal weights.
+
+    Args:
+        pairs: Squares of the slopes of each kind of unit, the largest of all being 1.
+        share: Share of the units that are of each kind.
+        width: Number of units.
+    """
     # Nodes of the trapezoidal rule, from where the integrands are below rounding to where they are again.
-    scale = width * (1.0 + ratio) / 2.0
-    upper = 90.0 + (float(-np.log(ratio)) if ratio > 0 else 0.0)
+    scale = width * float(pairs.sum(axis=1) @ share) / 2.0
+    upper = 90.0 - float(np.log(pairs[pairs > 0.0].min()))
+    # phi^width falls like t^(-n / 2), n being the number of units that are never off.
+    never_off = width * float(share @ (pairs > 0.0).all(axis=1))
+    if 0.0 < never_off < 1.0:
+        upper /= never_off
     s = np.arange(-50.0, upper, _SPACING)
     t = np.exp(s) / scale
-    # phi - 1, without cancellation: at large widths phi is within 1/width of one where it matters.
-    phi_minus_1 = 0.5 * np.expm1(-0.5 * np.log1p(2.0 * t))
-    phi_minus_1 += 0.5 * np.expm1(-0.5 * np.log1p(2.0 * ratio * t))
-    with np.errstate(divide="ignore"):  # phi below 1e-16 counts as 0, and log 0 is the right limit
-        survival = np.exp(width * np.log1p(phi_minus_1))
-    if ratio == 0.0:
+    log_survival = np.zeros(s.shape)
+    for (low, high), part in zip(pairs, share, strict=True):
+        # phi - 1, without cancellation: at large widths phi is within 1/width of one where it matters.
+        phi_minus_1 = 0.5 * np.expm1(-0.5 * np.log1p(2.0 * high * t))
+        phi_minus_1 += 0.5 * np.expm1(-0.5 * np.log1p(2.0 * low * t))
+        with np.errstate(divide="ignore"):  # phi below 1e-16 counts as 0, and log 0 is the right limit
+            log_survival += width * part * np.log1p(phi_minus_1)
+    survival = np.exp(log_survival)
+    dead = _dead_probability(pairs, share, width)
+    if dead > 0.0:
         # Given that not all units are off: with those networks X would be 0 and its logarithm infinite.
-        dead = 0.5**width
         survival = (survival - dead) / (1.0 - dead)
     # Frullani's integrals of the module's text, with c = scale.
     difference = survival - np.exp(-np.exp(s))

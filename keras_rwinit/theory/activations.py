@@ -7,10 +7,11 @@ one of them: theory, layers, models, training and tuning then take its name.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,8 +21,11 @@ from scipy import special
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "ActivationError",
     "ActivationLike",
+    "NotElementwiseError",
     "activation_from_callable",
+    "average_activation",
     "resolve_activation",
 ]
 
@@ -33,6 +37,19 @@ TensorFunction: TypeAlias = Callable[[Any, Any], Any]
 
 OutputGradient: TypeAlias = Callable[[Any, Any, Any], Any]
 """An activation's gradient in the operations of a module, `g(ops, h, upstream)` with `h = f(a)`."""
+
+
+# Where functions are compared: all magnitudes, and the middle densely, off the numbers that users write.
+_MAGNITUDES = 2.0 ** np.arange(-20.0, 20.5, 0.5)
+_COMPARED = np.concatenate([-_MAGNITUDES, [0.0], _MAGNITUDES, np.linspace(-8.1, 8.2, 201)])[None]
+
+
+class NotElementwiseError(ValueError):
+    """The activation mixes the units of a layer, as softmax does, and has no gain."""
+
+
+class ActivationError(ValueError):
+    """The activation could not be evaluated, so that nothing is known of it."""
 
 
 class KerasLayer(NamedTuple):
@@ -49,7 +66,7 @@ class KerasLayer(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activation:
     """An element-wise activation `f` with its derivative.
 
@@ -60,7 +77,8 @@ class Activation:
         kinks: Points where `f` or one of its first two derivatives jumps. Quadrature puts panel
             edges there; a kink that is not listed costs accuracy, not validity.
         slopes: `(slope below 0, slope above 0)` when `f` is linear on either side of zero, else
-            `None`. Two slopes make the theory exact at every width.
+            `None`. Two slopes make the theory exact at every width. Units with slopes of their own have
+            those of one unit after another, `(below_1, above_1, below_2, above_2, ...)`.
         keras: The name of the function in `keras.activations`. For an activation that Keras does not have, a
             function `f(ops, a)` of `keras.ops` and a tensor. `None`: Keras's layers do not take it.
         keras_layer: The layer of Keras's that is `f`, for a family with a parameter.
@@ -68,6 +86,12 @@ class Activation:
         gradient_from_output: `f'(a) * upstream` where it follows from `h = f(a)`, as a function
             `g(ops, h, upstream)` of TensorFlow's `tf.raw_ops`. Its loop of layers then keeps outputs alone.
             `None`: the loop keeps pre-activations too.
+        units: The activations of a layer's units where they differ, each of as many units as the others.
+            `function` and `derivative` then take arrays with the units along the last axis.
+        constant: Whether `function` never changes, so that what was computed for it holds for good.
+
+    Two activations are equal if they compute the same: they have equal values (and slopes, where a derivative
+    is given) from -2^20 to 2^20, equal kinks and equal `slopes`.
 
     Example:
         >>> from keras_rwinit.theory import Activation, gain
@@ -80,22 +104,51 @@ class Activation:
     function: Function
     derivative: Function | None = None
     kinks: tuple[float, ...] = (0.0,)
-    slopes: tuple[float, float] | None = None
+    slopes: tuple[float, ...] | None = None
     keras: str | TensorFunction | None = field(default=None, kw_only=True)
     keras_layer: KerasLayer | None = field(default=None, kw_only=True)
     gate: str | None = field(default=None, kw_only=True)
     gradient_from_output: OutputGradient | None = field(default=None, kw_only=True)
+    units: tuple[Activation, ...] = field(default=(), kw_only=True, repr=False)
+    constant: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinks", tuple(float(kink) for kink in self.kinks))
         if self.slopes is not None:
             slopes = tuple(float(slope) for slope in self.slopes)
-            if len(slopes) != 2 or not all(s == 0.0 or 1e-60 < abs(s) < 1e60 for s in slopes):
+            numbers = 2 * max(len(self.units), 1)
+            if len(slopes) != numbers or not all(s == 0.0 or 1e-60 < abs(s) < 1e60 for s in slopes):
                 raise ValueError(
                     "`slopes` must be two finite numbers, each 0 or of size 1e-60 to 1e60. "
                     f"Received: slopes={self.slopes!r}"
                 )
             object.__setattr__(self, "slopes", slopes)
+
+    @cached_property
+    def key(self) -> Hashable:
+        """What the activation computes, as a key of caches that holds no reference to its functions.
+
+        It is taken once for each object; `resolve_activation` makes new objects of what may have changed.
+        """
+        if self.slopes is not None:
+            return self.slopes
+        if self.units:
+            return tuple(unit.key for unit in self.units)
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with np.errstate(all="ignore"):
+                for function in (self.function, self.derivative):
+                    if function is not None:
+                        digest.update(np.asarray(function(_COMPARED), np.float64).tobytes())
+        except Exception:  # a function of the user's, which raises its error when its moments are taken
+            return object()
+        return self.kinks, self.derivative is None, digest.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Activation) and (self is other or self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def slope_at(self, a: Array) -> Any:
         """Returns `f'(a)`, by central differences where no derivative was given."""
@@ -241,7 +294,7 @@ def _hard_silu() -> Activation:
     )
 
 
-ACTIVATIONS: dict[str, Activation] = {
+_TABLE: dict[str, Activation] = {
     "linear": replace(
         _two_slopes("linear", 1.0, 1.0),
         keras="linear",
@@ -352,6 +405,8 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
 }
 
+ACTIVATIONS = {name: replace(activation, constant=True) for name, activation in _TABLE.items()}
+
 _NOT_ELEMENTWISE = ("softmax", "log_softmax", "sparsemax", "glu")
 _WITH_PARAMETER = re.compile(r"(\w+)\(([^()]+)\)")
 
@@ -363,20 +418,22 @@ def resolve_activation(activation: ActivationLike) -> Activation:
         activation: A key of `ACTIVATIONS`; a family's name with its parameter, as in
             `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); any vectorized
             NumPy callable, whose derivative is then taken by central differences; or an
-            `Activation`, which is returned as it is.
+            `Activation`, which is returned as it is if it is one of the table's.
 
     Returns:
-        The `Activation`.
+        The `Activation`. Of a callable, and of an `Activation` of the user's, it is a new object at each
+        call: what they compute may have changed.
 
     Raises:
-        ValueError: The name is not known, or the activation does not act element by element.
+        ValueError: The name is not known.
+        NotElementwiseError: (a ValueError) The activation does not act element by element.
 
     Example:
         >>> resolve_activation("leaky_relu(0.01)").slopes
         (0.01, 1.0)
     """
     if isinstance(activation, Activation):
-        return activation
+        return activation if activation.constant else replace(activation)
     if callable(activation):
         return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
     if isinstance(activation, str):
@@ -386,7 +443,7 @@ def resolve_activation(activation: ActivationLike) -> Activation:
         if name in ACTIVATIONS:
             return ACTIVATIONS[name]
         if activation in _NOT_ELEMENTWISE:
-            raise ValueError(
+            raise NotElementwiseError(
                 f"`activation` must act element by element, and {activation!r} mixes the units of "
                 "a layer, so it has no gain. Use it on the output layer, with a linear gain there."
             )
@@ -424,33 +481,77 @@ def _split_name(name: str) -> tuple[str, float | None]:
 
 @lru_cache(maxsize=256)
 def _member(family: str, parameter: float) -> Activation:
-    """Returns the same object for the same activation, so that results cached for it are found again."""
-    return _FAMILIES[family](parameter)
+    """Returns the same object for the same activation, whose `key` is then taken once."""
+    return replace(_FAMILIES[family](parameter), constant=True)
 
 
-def activation_from_callable(name: str, function: Function) -> Activation:
+def activation_from_callable(name: str, function: Function, derivative: Function | None = None) -> Activation:
     """Returns the `Activation` of a callable, with two exact slopes where it has them.
 
     Args:
         name: The name for messages.
         function: A map of float64 arrays that acts element by element.
+        derivative: Its derivative, vectorized likewise. `None`: central differences.
 
     Returns:
-        An activation of two slopes if `function` is linear on either side of zero, from 2^-20 to 2^20,
-        else one that is differentiated numerically.
+        An activation of two slopes if `function` is linear on either side of zero, from 2^-20 to 2^20.
     """
-    if not isinstance(function, Hashable):
-        unhashable = function
-        function = lambda a: unhashable(a)  # noqa: E731
     try:
         slopes = _find_two_slopes(function)
     except Exception:  # the error of a callable that fails on arrays is raised when its moments are taken
         slopes = None
     if slopes is None:
-        return Activation(name, function)
+        return Activation(name, function, derivative)
     # A back end computes in float32: seven digits restore the decimal number that the user wrote.
     below, above = (float(f"{slope:.7g}") for slope in slopes)
     return _two_slopes(name, below, above)
+
+
+def average_activation(name: str, units: Sequence[Activation]) -> Activation:
+    """Returns the activation of a layer whose units have activations of their own.
+
+    In the theory each expectation over a unit is then the mean over the units as well. Equal units are one
+    activation.
+
+    Args:
+        name: The name for messages.
+        units: The activation of every unit.
+    """
+    if len(set(units)) == 1:
+        return replace(units[0], name=name, constant=False)
+    slopes = [unit.slopes for unit in units if unit.slopes is not None]
+    if len(slopes) == len(units):
+        pairs = np.array(slopes)
+        return Activation(
+            name,
+            lambda a: a * _unit_slopes(pairs, a),
+            lambda a: _unit_slopes(pairs, a),
+            slopes=tuple(pairs.ravel()),
+            units=tuple(units),
+        )
+    functions = [unit.function for unit in units]
+    derivatives = [unit.slope_at for unit in units]
+    return Activation(
+        name, lambda a: _apply_units(functions, a), lambda a: _apply_units(derivatives, a), units=tuple(units)
+    )
+
+
+def _unit_numbers(count: int, a: Array) -> NDArray[np.intp]:
+    """Returns which of `count` activations each unit of `a` has: as many units each, as nearly as it goes."""
+    return np.arange(a.shape[-1]) * count // a.shape[-1]
+
+
+def _unit_slopes(pairs: Array, a: Array) -> Array:
+    below, above = pairs[_unit_numbers(len(pairs), a)].T
+    return np.where(a > 0, above, below)
+
+
+def _apply_units(functions: Sequence[Function], a: Array) -> Array:
+    numbers, values = _unit_numbers(len(functions), a), np.empty(a.shape)
+    for number in np.unique(numbers):
+        columns = numbers == number
+        values[..., columns] = functions[number](a[..., columns])
+    return values
 
 
 def _find_two_slopes(function: Function) -> tuple[float, float] | None:

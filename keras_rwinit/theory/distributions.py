@@ -29,7 +29,7 @@ Draw: TypeAlias = Callable[[np.random.Generator, int, int], Array]
 Structure: TypeAlias = Literal["gaussian", "independent", "orthogonal", "mirrored"]
 
 MirroredSide: TypeAlias = Literal["both", "inputs", "outputs"]
-"""Which units of a mirrored kernel come in pairs: not the first kernel's inputs and the last one's outputs."""
+"""Which units of a mirrored kernel come in pairs: neither the data nor the network's outputs do."""
 
 
 @dataclass(frozen=True, kw_only=True)

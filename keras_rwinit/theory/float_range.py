@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ._mean_field import mean_field_walk
+from ._long_walk import walk_layers
 from .activations import ActivationLike, resolve_activation
 from .distributions import resolve_distribution
 from .mirrored import mirrored_level
@@ -100,7 +100,7 @@ def predict_norms(
         if resolved_distribution.mirrored:
             level = mirrored_level(resolved, width, depth, gain)
             return NormPrediction(gradient=gradient, level=level, level_std=np.zeros(depth))
-        forward = mean_field_walk(resolved, np.array([gain]), width, depth, resolved_distribution)
+        forward = walk_layers(resolved, gain, width, depth, resolved_distribution)
     return NormPrediction(
         gradient=gradient,
         level=forward.log_variance[0] / 2.0,

@@ -31,13 +31,14 @@ Saxe, McClelland & Ganguli, arXiv:1312.6120, for linear networks.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._moments import apply_elementwise
 from .activations import Activation
+from .memo import cache_by_value
 
 __all__ = [
     "check_mirrored",
@@ -54,7 +55,7 @@ _REACH = 9.0  # standard deviations of x; what lies beyond weighs 2e-19
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
-@lru_cache(maxsize=256)
+@cache_by_value(maxsize=256)
 def mirrored_slope(activation: Activation) -> float | None:
     """Returns c of `f(a) - f(-a) = c a`, as far as can be seen; None if there is none, or if it is 0.
 
@@ -63,11 +64,17 @@ def mirrored_slope(activation: Activation) -> float | None:
         >>> [mirrored_slope(resolve_activation(name)) for name in ("leaky_relu(0.5)", "gelu", "tanh")]
         [1.5, 1.0, None]
     """
+    if activation.units:  # the two units of a pair may differ
+        return None
     if activation.slopes is not None:
         return sum(activation.slopes) or None
     a = 2.0 ** np.arange(-10.0, 11.0, 0.5)
     with np.errstate(all="ignore"):
-        ratios = (np.asarray(activation.function(a)) - np.asarray(activation.function(-a))) / a
+        above, below = (
+            np.broadcast_to(apply_elementwise(activation, activation.function, x[None]), (1, len(a)))
+            for x in (a, -a)
+        )
+        ratios = ((above - below) / a)[0]
     slope = float(np.median(ratios))
     if not np.isfinite(ratios).all() or abs(slope) < 1e-6 or np.abs(ratios / slope - 1.0).max() > 1e-6:
         return None

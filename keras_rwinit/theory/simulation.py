@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from keras_rwinit._checks import check_count, check_positive, check_seed, deprecate_positional
+from keras_rwinit._memory import check_fits
 
 from ._analytic_gain import analytic_gain
+from ._moments import apply_elementwise
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, draw_kernel, resolve_distribution
 from .mirrored import check_mirrored, mirrored_level, pair_weight
@@ -71,7 +73,8 @@ def simulate_walk(
         to the first layer; a row is nan if no gradient passes the last layer.
 
     Raises:
-        ValueError: An argument is out of range or unknown, or `gain` is None and none exists.
+        ValueError: An argument is out of range or unknown, `gain` is None and none exists, the activations
+            leave the floating-point numbers, or the result does not fit into this machine's memory.
 
     Example:
         >>> walks = simulate_walk("relu", width=100, depth=50, samples=2000, seed=0)
@@ -85,6 +88,9 @@ def simulate_walk(
     resolved_distribution = resolve_distribution(distribution)
     width, depth = check_count("width", width), check_count("depth", depth)
     samples = check_count("samples", samples)
+    per_network = 8 * width * (2 * depth + (width if resolved_distribution.structure == "independent" else 0))
+    needed = 16 * samples * depth + per_network
+    check_fits(needed, f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}")
     if gain is None:
         gain = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
     else:
@@ -100,7 +106,20 @@ def simulate_walk(
         gain=gain,
         distribution=resolved_distribution,
     )
-    return np.concatenate([chunk.log_norm for chunk in draw_chunks(network, samples, rng)])
+    if not resolved_activation.constant:
+        probe = np.linspace(-2.0, 2.0, 28)[None]
+        for function in (resolved_activation.function, resolved_activation.slope_at):
+            apply_elementwise(resolved_activation, function, probe)
+    chunks = []
+    for chunk in draw_chunks(network, samples, rng):
+        if chunk.overflowed:
+            raise ValueError(
+                f"The activations or the gradient of {resolved_activation.name} leave the floating-point "
+                f"numbers over `depth`={depth} layers at `gain`={gain:.4g}. Use a smaller gain or fewer "
+                "layers."
+            )
+        chunks.append(chunk.log_norm)
+    return np.concatenate(chunks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +152,13 @@ class Chunk:
         log_norm: `ln(|delta_d| / |delta_depth|)`, shape (samples, depth).
         forward_control: Control variate of the vectors drawn in the forward pass.
         backward_control: Control variate of the vectors drawn in the backward pass.
+        overflowed: Whether activations or gradient left the floats in any of the networks.
     """
 
     log_norm: Array
     forward_control: Array
     backward_control: Array
+    overflowed: bool = False
 
 
 def draw_chunks(network: RandomNetwork, samples: int, rng: np.random.Generator) -> Iterator[Chunk]:
@@ -152,7 +173,7 @@ def draw_chunks(network: RandomNetwork, samples: int, rng: np.random.Generator) 
         draw = _draw_with_matrices if with_matrices else _draw_without_matrices
     for start in range(0, samples, size):
         # Dead gradients: log 0 and 0 / 0. Exploding activations: inf, and nan in the walk.
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             chunk = draw(network, min(size, samples - start), rng)
         yield chunk
 
@@ -201,7 +222,19 @@ def _draw_without_matrices(network: RandomNetwork, count: int, rng: np.random.Ge
         delta = slope_at(layers[d].a) * back
         length = _norm(delta)
         log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
-    return Chunk(log_norm=log_norm, forward_control=forward_control, backward_control=backward_control)
+    overflowed = not all(np.isfinite(layer.a).all() and np.isfinite(layer.h).all() for layer in layers)
+    return Chunk(
+        log_norm=log_norm,
+        forward_control=forward_control,
+        backward_control=backward_control,
+        overflowed=overflowed or _has_overflowed(log_norm),
+    )
+
+
+def _has_overflowed(log_norm: Array) -> bool:
+    """Returns whether a gradient became infinite, or nan below the last layer."""
+    below = log_norm[np.isfinite(log_norm[:, -1])]
+    return bool(np.isposinf(below).any() or np.isnan(below).any())
 
 
 def _draw_mirrored(network: RandomNetwork, count: int, rng: np.random.Generator) -> Chunk:
@@ -294,7 +327,13 @@ def _draw_with_matrices(network: RandomNetwork, count: int, rng: np.random.Gener
         )
         length = _norm(delta)
         log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
-    return Chunk(log_norm=log_norm, forward_control=np.zeros(count), backward_control=np.zeros(count))
+    overflowed = not all(np.isfinite(a).all() for a in pre_activations) or not np.isfinite(h).all()
+    return Chunk(
+        log_norm=log_norm,
+        forward_control=np.zeros(count),
+        backward_control=np.zeros(count),
+        overflowed=overflowed or _has_overflowed(log_norm),
+    )
 
 
 def _draw_kernels(network: RandomNetwork, count: int, seed: np.random.SeedSequence) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_positive, deprecate_positional
+from keras_rwinit._memory import check_fits
 
 from ._analytic_gain import analytic_gain
-from ._mean_field import mean_field_walk
-from ._two_slopes import log_step_moments
+from ._long_walk import walk_layers, walk_totals
+from ._two_slopes import dead_layer_probability, log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
 from .mirrored import check_mirrored, mirrored_walk
@@ -20,11 +22,12 @@ from .mirrored import check_mirrored, mirrored_walk
 __all__ = ["WalkPrediction", "plan_width", "predict_chain", "predict_walk"]
 
 _WIDEST = 10**7  # the largest width that `plan_width` considers
+_BYTES_PER_LAYER = 96  # of a prediction's arrays while they are computed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WalkPrediction:
-    """The predicted walk of the gradient through `depth` hidden layers.
+    """The predicted walk of the gradient through `depth` hidden layers; `print` it for a summary.
 
     Args:
         gain: Gain of the kernels.
@@ -49,6 +52,16 @@ class WalkPrediction:
     def spread(self) -> float:
         """Standard deviation over networks of the log-norm at the first layer, `std[0]`, in nats."""
         return float(self.std[0])
+
+    def __str__(self) -> str:
+        dead = f", {self.dead_probability:.1%} of networks dead" if self.dead_probability >= 5e-4 else ""
+        return (
+            f"gain {self.gain:.5f}, {len(self.mean):,} hidden layers: first over last gradient "
+            f"{self.mean[0]:+.2f} ± {self.spread:.2f} nats, drift {self.drift:+.5f} nats per layer{dead}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<WalkPrediction: {self}>"
 
 
 @deprecate_positional("gain", "distribution")
@@ -94,6 +107,7 @@ def predict_walk(
     resolved_activation = resolve_activation(activation)
     resolved_distribution = resolve_distribution(distribution)
     width, depth = check_count("width", width), check_count("depth", depth)
+    check_fits(_BYTES_PER_LAYER * depth, f"A prediction of `depth`={depth:,} layers")
     if gain is None:
         gain = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
     else:
@@ -151,17 +165,16 @@ def predict_chain(
 
 
 def _two_slope_chain(
-    slopes: tuple[float, float], widths: Sequence[int], gains: Sequence[float], distribution: Distribution
+    slopes: tuple[float, ...], widths: Sequence[int], gains: Sequence[float], distribution: Distribution
 ) -> WalkPrediction:
     moments = {width: log_step_moments(slopes, width, distribution) for width in widths}
     log_gains = [np.log(gain) for gain in gains]
     means = [log_gain + moments[width].mean / 2.0 for width, log_gain in zip(widths, log_gains, strict=True)]
     variances = [moments[width].variance / 4.0 for width in widths]
-    # A layer passes nothing when all its units are off, which has the probability 2^-units. The fan-ins are
-    # the units of all layers but the last.
+    # A layer passes nothing when all its units are off. The fan-ins are the units of all layers but the last.
     # Of a pair of units one is always on.
-    may_die = 0.0 in slopes and not distribution.mirrored
-    log_survival = sum(np.log1p(-(0.5**width)) for width in widths) if may_die else 0.0
+    dead = [0.0 if distribution.mirrored else dead_layer_probability(slopes, width) for width in widths]
+    log_survival = sum(np.log1p(-probability) for probability in dead)
     used = float(np.exp(np.mean(log_gains))) if log_gains else 1.0
     return WalkPrediction(
         gain=used,
@@ -177,12 +190,12 @@ def _sum_from_the_last(steps: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _two_slope_walk(
-    slopes: tuple[float, float], width: int, depth: int, gain: float, distribution: Distribution
+    slopes: tuple[float, ...], width: int, depth: int, gain: float, distribution: Distribution
 ) -> WalkPrediction:
     log_z = log_step_moments(slopes, width, distribution)
     # Steps are independent and alike: means and variances add up from the last layer to each one.
     steps = np.arange(depth - 1, -1, -1.0)
-    dead = -np.expm1(depth * np.log1p(-(0.5**width))) if 0.0 in slopes else 0.0
+    dead = -np.expm1(depth * np.log1p(-dead_layer_probability(slopes, width)))
     return WalkPrediction(
         gain=gain,
         mean=steps * (np.log(gain) + log_z.mean / 2.0),
@@ -194,7 +207,7 @@ def _two_slope_walk(
 def _mean_field_prediction(
     activation: Activation, width: int, depth: int, gain: float, distribution: Distribution
 ) -> WalkPrediction:
-    walk = mean_field_walk(activation, np.array([gain]), width, depth, distribution)
+    walk = walk_layers(activation, gain, width, depth, distribution)
     # The layers are taken to die independently of each other.
     dead = 1.0 - float(np.prod(1.0 - walk.dead[0]))
     return WalkPrediction(gain=gain, mean=walk.mean[0], std=walk.std[0], dead_probability=dead)
@@ -227,27 +240,51 @@ def plan_width(
     resolved_distribution = resolve_distribution(distribution)
     depth, spread = check_count("depth", depth), check_positive("spread", spread)
 
-    def narrow_enough(width: int) -> bool:
-        try:
-            best = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
-        except ValueError:  # narrow networks may have no gain; the widest one gives the reason
-            if width >= _WIDEST:
-                raise
-            return False
-        walk = predict_walk(resolved_activation, width, depth, gain=best, distribution=distribution)
-        return walk.spread <= spread
+    spreads: dict[int, float] = {}
 
-    if not narrow_enough(_WIDEST):
+    def excess(width: int) -> float:
+        """Returns `ln(spread of the width / spread)`; infinite where a narrow network has no gain."""
+        if width not in spreads:
+            try:
+                best = analytic_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
+            except ValueError:  # the widest network gives the reason
+                if width >= _WIDEST:
+                    raise
+                spreads[width] = math.inf
+            else:
+                spreads[width] = _spread(resolved_activation, width, depth, best, resolved_distribution)
+        return math.log(spreads[width] / spread) if spreads[width] > 0.0 else -math.inf
+
+    if excess(_WIDEST) > 0.0:
         raise ValueError(
             f"No width up to {_WIDEST:,} keeps the spread over {depth} layers at or below "
             f"{spread:g} nats. Allow a larger spread or use fewer layers."
         )
-    # Doubling finds an interval that holds the width, and bisection the width.
-    high = 2
-    while not narrow_enough(high):
-        high = min(2 * high, _WIDEST)
-    low = high // 2
+    # The spread falls nearly like width^(-1/2): from the widest network to a width near the one wanted.
+    low, high = 0, _WIDEST
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if narrow_enough(middle) else (middle, high)
-    return 1 if high == 2 and narrow_enough(1) else high
+        guess = _bisect(low, high)
+        if math.isfinite(excess(high)):
+            guess = min(max(round(high * math.exp(2.0 * excess(high))), low + 1), high - 1)
+            # Below the wanted width once the guess is near it, so that the interval closes from both sides.
+            if guess > 0.97 * high:
+                guess = max(low + 1, min(high - 1, high - 2 * (high - guess) - 1))
+        for tried in (guess, _bisect(low, high)):
+            if low < tried < high:
+                low, high = (low, tried) if excess(tried) <= 0.0 else (tried, high)
+    return high
+
+
+def _bisect(low: int, high: int) -> int:
+    """Returns the middle of an interval of widths, on the logarithmic scale if it is long."""
+    return (low + high) // 2 if high < 4 * max(low, 1) else math.isqrt(max(low, 1) * high)
+
+
+def _spread(activation: Activation, width: int, depth: int, gain: float, distribution: Distribution) -> float:
+    """Returns `predict_walk(...).spread` in memory that does not grow with the depth."""
+    if activation.slopes is not None or distribution.mirrored:
+        return predict_walk(
+            activation, width, min(depth, 2), gain=gain, distribution=distribution.name
+        ).spread * (1.0 if distribution.mirrored else math.sqrt(max(depth - 1, 1)))
+    with np.errstate(all="ignore"):
+        return float(walk_totals(activation, np.array([gain]), width, depth, distribution).std[0])

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import BACKEND, run, to_numpy
+from keras_helpers import BACKEND, run, slow_on_jax, to_numpy
 
 import keras_rwinit
 from keras_rwinit import gain, model_zoo
@@ -130,6 +130,7 @@ def test_what_mixes_elements(function: Any) -> None:
         theory_activation(function)
 
 
+@slow_on_jax
 def test_layers_are_looked_at_as_they_are_and_left_as_they_were() -> None:
     layer, state = ScaledTanh(), random.getstate()
     assert gain(theory_activation(layer), 50, 9) == pytest.approx(gain("tanh", 50, 9) / 10.0, rel=1e-5)
@@ -149,6 +150,7 @@ def test_layers_are_looked_at_as_they_are_and_left_as_they_were() -> None:
     assert not has_weights(keras.layers.LeakyReLU(0.1))
 
 
+@slow_on_jax
 def test_units_that_differ() -> None:
     """Each of its present weight; equal ones are one activation again."""
     layer = ScaledTanh(1.0, per_unit=True)
@@ -174,6 +176,7 @@ def test_units_that_differ() -> None:
     }
 
 
+@slow_on_jax
 def test_a_model_with_prelu_stays_a_model() -> None:
     model = keras.Sequential([keras.Input((6,))])
     for seed in (1, 2):

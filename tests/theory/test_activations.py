@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from theory_helpers import drift_in_standard_errors, std_relative_error
 
 from keras_rwinit.theory import (
     ACTIVATIONS,
@@ -18,6 +19,7 @@ from keras_rwinit.theory import (
     resolve_activation,
     simulate_walk,
 )
+from keras_rwinit.theory.activations import average_activation
 
 keras = pytest.importorskip("keras")
 
@@ -223,3 +225,53 @@ def test_callable_has_the_gain_of_its_name() -> None:
     """Numerical derivatives cost nine digits, no more."""
     for name, function in (("tanh", np.tanh), ("sin", np.sin), ("elu", ACTIVATIONS["elu"].function)):
         assert gain(function, 100, 50) == pytest.approx(gain(name, 100, 50), rel=1e-7)
+
+
+def test_gains_follow_what_a_callable_computes_now() -> None:
+    """No cache remembers a callable by its identity, be it bare, an object or inside an `Activation`."""
+    factor = 1.0
+
+    def scaled(a: np.ndarray) -> np.ndarray:
+        return np.tanh(factor * a)
+
+    own = Activation("own", scaled)
+    for factor in (1.0, 2.0, 0.5):
+        wanted = gain("tanh", 100, 50) / factor
+        for activation in (scaled, own):
+            assert gain(activation, 100, 50) == pytest.approx(wanted, rel=1e-6)
+            assert predict_walk(activation, 100, 50).gain == pytest.approx(wanted, rel=1e-6)
+
+
+def test_equal_activations_compute_the_same() -> None:
+    assert resolve_activation(np.tanh) == resolve_activation(lambda a: np.tanh(a)) != ACTIVATIONS["tanh"]
+    assert hash(resolve_activation(np.tanh)) == hash(resolve_activation(lambda a: np.tanh(a)))
+    assert resolve_activation(np.tanh) != resolve_activation(lambda a: np.tanh(1.001 * a))
+    assert resolve_activation(lambda a: np.maximum(a, 0.0)) == ACTIVATIONS["relu"]
+
+
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal"])
+def test_units_of_two_slopes_each(distribution: str) -> None:
+    """Exact at any width: 20,000 networks of six units of three kinds, drift within four standard errors."""
+    units = [resolve_activation(name) for name in ("relu", "leaky_relu(0.5)", "leaky_relu(-2)")]
+    mixed = average_activation("mixed", units)
+    assert mixed.slopes == (0.0, 1.0, 0.5, 1.0, -2.0, 1.0)
+    walks = simulate_walk(mixed, 6, 4, samples=20_000, distribution=distribution, seed=0)
+    assert abs(drift_in_standard_errors(walks[:, 0])) < 4.0
+    off = gain("leaky_relu(-0.5)", 6, distribution=distribution)  # of the mean slope
+    wrong = simulate_walk(mixed, 6, 4, gain=off, samples=20_000, distribution=distribution, seed=0)
+    assert abs(drift_in_standard_errors(wrong[:, 0])) > 4.0
+    predicted = predict_walk(mixed, 6, 4, distribution=distribution)
+    assert predicted.spread == pytest.approx(walks[:, 0].std(), rel=4.0 * std_relative_error(walks[:, 0]))
+    assert average_activation("equal", units[:1] * 3).slopes == units[0].slopes
+
+
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal"])
+def test_smooth_units_that_differ(distribution: str) -> None:
+    """To first order in 1 / width; a tanh of the mean scale is off by more."""
+    units = [Activation(f"tanh {c}", lambda a, c=c: np.tanh(c * a)) for c in (0.25, 1.0, 3.0)]
+    mixed = average_activation("mixed", units)
+    walks = simulate_walk(mixed, 90, 6, samples=500, distribution=distribution, seed=0)[:, 0]
+    assert abs(walks.mean()) < 4.0 * walks.std() / np.sqrt(500) + 0.01
+    assert predict_walk(mixed, 90, 6, distribution=distribution).spread == pytest.approx(
+        walks.std(), rel=4.0 * std_relative_error(walks) + 0.05
+    )

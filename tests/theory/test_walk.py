@@ -16,15 +16,24 @@ from keras_rwinit.theory import (
     gain,
     plan_width,
     predict_walk,
+    resolve_activation,
     simulate_walk,
 )
+from keras_rwinit.theory.mirrored import mirrored_slope
 from keras_rwinit.theory.walk import predict_chain
+
+
+def skip_without_mirrored_slope(activation: str, distribution: str) -> None:
+    """Skips what `looks_linear` refuses; tests/theory/test_mirrored.py has the message."""
+    if DISTRIBUTIONS[distribution].mirrored and mirrored_slope(resolve_activation(activation)) is None:
+        pytest.skip(f"{activation} cannot look linear")
 
 
 @pytest.mark.parametrize("distribution", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu(0.1)", "tanh", "selu"])
 @pytest.mark.parametrize("depth", [1, 2, 30])
 def test_shapes_and_convention(activation: str, depth: int, distribution: str) -> None:
+    skip_without_mirrored_slope(activation, distribution)
     walk = predict_walk(activation, 40, depth, distribution=distribution)
     assert isinstance(walk, WalkPrediction)
     assert walk.gain == gain(activation, 40, max(depth, 2), distribution=distribution)
@@ -35,7 +44,7 @@ def test_shapes_and_convention(activation: str, depth: int, distribution: str) -
     assert walk.drift == walk.mean[0] / max(depth - 1, 1)
     assert walk.spread == walk.std[0]
     assert 0.0 <= walk.dead_probability < 1e-8
-    if not (activation == "linear" and distribution == "orthogonal"):
+    if not (activation == "linear" and distribution == "orthogonal") and distribution != "looks_linear":
         assert (np.diff(walk.std) < 0).all()
 
 
@@ -139,6 +148,7 @@ def test_own_activation_predicts_the_named_walk() -> None:
 @pytest.mark.parametrize("distribution", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu(0.1)", "tanh"])
 def test_a_chain_of_equal_layers_is_the_walk(activation: str, distribution: str) -> None:
+    skip_without_mirrored_slope(activation, distribution)
     for depth in (2, 30):
         steps = depth - 1
         chain = predict_chain(activation, [40] * steps, [1.3] * steps, distribution=distribution)
@@ -258,3 +268,11 @@ def test_bad_arguments_of_plan_width(arguments: dict[str, Any], message: str) ->
 def test_bad_arguments_of_predict_walk(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         predict_walk(**{"activation": "relu", "width": 10, "depth": 5, **arguments})
+
+
+def test_a_prediction_prints_as_one_line() -> None:
+    prediction = predict_walk("relu", 10, 1000)
+    assert str(prediction).startswith(f"gain {prediction.gain:.5f}, 1,000 hidden layers: first over last ")
+    assert str(prediction).endswith("nats per layer, 62.4% of networks dead")
+    assert repr(prediction) == f"<WalkPrediction: {prediction}>"
+    assert "dead" not in str(predict_walk("tanh", 64, 20))
