@@ -3,7 +3,7 @@
 if __name__ == "models":
     # A second copy under this name would register its classes over those of `keras_rwinit.models`.
     raise ImportError(
-        "This folder is installed as keras_rwinit.models: use `from keras_rwinit import model_zoo`."
+        "This directory is installed as keras_rwinit.models: use `from keras_rwinit import model_zoo`."
     )
 
 from keras_rwinit.models import model_zoo

@@ -38,17 +38,19 @@ def check_parameters_fit(count: int, dtype: DType, what: str) -> None:
     check_fits(count * _BYTES.get(item, 4), f"{what} has {count:,} parameters, and in {item}")
 
 
-def check_excluded(kernel_initializer: Initializer | str, distribution: str, **gains: float | None) -> None:
+def check_excluded(
+    kernel_initializer: Initializer | str, distribution: str | None, **gains: float | None
+) -> None:
     """Raises ValueError if a setting of the random-walk initializer is given beside another initializer.
 
     Args:
         kernel_initializer: The initializer that replaces the random walk's.
-        distribution: Distribution of the kernels; `"normal"` counts as not given.
+        distribution: Distribution of the kernels; None and `"normal"` count as not given.
         **gains: Gains by the argument's name; None counts as not given.
     """
     given = [name for name, value in gains.items() if value is not None]
-    # The default cannot be told from "normal" passed by the user.
-    if distribution != "normal":
+    # `deep_autoencoder` has the default "normal", which cannot be told from "normal" passed by the user.
+    if distribution not in (None, "normal"):
         given.append("distribution")
     if given:
         raise ValueError(

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import keras
 
-from keras_rwinit._checks import check_count, check_input_shape
+from keras_rwinit._checks import check_count, check_input_shape, check_positive
 from keras_rwinit._keras.activations import keras_activation, theory_activation
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.theory import Activation
+from keras_rwinit.theory.distributions import resolve_distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width
+from keras_rwinit.theory.mirrored import mirrored_gain
 
 from ._arguments import (
     DType,
@@ -79,7 +81,7 @@ def deep_autoencoder(
         kernel_initializer: Initializer of all kernels in place of the random walk's, such as
             `"glorot_uniform"` for comparison. Excludes `distribution` and the gains.
         distribution: Distribution of the random walk's kernels: `"normal"`, `"truncated_normal"`,
-            `"uniform"` or `"orthogonal"`.
+            `"uniform"`, `"orthogonal"` or `"looks_linear"`; see `keras_rwinit.initializers.RandomWalk`.
         gain: Gain of the hidden kernels in place of the computed ones.
         output_gain: Gain of the last kernel. `None`: 0.3, with which the outputs of tanh layers have a root
             mean square of about 0.1. So a mean squared error starts near that of the best constant.
@@ -123,23 +125,31 @@ def deep_autoencoder(
         _count_parameters(levels, features), dtype, f"An autoencoder of depth {depth:,} and width {width:,}"
     )
     # Initializers. Without a fixed gain each kernel gets that of its own fan-in when it is drawn.
+    first: Initializer
     hidden: Initializer
     last: Initializer
     if kernel_initializer is None:
-        hidden = RandomWalk(activation, distribution, depth, gain)
-        output_gain = _OUTPUT_GAIN if output_gain is None else output_gain
-        last = RandomWalk("linear", distribution, gain=output_gain)
+        first = hidden = RandomWalk(activation, distribution, depth, gain)
+        output_gain = _OUTPUT_GAIN if output_gain is None else check_positive("output_gain", output_gain)
+        if resolve_distribution(distribution).mirrored:
+            # Neither the data nor the reconstruction come in pairs.
+            first = RandomWalk(activation, distribution, mirrored="outputs")
+            undone = mirrored_gain(theory_activation(activation), levels[-1].units)
+            last = RandomWalk("linear", distribution, gain=output_gain * undone, mirrored="inputs")
+        else:
+            last = RandomWalk("linear", distribution, gain=output_gain)
         if computes_in_float16(dtype):
             warn_where_float16_is_too_narrow(*_equivalent_walk(hidden, levels))
     else:
         check_excluded(kernel_initializer, distribution, gain=gain, output_gain=output_gain)
-        hidden = last = keras.initializers.get(kernel_initializer)
+        first = hidden = last = keras.initializers.get(kernel_initializer)
 
     # Layers. Each level has a seed for its Dense layer and one for its stack, used or not.
     seeds = iter(layer_seeds(seed, 2 * len(levels) + 1))
     chain = ChainBuilder(input_shape, dtype)
     for level in levels:
-        chain.add_dense(level.name, level.units, activation, with_seed(hidden, next(seeds)))
+        initializer = first if level is levels[0] else hidden
+        chain.add_dense(level.name, level.units, activation, with_seed(initializer, next(seeds)))
         stack_initializer = with_seed(hidden, next(seeds))
         chain.add_stack(f"{level.name}_stack", level.layers - 1, activation, stack_initializer)
     chain.add_dense("reconstruction", features, None, with_seed(last, next(seeds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from keras_rwinit._keras.activations import own_activation
 from keras_rwinit._keras.seeding import layer_initializers
 from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.layers import DeepSequential, DenseStack
@@ -35,11 +36,11 @@ class ChainBuilder:
         kernel_initializer: Initializer,
         bias_initializer: Initializer | str = "zeros",
     ) -> None:
-        """Adds a Dense layer."""
+        """Adds a Dense layer, with its own copy of an activation that has weights."""
         self.layers.append(
             keras.layers.Dense(
                 units,
-                activation,
+                own_activation(activation),
                 kernel_initializer=kernel_initializer,
                 bias_initializer=bias_initializer,
                 dtype=self.dtype,

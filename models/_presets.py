@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from keras_rwinit.data.datasets import DATASETS
+
 from ._arguments import count_parameters
 
 __all__ = ["Preset", "Recipe", "presets"]
@@ -40,7 +42,7 @@ class Preset:
     Args:
         description: The network in a sentence.
         parameters: Number of weights and biases.
-        config: Arguments of `deep_mlp`.
+        config: Arguments of `deep_mlp`, except `classes`, which the recipe's data set has.
         recipe: Hyperparameters of the training.
     """
 
@@ -50,16 +52,12 @@ class Preset:
     recipe: Recipe
 
 
-# Inputs of the data sets, which a preset must know before the data are loaded.
-_FEATURES = {"digits": 64, "mnist": 784}
-
-
 def _preset(description: str, recipe: Recipe, depth: int, width: int, **config: Any) -> Preset:
-    features = _FEATURES[recipe.dataset]
+    dataset = DATASETS[recipe.dataset]
     return Preset(
         description,
-        count_parameters(depth, width, features, classes=10),
-        MappingProxyType({"depth": depth, "width": width, "input_shape": (features,), **config}),
+        count_parameters(depth, width, dataset.features, dataset.classes),
+        MappingProxyType({"depth": depth, "width": width, "input_shape": (dataset.features,), **config}),
         recipe,
     )
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.activations import has_weights
 from keras_rwinit._keras.seeding import layer_initializers
 from keras_rwinit.layers import DeepSequential, DenseStack
 
@@ -28,6 +29,8 @@ _SHARED = (
     "bias_constraint",
     "dtype",
     "trainable",
+    "lora_rank",
+    "lora_alpha",
 )
 
 
@@ -112,8 +115,11 @@ def _group_equal_layers(layers: list[keras.layers.Layer]) -> Iterator[list[keras
         # Only square kernels fit into a stack. A subclass may compute something else than Dense.
         if type(layer) is not keras.layers.Dense or layer.kernel.shape[0] != layer.units:
             return [id(layer)]
+        if has_weights(layer.activation):
+            return [id(layer)]
         config = layer.get_config()
-        return [layer.units, *(config[name] for name in _SHARED)]
+        quantization = keras.saving.serialize_keras_object(layer.quantization_config)
+        return [layer.units, quantization, *(config.get(name) for name in _SHARED)]
 
     for _, group in itertools.groupby(layers, key):
         yield list(group)
@@ -129,7 +135,8 @@ def _dense_stack(group: list[keras.layers.Dense], name: str) -> DenseStack:
         len(group),
         kernel_initializer=group[0].kernel_initializer,
         name=name,
-        **{key: config[key] for key in _SHARED},
+        quantization_config=group[0].quantization_config,
+        **{key: config.get(key) for key in _SHARED},
     )
 
 
@@ -139,15 +146,21 @@ def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer
     initializers = layer_initializers(layer.kernel_initializer, layer.depth)
     names = (f"hidden_{number}" for number in itertools.count(1))
     free = (name for name in names if name not in taken)
-    return [
+    layers = [
         keras.layers.Dense(
-            layer.kernel.shape[-1],
+            layer.units,
             kernel_initializer=initializer,
             name=name,
-            **{key: config[key] for key in _SHARED},
+            quantization_config=layer.quantization_config,
+            **{key: config.get(key) for key in _SHARED},
         )
         for initializer, name in zip(initializers, free, strict=False)
     ]
+    if layer.lora_enabled:
+        for dense in layers:
+            dense.build((None, layer.units))
+            dense.lora_alpha = layer.lora_alpha  # `build` sets it to the rank
+    return layers
 
 
 def _layers_in_order(model: keras.Model) -> list[keras.layers.Layer]:

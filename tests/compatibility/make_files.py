@@ -1,8 +1,8 @@
-"""Makes the folder `files`: what a version of the package wrote, for later versions to read.
+"""Makes the directory `files`: what a version of the package wrote, for later versions to read.
 
 Every file is written by the public interface or the command line, and none is edited by hand. The interrupted
 runs are of processes that were killed by signal 9, at the moment that `INTERRUPTED` says. To record another
-version, delete `files` and, with that version installed, run in the folder of the tests
+version, delete `files` and, with that version installed, run in the directory of the tests
 `KERAS_BACKEND=tensorflow python -m compatibility.make_files`; then `git add -f` the checkpoint, since
 `.gitignore` names `*.npz`.
 """
@@ -163,21 +163,21 @@ def fit_again(model: keras.Model) -> None:
     model.fit(examples(features), targets(model), batch_size=4, epochs=1, shuffle=False, verbose=0)
 
 
-def _make_models(folder: Path) -> None:
-    folder.mkdir()
+def _make_models(directory: Path) -> None:
+    directory.mkdir()
     expected: dict[str, Any] = {}
     for name, build in MODELS.items():
         model = build()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras's, that HDF5 files are of the past
-            model.save(folder / name)
+            model.save(directory / name)
         inputs = examples(model.input_shape[1:]).tolist()
         record = {"parameters": model.count_params(), "inputs": inputs, "outputs": outputs_of(model, inputs)}
         if getattr(model, "optimizer", None) is not None:
             fit_again(model)
             record["outputs_after_another_epoch"] = outputs_of(model, inputs)
         expected[name] = record
-    _write_json(folder / "expected.json", expected)
+    _write_json(directory / "expected.json", expected)
 
 
 def _dying() -> keras.Model:
@@ -191,8 +191,8 @@ def _dying() -> keras.Model:
     return keras.Model(inputs, layers.Dense(1, name="outputs")(h), name="dying")
 
 
-def _make_walks(folder: Path) -> None:
-    folder.mkdir()
+def _make_walks(directory: Path) -> None:
+    directory.mkdir()
     walks = {
         "with_prediction": gradient_walk(
             _mlp(activation="tanh", distribution="orthogonal", seed=1), examples((6,))
@@ -201,7 +201,7 @@ def _make_walks(folder: Path) -> None:
     }
     expected: dict[str, Any] = {}
     for name, walk in walks.items():
-        walk.save(folder / f"{name}.json")
+        walk.save(directory / f"{name}.json")
         expected[name] = {
             "verdict": walk.verdict,
             "drift": repr(walk.drift),
@@ -209,22 +209,22 @@ def _make_walks(folder: Path) -> None:
             "backward": [[repr(value) for value in row] for row in walk.backward.tolist()],
             "weight_gradient": [repr(value) for value in walk.weight_gradient.tolist()],
         }
-    _write_json(folder / "expected.json", expected)
+    _write_json(directory / "expected.json", expected)
 
 
-def _make_runs(folder: Path) -> None:
+def _make_runs(directory: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         undisturbed = Path(temporary)
         for name, command in COMMANDS.items():
             _run([sys.executable, "-m", "keras_rwinit", *command, "--output", str(undisturbed / name)], 0)
-        _kept(undisturbed / "train_finished", folder / "train_finished")
-        shutil.copy(undisturbed / "train_interrupted/history.csv", folder / "train_interrupted.csv")
-        _without_seconds(undisturbed / "tune_interrupted/trials.csv", folder / "tune_interrupted.csv")
+        _kept(undisturbed / "train_finished", directory / "train_finished")
+        shutil.copy(undisturbed / "train_interrupted/history.csv", directory / "train_interrupted.csv")
+        _without_seconds(undisturbed / "tune_interrupted/trials.csv", directory / "tune_interrupted.csv")
         for name, end in INTERRUPTED.items():
             stopped = undisturbed / f"stopped_{name}"
             command = (*COMMANDS[name], "--output", str(stopped))
             _run([sys.executable, "-c", _KILLED, end, *command], -signal.SIGKILL)
-            _kept(stopped, folder / name)
+            _kept(stopped, directory / name)
 
 
 def _run(command: list[str], code: int) -> None:
@@ -234,7 +234,7 @@ def _run(command: list[str], code: int) -> None:
 
 
 def _kept(source: Path, target: Path) -> None:
-    """Copies a run's folder without its lock and its large pictures."""
+    """Copies a run's directory without its lock and its large pictures."""
 
     def ignored(directory: str, names: list[str]) -> list[str]:
         large = [
@@ -274,7 +274,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def main() -> None:
-    """Makes the folder, which must not exist."""
+    """Makes the directory, which must not exist."""
     if keras.backend.backend() != "tensorflow":
         sys.exit(f"The files are TensorFlow's. Set KERAS_BACKEND. Received: {keras.backend.backend()}")
     if FILES.exists():

@@ -1,7 +1,7 @@
 """Computes the table of values that stay as they are from version to version, `values.json`.
 
 It uses public names alone, and passes by keyword what comes after `depth`. To record the values of another
-version, delete `values.json` and, with that version installed, run in the folder of the tests
+version, delete `values.json` and, with that version installed, run in the directory of the tests
 `KERAS_BACKEND=tensorflow python -m compatibility.make_values`.
 """
 
@@ -72,14 +72,14 @@ def weight_values() -> dict[str, Value]:
 
 def _gains() -> Iterator[tuple[str, Value]]:
     for activation in ("linear", "relu", "leaky_relu(0.9)"):
-        for law in DISTRIBUTIONS:
-            value = keras_rwinit.gain(activation, width=100, distribution=law)
-            yield f"gain of {activation}, width 100, {law}", value
-    for law in DISTRIBUTIONS:
-        value = keras_rwinit.gain("tanh", width=64, depth=100, distribution=law)
-        yield f"gain of tanh, width 64, depth 100, {law}", value
-        value = keras_rwinit.gain("tanh", width=64, depth=None, distribution=law)
-        yield f"gain of tanh, width 64, depth None, {law}", value
+        for distribution in DISTRIBUTIONS:
+            value = keras_rwinit.gain(activation, width=100, distribution=distribution)
+            yield f"gain of {activation}, width 100, {distribution}", value
+    for distribution in DISTRIBUTIONS:
+        value = keras_rwinit.gain("tanh", width=64, depth=100, distribution=distribution)
+        yield f"gain of tanh, width 64, depth 100, {distribution}", value
+        value = keras_rwinit.gain("tanh", width=64, depth=None, distribution=distribution)
+        yield f"gain of tanh, width 64, depth None, {distribution}", value
     cases: list[tuple[str, int, int | None]] = [
         ("relu", 3, None),
         ("relu", 1000, 200),
@@ -114,20 +114,22 @@ def _walks() -> Iterator[tuple[str, Value]]:
         ("tanh", 100, 200, "normal", 1.0),
         ("elu", 100, 30, "truncated_normal", None),
     ]
-    for activation, width, depth, law, gain in cases:
-        walk = keras_rwinit.predict_walk(activation, width=width, depth=depth, gain=gain, distribution=law)
-        case = f"{activation}, width {width}, depth {depth}, {law}, gain {gain}"
+    for activation, width, depth, distribution, gain in cases:
+        walk = keras_rwinit.predict_walk(
+            activation, width=width, depth=depth, gain=gain, distribution=distribution
+        )
+        case = f"{activation}, width {width}, depth {depth}, {distribution}, gain {gain}"
         yield f"predict_walk of {case}: gain", float(walk.gain)
         yield f"predict_walk of {case}: mean[0]", float(walk.mean[0])
         yield f"predict_walk of {case}: std[0]", float(walk.std[0])
         yield f"predict_walk of {case}: dead_probability", float(walk.dead_probability)
     for activation in ("relu", "tanh"):
-        for seed, law in enumerate(DISTRIBUTIONS):
+        for seed, distribution in enumerate(DISTRIBUTIONS):
             drawn = keras_rwinit.simulate_walk(
-                activation, width=16, depth=10, samples=40, distribution=law, seed=seed
+                activation, width=16, depth=10, samples=40, distribution=distribution, seed=seed
             )
-            yield f"simulate_walk of {activation}, {law}: sum", float(drawn.sum())
-            yield f"simulate_walk of {activation}, {law}: drawn", _digest([drawn], "<f8")
+            yield f"simulate_walk of {activation}, {distribution}: sum", float(drawn.sum())
+            yield f"simulate_walk of {activation}, {distribution}: drawn", _digest([drawn], "<f8")
     drawn = keras_rwinit.simulate_walk("elu", width=16, depth=10, gain=1.2, samples=40, seed=-5)
     yield "simulate_walk of elu, gain 1.2, seed -5: sum", float(drawn.sum())
 
@@ -152,10 +154,10 @@ def _digits() -> Iterator[tuple[str, Value]]:
 
 def _drawn_kernels() -> Iterator[tuple[str, Value]]:
     initializers: dict[str, Any] = {
-        f"RandomWalk of tanh, depth 50, {law}": RandomWalk(
-            activation="tanh", distribution=law, depth=50, seed=7
+        f"RandomWalk of tanh, depth 50, {distribution}": RandomWalk(
+            activation="tanh", distribution=distribution, depth=50, seed=7
         )
-        for law in DISTRIBUTIONS
+        for distribution in DISTRIBUTIONS
     }
     initializers |= {
         "RandomWalk": RandomWalk(seed=0),
@@ -191,12 +193,12 @@ def _convolutions() -> keras.Model:
 
 def _stacks() -> Iterator[tuple[str, Value]]:
     stacks: dict[str, DenseStack] = {
-        f"DenseStack of {law}": DenseStack(
+        f"DenseStack of {distribution}": DenseStack(
             5,
             activation="tanh",
-            kernel_initializer=RandomWalk(activation="tanh", distribution=law, depth=5, seed=3),
+            kernel_initializer=RandomWalk(activation="tanh", distribution=distribution, depth=5, seed=3),
         )
-        for law in DISTRIBUTIONS
+        for distribution in DISTRIBUTIONS
     }
     stacks |= {
         "DenseStack of he_normal and normal biases": DenseStack(
@@ -216,9 +218,11 @@ def _stacks() -> Iterator[tuple[str, Value]]:
 def _models() -> Iterator[tuple[str, Value]]:
     shape: dict[str, Any] = {"depth": 5, "width": 32, "input_shape": (5,), "classes": 3}
     for activation in ("relu", "tanh"):
-        for law in DISTRIBUTIONS:
-            model = model_zoo.deep_mlp(activation=activation, distribution=law, seed=1, **shape)
-            yield from _kept(f"deep_mlp of {activation}, {law}", _weights(model))
+        for distribution in DISTRIBUTIONS:
+            model = model_zoo.deep_mlp(activation=activation, distribution=distribution, seed=1, **shape)
+            yield from _kept(f"deep_mlp of {activation}, {distribution}", _weights(model))
+    # Recorded when `distribution` had the default "normal".
+    shape["distribution"] = "normal"
     options: dict[str, dict[str, Any]] = {
         "leaky_relu(0.9)": {"activation": "leaky_relu(0.9)", "seed": 2},
         "elu(0.5), depth 1": {"activation": "elu(0.5)", "depth": 1, "seed": 3},
@@ -237,11 +241,11 @@ def _models() -> Iterator[tuple[str, Value]]:
     yield from _kept("deep_mlp after set_random_seed", _weights(model_zoo.deep_mlp(**shape)))
     preset = model_zoo.from_preset("digits_tanh_100", depth=4, width=32, seed=0)
     yield from _kept("from_preset of digits_tanh_100", _weights(preset))
-    for law in DISTRIBUTIONS:
+    for distribution in DISTRIBUTIONS:
         model = model_zoo.deep_autoencoder(
-            depth=9, width=16, bottleneck=4, input_shape=(6,), distribution=law, seed=3
+            depth=9, width=16, bottleneck=4, input_shape=(6,), distribution=distribution, seed=3
         )
-        yield from _kept(f"deep_autoencoder of {law}", _weights(model))
+        yield from _kept(f"deep_autoencoder of {distribution}", _weights(model))
     stacked = model_zoo.deep_mlp(activation="tanh", seed=13, **shape)
     yield from _kept("unstack", _weights(model_zoo.unstack(stacked)))
     yield from _kept("unstack and stack", _weights(model_zoo.stack(model_zoo.unstack(stacked))))
@@ -266,22 +270,24 @@ def _residual() -> keras.Model:
 
 
 def _stacked() -> keras.Model:
-    return model_zoo.deep_mlp(depth=5, width=32, activation="elu", input_shape=(5,), classes=3, seed=0)
+    return model_zoo.deep_mlp(
+        depth=5, width=32, activation="elu", input_shape=(5,), classes=3, distribution="normal", seed=0
+    )
 
 
 def _initialized_models() -> Iterator[tuple[str, Value]]:
     rng = np.random.default_rng(2)
     x, images = rng.standard_normal((12, 5)), rng.standard_normal((12, 6, 6, 2))
     cases: list[tuple[str, keras.Model, Any, str]] = [
-        *((f"a chain, {law}", _chain(), None, law) for law in DISTRIBUTIONS),
+        *((f"a chain, {distribution}", _chain(), None, distribution) for distribution in DISTRIBUTIONS),
         ("a chain with data", _chain(), x, "normal"),
         ("a DenseStack", _stacked(), None, "uniform"),
         ("a DenseStack with data", _stacked(), x, "orthogonal"),
         ("a residual network", _residual(), None, "normal"),
         ("a residual network with data", _residual(), images, "normal"),
     ]
-    for name, model, examples, law in cases:
-        report = initialize(model, examples, distribution=law, seed=21)
+    for name, model, examples, distribution in cases:
+        report = initialize(model, examples, distribution=distribution, seed=21)
         yield from _kept(f"initialize of {name}", _weights(model))
         yield f"initialize of {name}: gains", float(sum(kernel.gain for kernel in report.kernels))
 

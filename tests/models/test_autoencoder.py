@@ -361,8 +361,8 @@ def test_another_initializer_excludes_the_random_walks_settings(excluded: dict[s
             ({"input_shape": value}, "`input_shape` must be")
             for value in ((0,), (None,), (3, -1), 6, (), "9")
         ),
-        *(({name: -1.0}, "`gain` must be a finite number above 0") for name in ("gain", "output_gain")),
-        ({"output_gain": 0}, "`gain` must be a finite number above 0"),
+        *(({name: -1.0}, f"`{name}` must be a finite number above 0") for name in ("gain", "output_gain")),
+        ({"output_gain": 0}, "`output_gain` must be a finite number above 0"),
         ({"distribution": "cauchy"}, "`distribution` must be one of"),
         ({"distribution": ["normal"]}, "`distribution` must be one of"),
         ({"activation": "sotfmax"}, "`activation` must be the name of|Could not interpret activation"),

@@ -15,6 +15,7 @@ from keras_helpers import BACKEND, Array, by_layer, run, to_numpy
 from keras_rwinit import model_zoo
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
+from keras_rwinit.models._presets import Recipe, _preset
 from keras_rwinit.theory import NoGainError, gain, resolve_activation
 
 backends = pytest.mark.backends  # where a back end takes part
@@ -92,13 +93,20 @@ def test_gains(distribution: str, stacked: bool) -> None:
 
 @both_forms
 def test_gains_of_ones_own(stacked: bool) -> None:
-    unit = kernels_of(small(gain=1.0, output_gain=1.0, stacked=stacked))
-    model = small(gain=1.5, input_gain=0.5, output_gain=0.25, stacked=stacked)
+    normal: dict[str, Any] = {"distribution": "normal", "stacked": stacked}
+    unit = kernels_of(small(gain=1.0, output_gain=1.0, **normal))
+    model = small(gain=1.5, input_gain=0.5, output_gain=0.25, **normal)
     own = kernels_of(model)
     for kernel, one, factor in zip(own, unit, [0.5, 1.5, 1.5, 1.5, 1.5, 0.25], strict=True):
         np.testing.assert_allclose(kernel, factor * one, rtol=1e-6)
-    follows = kernels_of(small(gain=1.5, stacked=stacked))
+    follows = kernels_of(small(gain=1.5, **normal))
     np.testing.assert_allclose(follows[0], 1.5 * unit[0], rtol=1e-6)
+    # With mirrored kernels the first one reads data that come without an activation.
+    mirrored: dict[str, Any] = {"distribution": "looks_linear", "stacked": stacked}
+    unit = kernels_of(small(gain=1.0, **mirrored))
+    own = kernels_of(small(gain=1.5, output_gain=0.25, **mirrored))
+    for kernel, one, factor in zip(own, unit, [1.0, 1.5, 1.5, 1.5, 1.5, 0.25], strict=True):
+        np.testing.assert_allclose(kernel, factor * one, rtol=1e-6)
 
 
 @backends
@@ -210,7 +218,7 @@ def test_activations_that_are_no_names(activation: Any, stacked: bool) -> None:
         *(({"classes": value}, "`classes` must be an integer of at least 1") for value in (0, 1.0)),
         *(({"input_shape": value}, "`input_shape` must be") for value in ((0,), (None,), (3, -1), 6, ())),
         *(({name: -1.0}, "`gain` must be a finite number above 0") for name in ("gain", "input_gain")),
-        ({"output_gain": 0}, "`gain` must be a finite number above 0"),
+        ({"output_gain": 0}, "`output_gain` must be a finite number above 0"),
         ({"bias_stddev": 0.0}, "`bias_stddev` must be a finite number above 0"),
         ({"distribution": "cauchy"}, "`distribution` must be one of"),
         ({"activation": "sotfmax"}, "`activation` must be the name of|Could not interpret activation"),
@@ -230,8 +238,10 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 @both_forms
 def test_an_activation_without_a_gain(stacked: bool) -> None:
     with pytest.raises(NoGainError, match="gelu at width 20 and depth 300.*or pass `gain=` yourself"):
-        small(depth=300, activation="gelu", stacked=stacked)
-    assert small(depth=30, activation="gelu", gain=1.4, stacked=stacked).built
+        small(depth=300, activation="gelu", distribution="normal", stacked=stacked)
+    assert small(depth=30, activation="gelu", distribution="normal", gain=1.4, stacked=stacked).built
+    assert small(depth=30, activation="mish", gain=1.4, stacked=stacked).built
+    assert small(depth=300, activation="gelu", stacked=stacked).built  # mirrored kernels have one
 
 
 @both_forms
@@ -263,6 +273,15 @@ def test_presets_describe_their_networks(name: str) -> None:
     assert preset.recipe.learning_rate > 0
     assert min(preset.recipe.batch_size, preset.recipe.epochs) >= 1
     assert preset.description
+
+
+def test_a_preset_has_the_features_and_classes_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe("timit", "adam", 1e-3, batch_size=32, epochs=1)
+    preset = _preset("Two layers on TIMIT.", recipe, depth=2, width=3, activation="relu")
+    monkeypatch.setattr(model_zoo, "presets", {"timit": preset})
+    model = model_zoo.from_preset("timit", seed=0)
+    assert (model.input_shape, model.output_shape) == ((None, 1320), (None, 39))
+    assert model.count_params() == preset.parameters
 
 
 def test_preset_overrides() -> None:

@@ -33,7 +33,8 @@ def test_random_biases(stacked: bool) -> None:
         assert np.mean(bias) == pytest.approx(0.0, abs=4 * 0.1 / 400**0.5)
         assert np.std(bias) == pytest.approx(0.1, rel=4 / 800**0.5)
     assert len({bias.tobytes() for bias in biases}) == len(biases)
-    for kernel, without in zip(by_layer(model)[::2], by_layer(small(width=400))[::2], strict=True):
+    unbiased = small(width=400, distribution="normal")
+    for kernel, without in zip(by_layer(model)[::2], by_layer(unbiased)[::2], strict=True):
         np.testing.assert_array_equal(kernel, without)
     *drawn, last_of_other = by_layer(small(width=400, bias_stddev=0.1, stacked=not stacked))
     for weight, other in zip(by_layer(model)[:-1], drawn, strict=True):
@@ -48,7 +49,7 @@ def test_random_biases(stacked: bool) -> None:
     ("arguments", "unbiased"),
     [
         ({"bias_stddev": 0.1, "input_gain": 0.002}, True),
-        ({}, False),
+        ({"distribution": "normal"}, False),
         pytest.param(
             {"bias_stddev": 0.1, "input_gain": 0.002, "gain": 1.02 * gain("relu", 100)},
             False,
@@ -72,3 +73,9 @@ def test_with_random_biases_differences_of_inputs_do_an_unbiased_walk(
         grown.append(np.mean(np.log(lengths[-1] / lengths[0])))
     error = np.std(grown, ddof=1) / 12**0.5
     assert (abs(np.mean(grown)) < 3.0 * error) == unbiased
+
+
+@pytest.mark.parametrize(("stddev", "dtype"), [(1e39, None), (1e-300, None), (1e5, "float16")])
+def test_biases_that_the_dtype_does_not_hold(stddev: float, dtype: str | None) -> None:
+    with pytest.raises(ValueError, match=r"`bias_stddev` must leave the weights in the range of float"):
+        small(bias_stddev=stddev, dtype=dtype)
