@@ -50,7 +50,14 @@ def _stack(jit_compile: bool | str, remat: str | None = None) -> Build:
         from keras_rwinit import model_zoo
 
         model = model_zoo.deep_mlp(
-            depth, width, "tanh", input_shape=(INPUTS,), seed=0, dtype=dtype, remat=remat
+            depth,
+            width,
+            "tanh",
+            input_shape=(INPUTS,),
+            distribution="normal",
+            seed=0,
+            dtype=dtype,
+            remat=remat,
         )
         return _compile(model, batch, jit_compile)
 

@@ -22,9 +22,18 @@ from keras_rwinit import gradient_walk, model_zoo
 Build = Callable[[], keras.Model]
 
 MODELS: dict[str, tuple[Build, int]] = {
-    "stack 1000 x 100": (lambda: model_zoo.deep_mlp(1000, 100, input_shape=(64,), seed=0), 128),
-    "stack 100 x 512": (lambda: model_zoo.deep_mlp(100, 512, input_shape=(64,), seed=0), 256),
-    "100 Dense x 512": (lambda: model_zoo.deep_mlp(100, 512, input_shape=(64,), stacked=False, seed=0), 256),
+    "stack 1000 x 100": (
+        lambda: model_zoo.deep_mlp(1000, 100, distribution="normal", input_shape=(64,), seed=0),
+        128,
+    ),
+    "stack 100 x 512": (
+        lambda: model_zoo.deep_mlp(100, 512, distribution="normal", input_shape=(64,), seed=0),
+        256,
+    ),
+    "100 Dense x 512": (
+        lambda: model_zoo.deep_mlp(100, 512, distribution="normal", input_shape=(64,), stacked=False, seed=0),
+        256,
+    ),
     "ResNet50, 64 x 64": (
         lambda: keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10),
         64,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -168,9 +170,17 @@ def draw_kernel(
     return distribution.draw(rng, fan_in, fan_out) / np.sqrt(fan_in)
 
 
+@lru_cache(maxsize=1)
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _draw_isometry(distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int) -> Array:
     tall = distribution.draw(rng, max(fan_in, fan_out), min(fan_in, fan_out))
-    q, r = np.linalg.qr(tall)
+    # On one thread: the number of threads changes the last bits, and threads that wait for a busy machine
+    # take a hundred times as long.
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        q, r = np.linalg.qr(tall)
     # QR determines the columns only up to sign. A positive diagonal of R makes Q uniform (Mezzadri,
     # arXiv:math-ph/0609050).
     q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
