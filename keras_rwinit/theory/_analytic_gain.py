@@ -17,7 +17,7 @@ from .distributions import Distribution
 from .memo import cache_by_value
 from .mirrored import mirrored_gain
 
-__all__ = ["NoGainError", "analytic_gain"]
+__all__ = ["NoGainError", "UndecidedGainError", "analytic_gain"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -36,17 +36,20 @@ _INSTEAD = (
 
 
 class NoGainError(ValueError):
-    """No gain makes the walk unbiased and keeps the activations in range as well.
+    """No gain makes the walk unbiased and keeps the activations in range as well."""
+
+
+class UndecidedGainError(NoGainError):
+    """The expansion in 1 / width finds no gain, and a simulation may find one all the same.
 
     Args:
         message: The text.
-        undecided: The most promising gain, where the expansion in 1 / width fails and a simulation may find
-            a gain all the same.
+        start: The most promising gain; None if there is none.
     """
 
-    def __init__(self, message: str, *, undecided: float | None = None) -> None:
+    def __init__(self, message: str, start: float | None) -> None:
         super().__init__(message)
-        self.undecided = undecided
+        self.start = start
 
 
 @cache_by_value(maxsize=4096)
@@ -100,10 +103,10 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     )
     network = f"{activation.name} at width {width} and depth {depth}"
     if not wide.crossings.size:
-        raise NoGainError(
+        raise UndecidedGainError(
             f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
             f"or orthogonal kernels may do. {_INSTEAD}",
-            undecided=_most_promising(wide),
+            _most_promising(wide),
         )
     objections = []
     undecided = None
@@ -122,9 +125,9 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
         objections.append(objection)
         if undecided is None and not _leaves_range(scan, root, depth):
             undecided = _interpolated_root(scan, root)
-    raise NoGainError(
+    raise UndecidedGainError(
         f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. {_INSTEAD}",
-        undecided=undecided,
+        undecided,
     )
 
 

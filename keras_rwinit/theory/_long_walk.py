@@ -82,7 +82,8 @@ def _matrix(at: Array, of: Array, last: float) -> Array:
     """Returns the matrix from values of a polynomial at `of` to values at `at`, in an interval [0, last]."""
     degree = len(of) - 1
     known = chebyshev.chebvander(2.0 * of / last - 1.0, degree)
-    return np.linalg.solve(known.T, chebyshev.chebvander(2.0 * at / last - 1.0, degree).T).T
+    wanted = chebyshev.chebvander(2.0 * at / last - 1.0, degree)
+    return np.asarray(np.linalg.solve(known.T, wanted.T).T, np.float64)
 
 
 @lru_cache(maxsize=256)
@@ -97,7 +98,7 @@ def _rule(length: int) -> _Rule:
         at_checks=_matrix(checks, nodes, length),
         after_checks=_matrix(checks + 1.0, nodes, length),
         shift=_matrix(points + 1.0, points, length - 1),
-        weights=np.linalg.solve(vandermonde.T, _chebyshev_sums(length)),
+        weights=np.asarray(np.linalg.solve(vandermonde.T, _chebyshev_sums(length)), np.float64),
     )
 
 

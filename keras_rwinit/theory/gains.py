@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_rwinit._checks import check_count, deprecate_positional
 
-from ._analytic_gain import NoGainError, analytic_gain
+from ._analytic_gain import NoGainError, UndecidedGainError, analytic_gain
 from ._mean_field import unit_step
 from ._refinement import refined_gain, simulated_gain
 from ._two_slopes import log_step_moments
@@ -38,10 +38,11 @@ def gain(
 
         sum_d (ln g^2 + E ln z_d) = 0.
 
-    For activations with two slopes (linear, relu, leaky_relu, ...) every term is the same and `E ln z`
-    of normal and orthogonal kernels is exact at any width, so `g = exp(-E ln z / 2)` at any depth. For all others `z_d` depends on the
-    variance of layer d's pre-activations. That variance starts at `g^2` (inputs of unit variance) and is
-    followed through the layers to first order in 1 / width; the sum is then solved for `g`.
+    For activations with two slopes (linear, relu, leaky_relu, ...) every term is the same, and `E ln z` of
+    normal and orthogonal kernels is exact at any width, so `g = exp(-E ln z / 2)` at any depth. For all
+    others `z_d` depends on the variance of layer d's pre-activations. That variance starts at `g^2` (inputs
+    of unit variance) and is followed through the layers to first order in 1 / width; the sum is then solved
+    for `g`.
 
     From width 100 up, the remaining drift is below the sampling error of 2,000 simulated networks, except
     for relu6 over hundreds of layers (0.002 nats per layer at depth 200), whose variance fluctuates freely.
@@ -74,7 +75,7 @@ def gain(
 
     Raises:
         ValueError: An argument is out of range, unknown or of the wrong type.
-        NoGainError: (a ValueError) No gain balances the gradient, or the one that does lets the
+        NoGainError: (a ValueError) No gain that is found balances the gradient, or the one that does lets the
             activations vanish or explode. The message says which, and what to use instead.
 
     Example:
@@ -98,10 +99,10 @@ def gain(
         return refined_gain(resolved_activation, width, depth, resolved_distribution)
     try:
         return analytic_gain(resolved_activation, width, depth, resolved_distribution)
-    except NoGainError as error:
-        if depth is None or error.undecided is None:
+    except UndecidedGainError as error:
+        if depth is None or error.start is None:
             raise
-        found = simulated_gain(resolved_activation, width, depth, resolved_distribution, error.undecided)
+        found = simulated_gain(resolved_activation, width, depth, resolved_distribution, error.start)
         if found is None:
             raise
         return found

@@ -266,7 +266,7 @@ def test_refined_gain(activation: str, width: int, depth: int, distribution: str
     ],
 )
 def test_simulation_decides_where_the_expansion_fails(activation: str, width: int, depth: int) -> None:
-    """The expansion refuses these. 2,000 networks of seed 34: within a tenth of a spread of zero, 4 errors."""
+    """The expansion refuses these. 2,000 networks of seed 34: within a tenth of a spread and 4 errors."""
     function = np.arctan if activation == "arctan" else activation
     found = gain(function, width, depth)
     walks = simulate_walk(function, width, depth, gain=found, samples=2000, seed=34)[:, 0]

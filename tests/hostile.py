@@ -1,0 +1,157 @@
+"""Generates hostile calls of public functions, and says what is wrong with how one is answered.
+
+A `Target` is a function with a pool of values for each of its arguments and a check of its results. Calls
+are drawn from a seeded generator, so that a failure comes again. A good answer is a result that passes the
+check, or one ValueError whose message names an argument. To test another function, add a `Target` in the
+tests of its room.
+"""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["COUNTS", "NUMBERS", "WRONG_TYPES", "Call", "Target", "draw_calls", "find_fault"]
+
+
+class Unprintable:
+    """An object whose text is an error."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+WRONG_TYPES: tuple[Any, ...] = (
+    None,
+    True,
+    "",
+    "relu",
+    "1",
+    "\x00",
+    "[bold]",
+    b"3",
+    [],
+    [3],
+    (2, 2),
+    {},
+    {1},
+    object(),
+    int,
+    1j,
+    np.zeros(3),
+    np.array(3),
+    np.array([]),
+    np.float32(2.0),
+    Ellipsis,
+)
+"""Values that are rarely what an argument takes."""
+
+NUMBERS: tuple[Any, ...] = (
+    0,
+    -1,
+    -0.0,
+    0.5,
+    1.0,
+    1e-300,
+    5e-324,
+    1e-30,
+    1e10,
+    1e39,
+    1e300,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    10**400,
+    np.float64(1.5),
+    np.int64(3),
+    np.uint8(200),
+)
+"""Real numbers of all sizes."""
+
+COUNTS: tuple[Any, ...] = (0, -1, 1, 2, 3, 7, 10**6, 10**9, 10**12, 10**18, 10**400, 2.0, 1e6, np.int8(5))
+"""Integers of all sizes, and floats that look like some."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function, the values that its arguments take in hostile calls, and a check of what it returns.
+
+    Args:
+        function: The function.
+        pools: For each argument, values that are often good; hostile ones are mixed in.
+        find_fault: Returns what is wrong with a result for these arguments; None if nothing is.
+        hostility: Probability that an argument comes from the hostile values and not from its pool.
+    """
+
+    function: Callable[..., Any]
+    pools: Mapping[str, Sequence[Any]]
+    find_fault: Callable[[Any, Mapping[str, Any]], str | None]
+    hostility: float = 0.25
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a target."""
+
+    target: Target
+    arguments: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        text = ", ".join(f"{name}={str(value)[:60]!s}" for name, value in self.arguments.items())
+        return f"{self.target.function.__name__}({text})"
+
+
+def draw_calls(targets: Sequence[Target], count: int, seed: int) -> Iterator[Call]:
+    """Draws `count` calls of the targets in turn; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    hostile = (*WRONG_TYPES, *NUMBERS, *COUNTS)
+    for number in range(count):
+        target = targets[number % len(targets)]
+        arguments = {}
+        for name, pool in target.pools.items():
+            values = hostile if rng.random() < target.hostility else pool
+            arguments[name] = values[int(rng.integers(len(values)))]
+        yield Call(target, arguments)
+
+
+def find_fault(call: Call, *, seconds: int = 10) -> str | None:
+    """Makes a call; returns what is wrong with its answer, or None if nothing is."""
+    try:
+        with warnings.catch_warnings(), _limit(seconds):
+            warnings.simplefilter("error")
+            result = call.target.function(**call.arguments)
+    except _TooSlowError:
+        return f"{call} takes more than {seconds} s of the processor"
+    except ValueError as error:
+        named = "`" in str(error) or any(name in str(error) for name in call.arguments)
+        return None if named else f"{call} names no argument: {str(error)!r}"
+    except Exception as error:  # what users must never see is what this looks for
+        return f"{call} raises {type(error).__name__}: {str(error)[:200]}"
+    fault = call.target.find_fault(result, call.arguments)
+    return None if fault is None else f"{call}: {fault}"
+
+
+class _TooSlowError(BaseException):
+    pass
+
+
+@contextmanager
+def _limit(seconds: int) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TooSlowError
+
+    # Processor time: the same on a busy machine.
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
