@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from _experiment import Row, mean_and_deviation, read, select
-from loss_against_gain import WALKS, groups, optimum
+from loss_against_gain import WALKS, groups
 from recipe import variants
+from sample_walks import deviation_of_walks
 
 __all__ = ["page_values"]
 
 RESULTS = Path(__file__).parent / "results"
 ERRORS = ("training_error", "test_error")
+FEWEST = 3  # runs from which a deviation says something
 
 
 def page_values() -> dict[str, str]:
@@ -66,11 +68,14 @@ def sample_walks() -> dict[str, str]:
         of_name = select(networks, initializer=name)
         mean, deviation = of_name[0]["mean_predicted"], of_name[0]["std_predicted"]
         predicted = "" if mean == "" else f"{mean:.2f} ± {deviation:.2f}"
-        drifts.append([str(name), mean_cell(of_name, "drift"), predicted])
+        measured, _ = mean_and_deviation(of_name, "drift")
+        drifts.append([str(name), f"{measured:.2f} ± {deviation_of_walks(of_name):.2f}", predicted])
     return {
         "samples": str(rows[0]["samples"]),
         "exponents": table(["law", "expected", "fitted", "95 % interval", "inside", "points"], exponents),
         "size": f"{networks[0]['depth']} ReLU layers of width {networks[0]['width']}",
+        "networks": str(len(of_name)),
+        "examples": str(networks[0]["examples"]),
         "drifts": table(["", "measured", "predicted"], drifts),
         "source": source("sample_walks", [*rows, *networks], ["exponents.csv", "networks.csv"]),
     }
@@ -106,50 +111,34 @@ def optimal_gain() -> dict[str, str]:
 
 
 def loss_against_gain() -> dict[str, str]:
-    """Returns the losses at the computed and at the best gain, and those of other initializers."""
+    """Returns the losses at every gain tried, and those of other initializers."""
     rows = read_results("loss_against_gain")
     names = [name for name in distinct(rows, "initializer") if name not in WALKS.values()]
-    lines = []
+    ratios = [ratio for ratio in distinct(rows, "gain_ratio") if ratio != ""]
+    walks, others = [], []
     for group in groups(rows):
-        best = optimum(group)
-        walks = select(group, initializer=WALKS[best["activation"]])
-        lines.append(
-            [
-                f"{best['activation']} {best['depth']}",
-                f"{best['computed_gain']:.4f}",
-                mean_cell(select(walks, gain_ratio=1.0), "loss"),
-                f"{best['best_ratio']:g}",
-                mean_cell(select(walks, gain_ratio=best["best_ratio"]), "loss"),
-                f"{best['excess_of_computed']:.3f}",
-                *(mean_cell(select(group, initializer=name), "loss") for name in names),
-            ]
-        )
-    columns = [
-        "network",
-        "computed gain",
-        "loss at computed gain",
-        "best ratio tried",
-        "loss at best ratio",
-        "difference",
-    ]
-    return {"losses": table([*columns, *map(str, names)], lines), "source": source("loss_against_gain", rows)}
+        activation, depth = group[0]["activation"], group[0]["depth"]
+        own = select(group, initializer=WALKS[activation])
+        computed = select(own, gain_ratio=1.0)[0]["gain"]
+        network = f"{activation} {depth}"
+        losses = [mean_cell(select(own, gain_ratio=ratio), "loss") for ratio in ratios]
+        walks.append([network, f"{computed:.4f}", *losses])
+        others.append([network, *(mean_cell(select(group, initializer=name), "loss") for name in names)])
+    return {
+        "losses": table(["", "computed gain", *(f"x {ratio:g}" for ratio in ratios)], walks),
+        "others": table(["", *map(str, names)], others),
+        "source": source("loss_against_gain", rows),
+    }
 
 
 def fixed_parameters() -> dict[str, str]:
-    """Returns training and test errors by depth, and the depths at which the error is least."""
+    """Returns training and test errors by depth."""
     rows = read_results("fixed_parameters")
-    names, depths = distinct(rows, "initializer"), distinct(rows, "depth")
+    depths = distinct(rows, "depth")
     widths = [select(rows, depth=depth)[0]["width"] for depth in depths]
     columns = ["", *(f"{depth} x {width}" for depth, width in zip(depths, widths, strict=True))]
-
-    def mean_training_error(name: str | float, depth: str | float) -> float:
-        return mean_and_deviation(select(rows, initializer=name, depth=depth), "training_error")[0]
-
-    best = [min(depths, key=lambda depth: mean_training_error(name, depth)) for name in names]
     return {
         **{error: table(columns, error_lines(rows, [error])) for error in ERRORS},
-        "least_from": str(min(best)),
-        "least_to": str(max(best)),
         "source": source("fixed_parameters", rows),
     }
 
@@ -199,6 +188,45 @@ def recipe() -> dict[str, str]:
     return values
 
 
+def tuned_baselines() -> dict[str, str]:
+    """Returns the losses at the tuned settings, and those of He's gain and the computed one."""
+    rows = read_results("tuned_baselines")
+    narrow = read_results("tuned_baselines", "narrow.csv")
+    lines = []
+    for activation, name in distinct_pairs(rows, "activation", "network"):
+        group = [row for row in select(rows, activation=activation, network=name) if row["seed"] > 0]
+        first = group[0]
+        lines.append(
+            [
+                f"{activation}, {name}",
+                f"{first['rate']:g}",
+                f"{first['output_scale']:g}",
+                mean_cell(group, "loss", digits=4),
+                mean_cell(group, "test_error", percent=True),
+            ]
+        )
+    compared = []
+    for width in distinct(narrow, "width"):
+        groups_of_width = [
+            [row for row in select(narrow, width=width, network=name) if row["seed"] > 0]
+            for name in ("computed gain", "he")
+        ]
+        (mean, deviation), (he, he_deviation) = (
+            mean_and_deviation(group, "loss") for group in groups_of_width
+        )
+        error = ((deviation**2 + he_deviation**2) / len(groups_of_width[0])) ** 0.5
+        cells = [mean_cell(group, "loss") for group in groups_of_width]
+        compared.append([str(width), *cells, f"{(mean - he) / error:+.1f}"])
+    columns = ["", "learning rate", "output scale", "training loss (nats)", "test error (%)"]
+    narrow_columns = ["width", "computed gain", "gain sqrt(2)", "difference in standard errors"]
+    return {
+        "size": f"{rows[0]['depth']} layers of width {rows[0]['width']}",
+        "losses": table(columns, lines),
+        "narrow": table(narrow_columns, compared),
+        "source": source("tuned_baselines", [*rows, *narrow], ["narrow.csv"]),
+    }
+
+
 EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
     deep_mnist,
     sample_walks,
@@ -208,6 +236,7 @@ EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
     speech,
     autoencoder,
     recipe,
+    tuned_baselines,
 )
 
 
@@ -258,21 +287,35 @@ def error_lines(rows: Sequence[Row], errors: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def mean_cell(rows: Sequence[Row], column: str, percent: bool = False) -> str:
-    """Returns mean ± deviation of a column, or "diverged"."""
+def mean_cell(rows: Sequence[Row], column: str, percent: bool = False, digits: int | None = None) -> str:
+    """Returns mean ± deviation of a column, or "diverged"; one or two values are given as they are.
+
+    Args:
+        rows: The rows, one for each seed.
+        column: Name of the column.
+        percent: Whether to multiply by a hundred.
+        digits: Digits after the point. `None`: 2 for per cent, otherwise 3.
+    """
     if not rows:
         return ""
     mean, deviation = mean_and_deviation(rows, column)
     if not math.isfinite(mean):
         return "diverged"
-    scale, digits = (100.0, 2) if percent else (1.0, 3)
-    spread = f" ± {scale * deviation:.{digits}f}" if math.isfinite(deviation) else ""
-    return f"{scale * mean:.{digits}f}{spread}"
+    scale, usual = (100.0, 2) if percent else (1.0, 3)
+    digits = usual if digits is None else digits
+    if len(rows) < FEWEST:
+        return ", ".join(f"{scale * row[column]:.{digits}f}" for row in rows)
+    return f"{scale * mean:.{digits}f} ± {scale * deviation:.{digits}f}"
 
 
 def signed(value: float) -> str:
     """Returns a number with its sign; 0 if it would round to zero."""
     return "0" if abs(value) < 0.005 else f"{value:+.2f}"
+
+
+def distinct_pairs(rows: Iterable[Row], *columns: str) -> list[tuple[str | int | float, ...]]:
+    """Returns the values of several columns in the order of their first rows."""
+    return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))
 
 
 def distinct(rows: Iterable[Row], column: str) -> list[str | int | float]:

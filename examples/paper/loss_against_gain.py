@@ -1,4 +1,4 @@
-"""Training loss against the gain, 100 to 500 layers, tanh and ReLU, on MNIST: is the computed gain the best?
+"""Training loss against the gain, 100 to 500 layers, tanh and ReLU, on MNIST.
 
 python examples/paper/loss_against_gain.py [--quick] [--output DIRECTORY] [--data-dir DIRECTORY]
 
@@ -54,7 +54,7 @@ def runs(quick: bool) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Trains the networks missing in the table, draws, and returns the optimum of each network size."""
+    """Trains the networks missing in the table, draws, and returns all rows."""
     experiment = parse_options("loss_against_gain", __doc__, arguments)
     examples = experiment.load_images()
 
@@ -70,30 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     rows = experiment.run(runs(experiment.quick), work)
     draw(experiment, rows)
-    return [optimum(group) for group in groups(rows)]
+    return rows
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
     """Returns the rows of each activation and depth."""
     cells = dict.fromkeys((row["activation"], row["depth"]) for row in rows)
     return [select(rows, activation=activation, depth=depth) for activation, depth in cells]
-
-
-def optimum(rows: Sequence[Row]) -> Row:
-    """Returns the gain with the least median loss, and the excess loss at the computed gain in nats."""
-    walks = select(rows, initializer=WALKS[rows[0]["activation"]])
-    ratios = sorted({row["gain_ratio"] for row in walks})
-    losses = np.array([[row["loss"] for row in select(walks, gain_ratio=ratio)] for ratio in ratios])
-    losses = np.where(np.isfinite(losses), losses, np.inf)
-    best = int(np.median(losses, axis=1).argmin())
-    excess = losses[ratios.index(1.0)] - losses[best]
-    return {
-        "activation": rows[0]["activation"],
-        "depth": rows[0]["depth"],
-        "computed_gain": select(walks, gain_ratio=1.0)[0]["gain"],
-        "best_ratio": ratios[best],
-        "excess_of_computed": float(excess.mean()),
-    }
 
 
 def baselines_in(rows: Sequence[Row]) -> list[str]:

@@ -139,18 +139,38 @@ def fit_exponents(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
 
 
 def measure_network(run: Row) -> Row:
-    """Returns the drift of a Keras network's gradient over all hidden layers in nats, and its prediction."""
+    """Returns the drift of a Keras network's gradient over all hidden layers in nats, and its prediction.
+
+    The drift is the mean over the examples, `example_variance` its variance over them.
+    """
     name, depth, width = run["initializer"], run["depth"], run["width"]
     model = model_zoo.deep_mlp(
         depth, width, "relu", input_shape=(width,), seed=run["seed"], **initializer_arguments(name, depth)
     )
     inputs = np.random.default_rng([ROOT, run["seed"]]).standard_normal((run["examples"], width))
-    result: Row = {"drift": float(gradient_walk(model, inputs).relative[:, 0].mean())}
+    walks = gradient_walk(model, inputs).relative[:, 0]
+    result: Row = {"drift": float(walks.mean()), "example_variance": float(walks.var(ddof=1))}
     if name in KERNELS:
         used, distribution = KERNELS[name]
         predicted = predict_walk("relu", width, depth, gain=used, distribution=distribution)
         result |= {"mean_predicted": float(predicted.mean[0]), "std_predicted": float(predicted.std[0])}
     return result
+
+
+def deviation_of_walks(rows: Sequence[Row]) -> float:
+    """Returns the standard deviation of the walk of one example through one network, in nats.
+
+    By the law of total variance it is that of the networks' means plus that within a network. The mean of n
+    examples has itself a variance of `example_variance / n`, so that the estimate without bias is
+
+        Var(drift) + (1 - 1 / n) mean(example_variance).
+
+    Args:
+        rows: Measurements of `measure_network` for several seeds.
+    """
+    between = float(np.var([row["drift"] for row in rows], ddof=1))
+    within = float(np.mean([row["example_variance"] for row in rows]))
+    return float(np.sqrt(between + (1.0 - 1.0 / rows[0]["examples"]) * within))
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,17 +103,63 @@ def test_the_skip_initializer_makes_a_residual_network() -> None:
     assert not np.array_equal(second, third)
 
 
-def test_the_optimum_is_the_least_median_loss() -> None:
-    rows = [
-        {"activation": "tanh", "depth": 9, "initializer": "random_walk_orthogonal", "gain": 1.1 * ratio}
-        | {"gain_ratio": ratio, "seed": seed, "loss": loss + 0.1 * seed}
-        for ratio, loss in ((0.9, float("nan")), (1.0, 0.5), (1.1, 0.4))
-        for seed in (0, 1)
-    ]
-    best = module("loss_against_gain").optimum(rows)
-    assert best["best_ratio"] == 1.1
-    assert best["excess_of_computed"] == pytest.approx(0.1)
-    assert best["computed_gain"] == 1.1
+def test_few_runs_have_no_deviation() -> None:
+    """Two values do not tell a deviation; the page gives them as they are."""
+    cell = module("_tables").mean_cell
+    rows = [{"loss": loss} for loss in (0.5, 0.25, 0.75)]
+    assert cell(rows, "loss") == "0.500 ± 0.250"
+    assert cell(rows[:2], "loss") == "0.500, 0.250"
+    assert cell(rows[:2], "loss", percent=True, digits=0) == "50, 25"
+    assert cell([], "loss") == ""
+    assert cell([*rows, {"loss": float("nan")}], "loss") == "diverged"
+
+
+RANKING = re.compile(r"(?i)\b(better|best|worse|worst|superior|outperform\w*|beats?|faster|slower|halves)\b")
+RANKS = ("Tuned baselines", "A deep autoencoder")  # the second: "the better of two learning rates"
+
+
+def test_only_sections_with_seeds_and_tuned_baselines_rank() -> None:
+    sections = re.split(r"(?m)^## ", (PAPER / "page.md").read_text(encoding="utf-8"))
+    ranking = {text.splitlines()[0] for text in sections if RANKING.search(text)}
+    assert ranking <= set(RANKS)
+
+
+@pytest.mark.slow
+def test_tuned_baselines_run_and_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = module("tuned_baselines")
+    arguments = ["--quick", "--output", str(tmp_path)]
+    rows = tuned.main(arguments)
+    assert {row["seed"] for row in rows} == {1}
+    assert (tmp_path / "tuned_baselines" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(tuned, "train", refuse)
+    assert tuned.main(arguments) == rows
+
+
+@pytest.mark.parametrize("form", ["inside", "outside", "normalized"])
+def test_residual_forms(form: str) -> None:
+    """Each form against its equation, block by block."""
+    tuned = module("tuned_baselines")
+    stack = tuned.ResidualStack(3, "tanh", form)
+    stack.build((None, 8))
+    stack.draw(1)
+    stack.bias.assign(np.random.default_rng(2).standard_normal((3, 8)))
+    kernels, biases = (np.asarray(keras.ops.convert_to_numpy(v), float) for v in (stack.kernel, stack.bias))
+    h = x = np.random.default_rng(3).standard_normal((4, 8))
+    for kernel, bias in zip(kernels, biases, strict=True):
+        if form == "inside":
+            h = np.tanh(h + h @ kernel + bias)
+        elif form == "outside":
+            h = h + np.tanh(h @ kernel + bias)
+        else:
+            normalized = (h - h.mean(1, keepdims=True)) / h.std(1, keepdims=True)
+            h = h + np.tanh(normalized) @ kernel + bias
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(stack(x.astype(np.float32))), h, atol=1e-4)
+    # 192 normal entries of variance 2 / (8 * 3): a relative error of sqrt(2 / 192) each way.
+    assert kernels.var() == pytest.approx(2.0 / 24.0, rel=4.0 * (2.0 / 192.0) ** 0.5)
 
 
 def test_equal_parameters() -> None:

@@ -112,6 +112,25 @@ def test_the_interval_holds_the_exponent_as_often_as_it_says(sample_walks: Modul
         assert abs(inside_if_normal / 400 - 0.95) > 0.033
 
 
+def test_the_deviation_of_walks_is_that_of_single_examples(sample_walks: ModuleType) -> None:
+    """Networks of deviation 1, examples of deviation 0.75 within each: 1.25 together.
+
+    The mean square of 2,000 estimates from ten networks of 16 examples is that variance, within four standard
+    errors. The deviation of the means alone, the twin, is too small.
+    """
+    rng = np.random.default_rng(5)
+    walks = rng.standard_normal((2000, 10, 1)) + 0.75 * rng.standard_normal((2000, 10, 16))
+    means, within = walks.mean(axis=2), walks.var(axis=2, ddof=1)
+    found = []
+    for drifts, variances in zip(means, within, strict=True):
+        of_networks = zip(drifts, variances, strict=True)
+        rows = [{"drift": drift, "example_variance": v, "examples": 16} for drift, v in of_networks]
+        found.append(sample_walks.deviation_of_walks(rows) ** 2)
+    error = np.std(found) / 2000**0.5
+    assert abs(np.mean(found) - 1.25**2) < 4.0 * error
+    assert abs(means.var(axis=1, ddof=1).mean() - 1.25**2) > 4.0 * error
+
+
 def test_a_dead_gradient_has_no_spread(sample_walks: ModuleType) -> None:
     with pytest.raises(ValueError, match="The gradient became zero in a network; use wider layers."):
         sample_walks.spread([0.1, -np.inf, 0.2])

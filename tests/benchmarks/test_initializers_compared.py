@@ -1,0 +1,97 @@
+"""The initializations that `benchmarks/initializers_compared.py` compares."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+L = keras.layers
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("initializers_compared")
+
+
+def chain() -> keras.Model:
+    """Returns kernels fed by the data, relu, tanh and a sum of a linear layer and itself."""
+    inputs = keras.Input((12,))
+    h = L.Dense(12, "relu")(inputs)
+    h = L.Dense(12, "tanh")(h)
+    h = L.Dense(12)(h)
+    return keras.Model(inputs, L.Dense(12)(L.Add()([h, h])))
+
+
+def kernels(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(w) for w in model.get_weights() if w.ndim == 2]
+
+
+def test_each_kernel_gets_the_gain_of_what_feeds_it(benchmark: ModuleType) -> None:
+    """All singular values of an orthogonal kernel are its gain."""
+    model = chain()
+    x = np.random.default_rng(0).standard_normal((50, 12)).astype(np.float32)
+    benchmark.slope_aware("orthogonal")(model, x, 3)
+    for kernel, gain in zip(kernels(model), (1.0, 2.0**0.5, 1.0, 1.0), strict=True):
+        np.testing.assert_allclose(np.linalg.svd(kernel)[1], gain, rtol=1e-5)
+    first, _, third, last = kernels(model)
+    assert not np.allclose(first, third)
+    assert not np.allclose(third, last)
+    benchmark.scaled(benchmark.slope_aware("orthogonal"))(model, x, 3)
+    assert np.sqrt(np.mean(np.square(model.predict(x, verbose=0)))) == pytest.approx(0.1, rel=1e-5)
+    for before, after in zip((first, third), (kernels(model)[0], kernels(model)[2]), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_without_anyinit_its_rows_are_left_out(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    left = benchmark.available()
+    assert "AnyInit is not installed" in capsys.readouterr().out
+    assert len(left) == len(benchmark.INITIALIZATIONS) - 2
+    assert not any("anyinit" in name for name in left)
+
+
+@pytest.mark.slow
+def test_training_is_that_of_single_steps(benchmark: ModuleType) -> None:
+    """The loss is the mean over the last tenth of the steps, on the batches of the seed."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100, 12)).astype(np.float32)
+    model = chain()
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    start = model.get_weights()
+    benchmark.reset(model, start)
+    found = benchmark.train(model, x, x, 0.01, 20, 5)
+    benchmark.reset(model, start)
+    model.optimizer.learning_rate.assign(0.01)
+    rng = np.random.default_rng(5)
+    losses = []
+    for _ in range(20):
+        batch = rng.choice(100, benchmark.BATCH, replace=False)
+        losses.append(float(model.train_on_batch(x[batch], x[batch])))
+    assert found == pytest.approx(np.mean(losses[-2:]), rel=1e-4)
+
+
+def test_differences_count_in_standard_errors(benchmark: ModuleType) -> None:
+    own = list(benchmark.INITIALIZATIONS)[-1]
+    rows = {"other": {"losses": [2.0, 3.0, 4.0]}, own: {"losses": [1.0, 1.0, 1.0]}}
+    assert benchmark.differences(rows) == {"other": pytest.approx(2.0 * 3.0**0.5), own: 0.0}
+
+
+def test_the_readme_has_the_recorded_table(benchmark: ModuleType) -> None:
+    recorded = json.loads((BENCHMARKS / "results" / "initializers_compared.json").read_text(encoding="utf-8"))
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    assert benchmark.markdown(recorded["networks"]) in readme
+    for network in recorded["networks"].values():
+        rows = network["initializations"]
+        assert network["differences"] == pytest.approx(benchmark.differences(rows))
+        assert all(len(row["losses"]) >= 3 for row in rows.values())
