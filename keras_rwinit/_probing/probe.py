@@ -400,7 +400,7 @@ class _Probe:
                 )
             if self.concrete:
                 self.tapped[key] = _TappedCall(layer, key.number, shape, activation)
-            kernel = keras.ops.convert_to_tensor(stack.variable)
+            kernel = keras.ops.convert_to_tensor(layer.kernel)  # with its low-rank update, if it has one
             h, pre_activations = run_layers(x, kernel, self.tap(biases, key), activation)
             if self.concrete and has_value(pre_activations):
                 # The loop keeps no outputs; they follow from the pre-activations.

@@ -174,7 +174,7 @@ class _ContextTracer:
         """Returns the signal that leaves a step."""
         if not incoming:
             return Signal()
-        kernels = kernels_of(step.operation)
+        kernels = kernels_of(step.operation) if step.kernel is None else [step.kernel]
         if kernels:
             return self._apply_kernels(step, kernels, _merge(incoming))
         kind = layer_kind(step.operation)

@@ -40,6 +40,8 @@ class Kernel:
         stacked: Number of layers that a `DenseStack`'s weight holds; 0 for an ordinary kernel.
         index: Which of the stacked kernels this is, along the first axis of the weight; None for an ordinary
             kernel, and for all kernels of a stack together.
+        turned: Whether it is applied the other way round, as a tied decoder does, and sums over the axes that
+            its layer gives out.
     """
 
     layer: keras.layers.Layer
@@ -48,6 +50,7 @@ class Kernel:
     activation: Callable[[Tensor], Tensor] | None = None
     stacked: int = 0
     index: int | None = None
+    turned: bool = False
 
     @property
     def identity(self) -> KernelIdentity:
@@ -68,7 +71,7 @@ class Kernel:
 
         A matrix counts as (inputs, outputs), unless only its second axis has the size of the input's last.
         """
-        if is_known_layer(self.layer) or len(self.shape) != 2 or not input_shape:
+        if self.turned or is_known_layer(self.layer) or len(self.shape) != 2 or not input_shape:
             return self
         first, second = self.shape
         if first == second or input_shape[-1] != second:
@@ -88,7 +91,9 @@ class Kernel:
     @property
     def contracted(self) -> tuple[int, ...]:
         """Axes of one kernel that an output unit sums over."""
-        return self.kind.contracted(self.layer, tuple(range(len(self.shape))))
+        axes = tuple(range(len(self.shape)))
+        contracted = self.kind.contracted(self.layer, axes)
+        return tuple(axis for axis in axes if axis not in contracted) if self.turned else contracted
 
     @property
     def units(self) -> int:
@@ -104,6 +109,15 @@ class Kernel:
             window, strides = self.shape[:-2], self.layer.strides
             return full / math.prod(min(s, k) for s, k in zip(strides, window, strict=True))
         return float(full)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels that a convolution's kernels read in all, and those that one output sums over."""
+        window = math.prod(self.shape[: len(self.shape) - 2])
+        # A depthwise kernel has its channels beside those that it gives for each.
+        own = int(self.fan_in) // window
+        groups = self.shape[-2] if len(self.contracted) == len(self.shape) - 2 else 0
+        return own * (groups or getattr(self.layer, "groups", 1)), own
 
 
 def kernels_of(layer: keras.Operation) -> list[Kernel]:

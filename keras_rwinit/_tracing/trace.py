@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import keras
@@ -17,7 +17,14 @@ from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
 from .calls import call_arguments, call_parameters, observe
-from .kernels import activates_kernel_output, hides_sublayers, holds_kernels, kernels_of, sublayers
+from .kernels import (
+    Kernel,
+    activates_kernel_output,
+    hides_sublayers,
+    holds_kernels,
+    kernels_of,
+    sublayers,
+)
 from .recording import RecordedCall, find_origin, record_calls
 
 __all__ = ["Graph", "Step", "trace"]
@@ -42,6 +49,9 @@ class Step:
         input_shape: Shape of its first input, the batch included; None if unknown.
         guessed: Whether its inputs are a guess, because it is part of a layer that could not be looked into.
         arguments: Positional arguments of the call, its constants among them; empty if unknown.
+        kernel: The kernel that it applies and nothing else, where a call of a layer was looked into, or where
+            it uses the kernel of another layer; None for a whole layer.
+        copied: Whether it applies a copy of that kernel's values, taken when the model was made.
     """
 
     operation: keras.Operation
@@ -50,6 +60,8 @@ class Step:
     input_shape: Shape = None
     guessed: bool = False
     arguments: tuple[object, ...] = ()
+    kernel: Kernel | None = None
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,11 @@ def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     if len(shapes) != 1 or shapes[0] is None:
         return []
-    return keras.tree.map_shape_structure(keras.KerasTensor, shapes[0])
+    return keras.tree.map_shape_structure(
+        # An optional input that was left out
+        lambda shape: None if shape is None else keras.KerasTensor(shape),
+        shapes[0],
+    )
 
 
 def _symbol(array: Tensor) -> Symbol | None:
@@ -117,7 +133,9 @@ def _example_batch(model: keras.Model) -> ArrayTree:
     """Returns two examples of random numbers for a model that knows the shapes of its inputs; None else."""
     rng = np.random.default_rng(0)
 
-    def draw(symbol: Symbol) -> Tensor:
+    def draw(symbol: Symbol | None) -> Tensor:
+        if symbol is None:
+            return None
         # Sizes that the model leaves open are small.
         shape = (2, *(8 if size is None else size for size in symbol.shape[1:]))
         values = rng.standard_normal(shape)
@@ -150,6 +168,7 @@ class _Tracer:
     steps: list[Step] = field(default_factory=list)
     _calls: Counter[int] = field(default_factory=Counter)
     _records: dict[int, list[RecordedCall]] | None = None
+    _kernels: dict[int, Kernel] | None = None
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     def numbers(self, count: int) -> tuple[int, ...]:
@@ -172,7 +191,7 @@ class _Tracer:
                 for depth in sorted(function._nodes_by_depth, reverse=True)
                 for node in function._nodes_by_depth[depth]
             )
-            return self._follow(nodes, function.inputs, function.outputs, inputs)
+            return self._follow(nodes, function.inputs, function.outputs, inputs, constant=True)
         kind = layer_kind(operation)
         if kind.chained:
             return self._chain(getattr(operation, kind.chained), inputs, shapes[0])
@@ -180,8 +199,10 @@ class _Tracer:
             shape, layer = kind.wrapped_shape(shapes[0]), getattr(operation, kind.wrapped)
             return self.expand(layer, inputs[:1], [shape], (keras.KerasTensor(shape),), {})
         if kernels_of(operation):
+            known = activates_kernel_output(operation)
+            numbers = None if known else self._look_inside(operation, args, kwargs, inputs)
             # What the rest of somebody's own `call` does, no one can tell.
-            return self._single(operation, inputs, shapes, 1, guessed=not activates_kernel_output(operation))
+            return numbers or self._single(operation, inputs, shapes, 1, guessed=not known)
         if hides_sublayers(operation) or not _may_be_composed(operation):
             return self._single(operation, inputs, shapes, 1, arguments=tuple(args))
         call, calls, start = self._calls[id(operation)], self._calls.copy(), len(self.steps)
@@ -202,6 +223,48 @@ class _Tracer:
         if record is not None and record.inside:
             return self._replay(record, inputs)
         return self._guess(operation, inputs, shapes)
+
+    def _look_inside(
+        self, layer: keras.layers.Layer, args: ArrayTree, kwargs: ArrayTree, inputs: tuple[int, ...]
+    ) -> tuple[int, ...] | None:
+        """Adds the steps of a call of a user's layer with kernels; None unless it applies each one once."""
+        calls, start = self._calls.copy(), len(self.steps)
+        own = {id(kernel.variable) for kernel in kernels_of(layer)}
+        try:
+            called_with, outputs = _call_symbolically(layer, args, kwargs)
+            numbers = self._follow(_nodes_before(outputs), called_with, outputs, inputs, owner=layer)
+            kernels = [step.kernel for step in self.steps[start:] if step.kernel is not None]
+            applied = [id(kernel.variable) for kernel in kernels if id(kernel.variable) in own]
+            if sorted(own) == sorted(applied):
+                return numbers
+        except Exception:  # whatever a layer's own code may do with symbolic tensors
+            pass
+        # No half-traced layer stays behind.
+        del self.steps[start:]
+        self._calls = calls
+        return None
+
+    def _kernel_in(self, node: Node, constant: bool) -> tuple[Kernel, bool] | None:
+        """Returns the kernel among the arguments of an operation, and whether it is a copy; None without one.
+
+        What a layer of the user's computes of a weight, such as its transpose, has lost the weight: it is
+        known by its values.
+        """
+        if isinstance(node.operation, keras.layers.Layer):
+            return None
+        if self._kernels is None:
+            kernels = [kernel for layer in self.model._flatten_layers() for kernel in kernels_of(layer)]
+            self._kernels = {id(kernel.variable): replace(kernel, activation=None) for kernel in kernels}
+        for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+            if isinstance(value, keras.Variable) and id(value) in self._kernels:
+                return self._kernels[id(value)], False
+            if isinstance(value, keras.Variable) or not keras.ops.is_tensor(value) or len(value.shape) != 2:
+                continue
+            for kernel in self._kernels.values():
+                turned = _is_same_matrix(value, kernel)
+                if turned is not None:
+                    return replace(kernel, turned=turned), constant
+        return None
 
     def _record(self, operation: keras.Operation, call: int) -> RecordedCall | None:
         """Returns what a call of an operation did in a run of the model on arrays; None if there was none."""
@@ -260,10 +323,12 @@ class _Tracer:
         outputs: int,
         guessed: bool = False,
         arguments: tuple[object, ...] = (),
+        kernel: Kernel | None = None,
+        copied: bool = False,
     ) -> tuple[int, ...]:
         numbers = self.numbers(outputs)
         shape = shapes[0] if shapes else None
-        self.steps.append(Step(operation, inputs, numbers, shape, guessed, arguments))
+        self.steps.append(Step(operation, inputs, numbers, shape, guessed, arguments, kernel, copied))
         return numbers
 
     def _follow(
@@ -272,8 +337,20 @@ class _Tracer:
         called_with: Sequence[Symbol],
         outputs: Sequence[Symbol],
         inputs: tuple[int, ...],
+        *,
+        owner: keras.layers.Layer | None = None,
+        constant: bool = False,
     ) -> tuple[int, ...]:
-        """Adds the steps of Keras's nodes; returns the numbers of `outputs`."""
+        """Adds the steps of Keras's nodes; returns the numbers of `outputs`.
+
+        Args:
+            nodes: The nodes, each after those whose outputs it takes.
+            called_with: The tensors that they begin with.
+            outputs: The tensors that they end with.
+            inputs: The numbers of `called_with`.
+            owner: The layer whose call they are, where it has kernels.
+            constant: Whether arrays among their arguments are the same in every call of the model.
+        """
         known = {id(tensor): number for tensor, number in zip(called_with, inputs, strict=True)}
         for node in nodes:
             tensors = [tensor for tensor in node.input_tensors if id(tensor) in known]
@@ -281,7 +358,18 @@ class _Tracer:
                 continue
             numbers = tuple(known[id(tensor)] for tensor in tensors)
             shapes = [tuple(tensor.shape) for tensor in tensors]
-            results = self.expand(node.operation, numbers, shapes, node.arguments.args, node.arguments.kwargs)
+            found = self._kernel_in(node, constant)
+            if found is None:
+                results = self.expand(
+                    node.operation, numbers, shapes, node.arguments.args, node.arguments.kwargs
+                )
+            else:
+                kernel, copied = found
+                # A layer is measured at its calls, and a use of its kernel elsewhere is none.
+                operation = node.operation
+                if owner is not None and _holds(owner, kernel):
+                    operation = owner
+                results = self._single(operation, numbers, shapes, 1, kernel=kernel, copied=copied)
             # A layer traced as one step has one number, which stands for all its outputs.
             if len(results) < len(node.outputs):
                 results += (results[-1],) * (len(node.outputs) - len(results))
@@ -317,6 +405,23 @@ class _Tracer:
             # Only the first sublayer is known to have the input's shape.
             shapes = []
         return inputs
+
+
+def _holds(layer: keras.layers.Layer, kernel: Kernel) -> bool:
+    return any(own.variable is kernel.variable for own in kernels_of(layer))
+
+
+def _is_same_matrix(value: Tensor, kernel: Kernel) -> bool | None:
+    """Returns whether a matrix is a kernel transposed (True) or as it is (False); None if neither."""
+    if kernel.stacked or sorted(value.shape) != sorted(kernel.shape):
+        return None
+    values, weights = (keras.ops.convert_to_numpy(one) for one in (value, kernel.variable.value))
+    # Weights that are all the same, such as zeros, tell nothing.
+    if np.ptp(weights) == 0.0:
+        return None
+    if values.shape == weights.T.shape and np.array_equal(values, weights.T):
+        return True
+    return False if np.array_equal(values, weights) else None
 
 
 def _call_symbolically(

@@ -11,7 +11,9 @@ from keras_rwinit._keras.layer_kinds import Factor
 from keras_rwinit._tracing.contexts import Gate, KernelContext
 from keras_rwinit.theory import Activation
 
-__all__ = ["compensation", "gate_moments", "gate_scale", "mean_share", "slope_mean_square"]
+__all__ = ["DEGREE_TWO", "compensation", "gate_moments", "gate_scale", "mean_share", "slope_mean_square"]
+
+DEGREE_TWO = "a product of degree two"
 
 # Quadrature over a standard normal variable; the trapezoidal rule takes kinks as they come.
 _NORMAL = np.linspace(-9.0, 9.0, 4001)
@@ -35,8 +37,10 @@ def compensation(context: KernelContext, products: int) -> tuple[float, str]:
     pre-activations of variance `1 / products`, `r = (s'(0) / c)^2 / products` to first order, so that all
     products together leave `(s'(0) / c)^2 / 2` nats, which is 1/8 for the sigmoid. For a gate that is zero at
     zero (linear, SiLU) the product is of second degree, and by Euler's theorem `<delta_h, h> = 2 <delta_y,
-    y>`: no scale keeps both, r is 1, and the signal is kept at the cost of `ln(2) / 2` nats of the gradient a
-    product (without a normalization or a shortcut around it).
+    y>`: no scale keeps both signal and gradient. A deviation of `ln|h|` doubles at each product, and with r =
+    1 the gradient grows by `ln(2) / 2` nats towards the input where the signal is kept. A normalization
+    before the product holds the signal, but not the gradient (24 blocks of SwiGLU, width 64: 0.32 nats a
+    block); with a shortcut around it as well both hold (0.03 nats).
     """
     signal = context.signal
     mean_square, kurtosis, reason = signal.scale**2, 1.0, ""
@@ -49,8 +53,9 @@ def compensation(context: KernelContext, products: int) -> tuple[float, str]:
         moments = gate_moments(gate, products)
         mean_square, kurtosis = mean_square * moments.mean_square, kurtosis * moments.kurtosis
         reason += f"; {moments.reason}"
-        if not (gate.is_open or gate.normalized or signal.normalized):
-            reason += ", which costs the gradient ln(2) / 2 nats"
+        # Beside a shortcut, what the product does to the gradient is a small part of it.
+        if not (gate.is_open or gate.normalized or signal.normalized or context.terms):
+            reason += f", {DEGREE_TWO}"
     if not mean_square > 0.0 or not math.isfinite(mean_square):
         return 1.0, f"{reason}, through which nothing passes"
     correction = _width_correction(

@@ -24,6 +24,7 @@ from keras_rwinit._tracing.trace import trace
 from keras_rwinit.theory.distributions import Distribution, draw_kernel, resolve_distribution
 
 from ._calibration import Calibration, calibrate
+from ._convolutions import Window, count_windows
 from ._report import BiasCount, InitializationReport, InitializedKernel
 from ._rules import GainRule, gain_rule, repeated_rule
 from ._selection import select_variables
@@ -132,8 +133,11 @@ def initialize(
     contexts, output = trace_contexts(trace(model, inputs))
 
     places: dict[KernelIdentity, list[KernelContext]] = {}
+    copied: set[KernelIdentity] = set()
     for context in contexts:
-        if context.kernel.variable.trainable:
+        if context.step.copied:
+            copied.add(context.kernel.identity)
+        elif context.kernel.variable.trainable:
             places.setdefault(context.kernel.identity, []).append(context)
     if not any(variable_id in selected for variable_id, _ in places):
         raise ValueError(
@@ -145,7 +149,7 @@ def initialize(
     # All that can fail on wrong arguments comes before the first change.
     seeds = dict(zip(places, layer_seeds(seed, len(places)), strict=True))
     drawn = {identity: used for identity, used in places.items() if identity[0] in selected}
-    rules = _find_rules(drawn, output, resolved_distribution)
+    rules = _find_rules(drawn, output, resolved_distribution, count_windows(contexts))
     optimizer_values = _initial_optimizer_values(model)
     with _restore_on_error(model):
         _draw(drawn, rules, resolved_distribution, seeds)
@@ -156,7 +160,7 @@ def initialize(
         for variable, value in optimizer_values:
             variable.assign(value)
     return InitializationReport(
-        tuple(_describe(drawn, rules, calibration.factors)),
+        tuple(_describe(drawn, rules, calibration.factors, copied)),
         tuple(_skipped_weights(model, {variable_id for variable_id, _ in drawn})),
         calibration.drift,
         calibration.drift_before,
@@ -164,7 +168,9 @@ def initialize(
     )
 
 
-def _find_rules(places: Places, output: Signal, distribution: Distribution) -> dict[KernelIdentity, GainRule]:
+def _find_rules(
+    places: Places, output: Signal, distribution: Distribution, windows: Mapping[Window, int]
+) -> dict[KernelIdentity, GainRule]:
     """Returns the rule of each kernel, by all places where it is applied."""
     rules = {}
     known: dict[tuple[object, ...], GainRule] = {}
@@ -175,6 +181,8 @@ def _find_rules(places: Places, output: Signal, distribution: Distribution) -> d
             signal = replace(context.signal, sources=None, gate_sources=frozenset(), layers=0)
             situation = (
                 identity[0],
+                context.kernel.turned,
+                context.step.input_shape,
                 context.signal.reads_data,
                 context.normalized_after,
                 signal,
@@ -182,7 +190,7 @@ def _find_rules(places: Places, output: Signal, distribution: Distribution) -> d
                 tuple(context.gate_of),
             )
             if situation not in known:
-                known[situation] = gain_rule(context, output.layers - 1, output, distribution)
+                known[situation] = gain_rule(context, output.layers - 1, output, distribution, windows)
             of_contexts.append(known[situation])
         rules[identity] = repeated_rule(of_contexts, contexts)
     return rules
@@ -220,14 +228,20 @@ def _draw_values(kernel: Kernel, gain: float, distribution: Distribution, seed: 
 
 
 def _describe(
-    places: Places, rules: Mapping[KernelIdentity, GainRule], factors: Mapping[KernelIdentity, float]
+    places: Places,
+    rules: Mapping[KernelIdentity, GainRule],
+    factors: Mapping[KernelIdentity, float],
+    copied: Container[KernelIdentity],
 ) -> Iterator[InitializedKernel]:
     """Yields a row for each kernel, and one for layers of a stack that have the gain and reason in common."""
 
     def row(item: tuple[KernelIdentity, Sequence[KernelContext]]) -> tuple[int, str, float, float, str, bool]:
         identity, (context, *_) = item
         rule, factor = rules[identity], factors.get(identity, 1.0)
-        return identity[0], context.signal.activation.name, rule.gain, factor, rule.why, context.guessed
+        why = rule.why + (
+            "; the model also holds a copy, which stays as it was" if identity in copied else ""
+        )
+        return identity[0], context.signal.activation.name, rule.gain, factor, why, context.guessed
 
     for (_, activation, gain, factor, why, guessed), group in itertools.groupby(places.items(), row):
         kernels = [contexts[0].kernel for _, contexts in group]

@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ._factors import DEGREE_TWO
+
 __all__ = ["BiasCount", "InitializationReport", "InitializedKernel"]
+
+_DEGREE_TWO_ADVICE = (
+    "No scale holds both signal and gradient through a product of degree two, such as SwiGLU, GEGLU or a "
+    "bilinear gate: a deviation of ln RMS doubles at each one, and where the signal is held, the gradient "
+    "grows by ln(2) / 2 nats towards the input. Put a normalization before the product, which holds the "
+    "signal, and a shortcut around it, which holds the gradient.\n"
+)
 
 
 class BiasCount(NamedTuple):
@@ -94,6 +103,8 @@ class InitializationReport:
         ]
         reasons = Counter(why for _, why in self.skipped)
         lines += [f"{count:,} left: {why}\n" for why, count in reasons.items()]
+        if any(DEGREE_TWO in kernel.why for kernel in self.kernels):
+            lines.append(_DEGREE_TWO_ADVICE)
         if self.biases.nonzero:
             lines.append(
                 f"{self.biases.nonzero:,} of {self.biases.total:,} biases are not zero, as of a trained "

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
 
 from keras_rwinit._tracing.contexts import KernelContext, Signal
 from keras_rwinit.theory import NoGainError
 from keras_rwinit.theory.distributions import Distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width, one_layer_gain
 
+from ._convolutions import Window, edge_share, effective_fan_in, padded_window
 from ._factors import compensation, gate_moments, gate_scale, mean_share, slope_mean_square
 
 __all__ = ["GainRule", "gain_rule", "repeated_rule"]
@@ -36,7 +33,13 @@ class GainRule:
     why: str
 
 
-def gain_rule(context: KernelContext, depth: int, output: Signal, distribution: Distribution) -> GainRule:
+def gain_rule(
+    context: KernelContext,
+    depth: int,
+    output: Signal,
+    distribution: Distribution,
+    windows: Mapping[Window, int],
+) -> GainRule:
     """Returns the gain of a kernel in its context.
 
     - A kernel fed through an activation gets the activation's gain at its own fan-in, for the model's
@@ -53,15 +56,23 @@ def gain_rule(context: KernelContext, depth: int, output: Signal, distribution: 
       highway network, makes up for what the gates take away; see `_share_of_sums`.
     - The kernel of a gate is scaled by `1 / sqrt(products)`; see `_share_of_gate`.
     - A convolution padded with zeros loses what it reads from beyond the edge. The gain makes up for the
-      loss of a deep chain of equal layers, the largest eigenvalue of the window's average over the image.
+      mean loss over the model's convolutions of the same window and image; see `edge_share`. Its kernel
+      is the same at all positions, so that its steps vary as those of another fan-in; see
+      `effective_fan_in`.
 
     Args:
         context: The kernel in its context.
         depth: Number of hidden layers of the model.
         output: The deepest of the model's output signals.
         distribution: Distribution that the kernel is drawn from.
+        windows: Number of the model's kernels with each window.
     """
-    gain, why = _activation_gain(context, max(depth, 1), distribution)
+    window = padded_window(context)
+    width = max(round(context.kernel.fan_in), 1)
+    if window is not None:
+        activation, channels = context.signal.activation, context.kernel.channels
+        width = effective_fan_in(window, *channels, activation, windows.get(window, 1))
+    gain, why = _activation_gain(context, max(depth, 1), distribution, width)
     if context.signal.unknown:
         why = f"taken to be fed linearly, which is a guess. {context.signal.unknown}"
     if context.signal.reads_data:
@@ -74,7 +85,7 @@ def gain_rule(context: KernelContext, depth: int, output: Signal, distribution: 
     share, share_reason = _share_of_sums(context, output)
     if not context.terms:
         share, share_reason = _share_of_gate(context, output.products)
-    padding = _padding_loss(context)
+    padding = 1.0 if window is None else edge_share(window, windows.get(window, 1))
     padding_reason = "; zero padding" if padding < 1.0 - 1e-12 else ""
     return GainRule(gain * share / math.sqrt(padding), share, why + share_reason + padding_reason)
 
@@ -82,27 +93,42 @@ def gain_rule(context: KernelContext, depth: int, output: Signal, distribution: 
 def repeated_rule(rules: Sequence[GainRule], contexts: Sequence[KernelContext]) -> GainRule:
     """Returns the rule of a kernel that is applied in several contexts, by their rules.
 
-    The step of `ln|delta|` through the u-th application is `ln g - ln g_u` off, where g_u is the gain that
-    its context requires, so that the geometric mean of the g_u leaves no drift. Applications that read the
-    data are the first of a chain: the gradient passes through no kernel before them, and they do not count
-    if there are others.
+    The step of `ln|delta|` through the u-th application is `ln s - ln s_u` off, where s_u is the standard
+    deviation of the entries that its context requires, so that their geometric mean leaves no drift: the
+    gain g_u at the fan-in N_u asks for `g_u / sqrt(N_u)`, and a tied decoder sums over the other axis than
+    its encoder does. Applications that read the data are the first of a chain: the gradient passes through no
+    kernel before them, and they do not count if there are others; nor does a tied kernel that gives the
+    outputs, whose scale is free.
     """
-    used = [
-        rule for rule, context in zip(rules, contexts, strict=True) if not context.signal.reads_data
-    ] or list(rules)
     if len(rules) == 1:
         return rules[0]
+    pairs = list(zip(rules, contexts, strict=True))
+    used = (
+        [pair for pair in pairs if not (pair[1].signal.reads_data or _is_tied_output(pair[1]))]
+        or [pair for pair in pairs if not _is_tied_output(pair[1])]
+        or pairs
+    )
+    first, fan_in = used[0][0], contexts[0].kernel.fan_in
+    gains = [rule.gain * math.sqrt(fan_in / context.kernel.fan_in) for rule, context in used]
     gain, share = (
         math.exp(sum(math.log(value) for value in values) / len(used))
-        for values in ([rule.gain for rule in used], [rule.share for rule in used])
+        for values in (gains, [rule.share for rule, _ in used])
     )
-    return replace(used[0], gain=gain, share=share, why=f"{used[0].why}; applied {len(rules)} times")
+    why = f"{first.why}; applied {len(rules)} times"
+    if any(context.kernel.turned for context in contexts):
+        why += ", also used transposed"
+    return replace(first, gain=gain, share=share, why=why)
 
 
-def _activation_gain(context: KernelContext, depth: int, distribution: Distribution) -> tuple[float, str]:
+def _is_tied_output(context: KernelContext) -> bool:
+    return context.kernel.turned and not context.followed
+
+
+def _activation_gain(
+    context: KernelContext, depth: int, distribution: Distribution, width: int
+) -> tuple[float, str]:
     """Returns the gain for the activation that feeds a kernel, and the reason."""
     signal, activation = context.signal, context.signal.activation
-    width = max(round(context.kernel.fan_in), 1)
     why = f"fed by {activation.name}" if activation.name != "linear" else "fed linearly"
     if activation.slopes is not None:
         if not any(activation.slopes):
@@ -164,41 +190,3 @@ def _share_of_sums(context: KernelContext, output: Signal) -> tuple[float, str]:
         share = max(share, math.sqrt(max(missing, 0.0)))
         reason += f"; beside a shortcut gated by {term.shortcut_gates[0].activation.name}"
     return (share / math.sqrt(mean_square) if mean_square > 0.0 else share), reason
-
-
-def _padding_loss(context: KernelContext) -> float:
-    """Returns the share of the variance that zero padding leaves in a deep chain of this layer."""
-    layer, shape = context.step.operation, context.step.input_shape
-    if not context.kernel.kind.zero_padded or shape is None or layer.padding != "same":
-        return 1.0
-    rank = len(layer.kernel_size)
-    # With strides the image shrinks, and no deep chain of equal layers exists.
-    if set(_tuple(layer.strides, rank)) != {1}:
-        return 1.0
-    sizes = shape[1 : 1 + rank] if layer.data_format == "channels_last" else shape[2 : 2 + rank]
-    dilations = _tuple(layer.dilation_rate, rank)
-    return math.prod(
-        _largest_eigenvalue(int(size), int(window), int(dilation))
-        for size, window, dilation in zip(sizes, layer.kernel_size, dilations, strict=True)
-        if size is not None
-    )
-
-
-def _tuple(value: int | Sequence[int], rank: int) -> Sequence[int]:
-    return (value,) * rank if isinstance(value, int) else tuple(value)
-
-
-@lru_cache(maxsize=256)
-def _largest_eigenvalue(size: int, window: int, dilation: int) -> float:
-    """Returns the largest eigenvalue of a window's mean on `size` places with zeros beyond their ends."""
-    if window == 1 or size > 512:  # where the edges no longer matter
-        return 1.0
-    # Keras puts the odd zero of an even window behind the image.
-    before = dilation * ((window - 1) // 2)
-    places = np.arange(size)
-    matrix: NDArray[np.float64] = np.zeros((size, size))
-    for tap in range(window):
-        at = places + tap * dilation - before
-        inside = (at >= 0) & (at < size)
-        matrix[places[inside], at[inside]] += 1.0 / window
-    return float(np.abs(np.linalg.eigvals(matrix)).max())

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import BACKEND, EAGERLY, SLOW_ON_JAX, to_numpy
+from keras_helpers import BACKEND, EAGERLY, to_numpy
 from numpy.typing import NDArray
 from state_helpers import assert_unchanged, snapshot
 
@@ -125,11 +125,10 @@ if BACKEND != "tensorflow":
 if BACKEND == "torch":
     MODELS["the back end's, before"] = lambda: model_of(RecomputedBefore())
 BY_DEFAULT = ("keras.RematScope, full", "compiled before", "the back end's, by its name")
+KINDS = [pytest.param(kind, marks=[] if kind in BY_DEFAULT else [pytest.mark.slow]) for kind in MODELS]
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in BY_DEFAULT else SLOW_ON_JAX) for kind in MODELS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_is_measured_as_though_it_ran_plainly(kind: str) -> None:
     keras.utils.set_random_seed(0)
     model, plain = MODELS[kind](), model_of(Block())
@@ -144,7 +143,9 @@ def test_it_is_measured_as_though_it_ran_plainly(kind: str) -> None:
         np.testing.assert_allclose(getattr(walk, field), getattr(expected, field), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=SLOW_ON_JAX) for kind in MODELS])
+@pytest.mark.parametrize(
+    "kind", KINDS if BACKEND != "jax" else [pytest.param(k, marks=pytest.mark.slow) for k in MODELS]
+)
 def test_it_is_calibrated_as_though_it_ran_plainly(kind: str) -> None:
     keras.utils.set_random_seed(0)
     model, plain = MODELS[kind](), model_of(Block())
@@ -243,10 +244,12 @@ def test_a_mapped_function_hides_its_layers() -> None:
     assert np.isfinite(walk.backward).all()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind in BY_DEFAULT[1:2] else [pytest.mark.slow]) for kind in MODELS],
-)
+# By the size of its outputs, Keras can rematerialize a training on PyTorch alone.
+TRAINABLE = [kind for kind in MODELS if BACKEND == "torch" or kind != "keras.RematScope, large"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TRAINABLE)
 def test_a_training_goes_on_and_is_recorded(kind: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model, alone = MODELS[kind](), MODELS[kind]()
@@ -263,13 +266,10 @@ def test_a_training_goes_on_and_is_recorded(kind: str, tmp_path: Path) -> None:
 
 
 # On TensorFlow, Keras cannot differentiate its own float8.
-MODES = [
-    "int8",
-    pytest.param("int4", marks=pytest.mark.slow),
-    *(["float8"] if BACKEND != "tensorflow" else []),
-]
+MODES = ["int8", "int4", *(["float8"] if BACKEND != "tensorflow" else [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_quantized_models_are_measured(mode: str) -> None:
     keras.utils.set_random_seed(0)

@@ -57,7 +57,8 @@ def beside(*actions: Callable[[], Any], times: int) -> list[list[Any]]:
 
 @pytest.mark.backends
 @pytest.mark.parametrize(
-    "times", [pytest.param(2, marks=SLOW_ON_JAX), pytest.param(20, marks=pytest.mark.slow)]
+    "times",
+    [pytest.param(2, marks=SLOW_ON_JAX), pytest.param(20 if BACKEND != "jax" else 3, marks=pytest.mark.slow)],
 )
 def test_walks_beside_calls_and_other_walks(times: int) -> None:
     model = make_model()

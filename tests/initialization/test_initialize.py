@@ -132,11 +132,18 @@ def test_separable_convolutions_have_two_kernels() -> None:
 
 
 def test_zero_padding_is_made_up_for() -> None:
-    """A window of three on a line of n: the eigenvalue of the mean is (1 + 2 cos(pi / (n + 1))) / 3."""
+    """Two steps between three layers: what two means over a window of three leave of an even spread."""
     model = chain(*(L.Conv2D(8, 3, padding="same") for _ in range(3)), shape=(8, 5, 8))
-    eigenvalue = math.prod((1 + 2 * math.cos(math.pi / (n + 1))) / 3 for n in (8, 5))
+    share = 1.0
+    for size in (8, 5):
+        spread = np.ones(size)
+        for _ in range(2):
+            spread = np.convolve(spread, np.ones(3) / 3, "same")
+        share *= math.sqrt(spread.sum() / size)
     for kernel in initialize(model, seed=0).kernels:
-        assert kernel.gain == pytest.approx(gain("linear", 72) / math.sqrt(eigenvalue), rel=1e-9)
+        # The other factor is that of the window's walk, exp(1 / (2 N)) for N of some 60 to 200.
+        assert 1.002 < kernel.gain * math.sqrt(share) < 1.01
+        assert kernel.why.endswith("zero padding")
     for layer in (L.Conv2D(8, 3), L.Conv2D(8, 3, strides=2, padding="same"), L.Conv2D(8, 1, padding="same")):
         (kernel,) = initialize(chain(layer, shape=(8, 5, 8)), seed=0).kernels
         assert kernel.gain == pytest.approx(gain("linear", int(kernel.fan_in)))
@@ -163,6 +170,7 @@ def test_branches_share_the_variance_of_their_sums() -> None:
     assert [kernel.gain for kernel in normalized.kernels[2:-1:2]] == pytest.approx([relu] * 5)
 
 
+@pytest.mark.slow
 def test_the_sum_keeps_its_variance_over_depth() -> None:
     """(1 + 1 / 50)^50 times the variance after fifty blocks, and not 2^50 times."""
     model = residual(50, units=200)
@@ -225,12 +233,14 @@ def test_subclassed_models_are_followed_into_their_layers() -> None:
     assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == nodes
 
 
-def test_what_cannot_be_followed_is_guessed_and_said() -> None:
-    model = Subclassed(Opaque)
-    model(data(32))
-    report = initialize(model, seed=0)
-    assert len(report.kernels) == 9
-    assert all("guess" in kernel.why for kernel in report.kernels)
+def test_what_symbols_cannot_follow_is_followed_by_a_run_on_arrays() -> None:
+    opaque, plain = Subclassed(Opaque), Subclassed(Block)
+    for model in (opaque, plain):
+        model(data(32))
+    found, expected = (initialize(model, seed=0).kernels for model in (opaque, plain))
+    assert [(kernel.gain, kernel.why) for kernel in found] == [
+        (kernel.gain, kernel.why) for kernel in expected
+    ]
 
 
 def test_shared_layers_are_drawn_once() -> None:
@@ -323,9 +333,12 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
+SLOW = ("residual", "deep residual", "deep convolutional")
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name.startswith("deep") else name for name in MODELS],
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS],
 )
 def test_calibration_leaves_no_drift(name: str) -> None:
     build, shape = MODELS[name]
@@ -349,8 +362,7 @@ def test_calibration_leaves_no_drift(name: str) -> None:
 
 @backends
 def test_calibration_on_every_back_end() -> None:
-    build, shape = MODELS["stack"]
-    model, x = build(), 3.0 * data(*shape)
+    model, x = model_zoo.deep_mlp(12, 32, "relu", input_shape=(64,), classes=10), 3.0 * data(64)
     model.compile("adam", "mse")
     model.fit(x, data(10), verbose=0)
     initialize(model, x, seed=1)
@@ -370,7 +382,10 @@ def test_without_calibration_there_is_a_drift_to_remove() -> None:
     assert abs(report.drift_before) > 0.002
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad", "nadam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adam", "sgd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adagrad", "nadam"))],
+)
 def test_the_optimizer_is_reset(optimizer: str) -> None:
     model = chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(2))
     model.compile(keras.optimizers.get(optimizer), "mse", run_eagerly=True)
@@ -393,7 +408,7 @@ def _built(model: keras.Model) -> keras.optimizers.Optimizer:
     return model.optimizer
 
 
-@pytest.mark.parametrize("depths", [(50, 200), pytest.param((300, 1200), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depths", [(20, 80), pytest.param((300, 1200), marks=pytest.mark.slow)])
 def test_time_is_linear_in_the_number_of_layers(depths: tuple[int, int]) -> None:
     """Counted, not timed: every layer is looked at a fixed number of times, and nothing recurses."""
     counts = [_count_calls(depth) for depth in depths]
@@ -506,9 +521,24 @@ class Rectified(L.Dense):
         return keras.ops.relu(super().call(x))
 
 
-def test_a_call_of_somebodys_own_is_a_guess() -> None:
-    model = chain(Rectified(64), Rectified(64), L.Dense(3))
-    assert all("guess" in kernel.why for kernel in initialize(model, seed=0).kernels)
+class Hidden(L.Dense):
+    """A layer whose `call` computes on numbers only."""
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        if isinstance(x, keras.KerasTensor):
+            raise TypeError("numbers only")
+        return super().call(x)
+
+    def compute_output_spec(self, x: Any, training: bool | None = None) -> Any:
+        return keras.KerasTensor((*x.shape[:-1], self.units))
+
+
+@pytest.mark.parametrize(("layer", "guess"), [(Rectified, False), (Hidden, True)])
+def test_a_call_of_somebodys_own_is_looked_into_or_a_guess(layer: type[L.Layer], guess: bool) -> None:
+    model = chain(layer(64), layer(64), L.Dense(3))
+    rows = initialize(model, seed=0).kernels
+    assert [("guess" in row.why) for row in rows] == [guess] * 3
+    assert [row.activation for row in rows[1:]] == ["linear" if guess else "relu"] * 2
     assert gradient_walk(model, data(64)).prediction is None
 
 

@@ -66,8 +66,15 @@ def kernels(net: keras.Model) -> NDArray[Any]:
     return np.concatenate([value.ravel() for value in values])
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("place", PLACES)
+# Every place with one of two activations, and with the other in the long run.
+CASES = [
+    pytest.param(place, activation, marks=() if number % 2 == other else pytest.mark.slow)
+    for number, place in enumerate(PLACES)
+    for other, activation in enumerate(["relu", "tanh"])
+]
+
+
+@pytest.mark.parametrize(("place", "activation"), CASES)
 def test_equal_gains_and_equal_kernels(place: str, activation: str) -> None:
     stacked, plain = model(place, activation, True), model(place, activation, False)
     rows, expected = initialize(stacked, seed=3).kernels, initialize(plain, seed=3).kernels
@@ -77,12 +84,16 @@ def test_equal_gains_and_equal_kernels(place: str, activation: str) -> None:
 
 
 @backends
-def test_equal_kernels_after_calibration() -> None:
-    for place in ("branch", "linear"):
-        stacked, plain = model(place, "relu", True), model(place, "relu", False)
-        reports = initialize(stacked, X, seed=3), initialize(plain, X, seed=3)
-        np.testing.assert_allclose(kernels(stacked), kernels(plain), rtol=1e-4)
-        assert reports[0].drift == pytest.approx(reports[1].drift, abs=1e-4)
+@pytest.mark.parametrize("place", [pytest.param("branch", marks=pytest.mark.slow), "linear"])
+def test_equal_kernels_after_calibration(place: str) -> None:
+    stacked, plain = model(place, "relu", True), model(place, "relu", False)
+    reports = initialize(stacked, X, seed=3), initialize(plain, X, seed=3)
+    np.testing.assert_allclose(kernels(stacked), kernels(plain), rtol=1e-4)
+    assert reports[0].drift == pytest.approx(reports[1].drift, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_wrapped_stack_is_calibrated() -> None:
     initialize(model("time", "relu", True), X, seed=3)
 
 
