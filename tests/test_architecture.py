@@ -14,9 +14,10 @@ PACKAGE = "keras_rwinit"
 
 # A room imports from its own modules and from the rows above its own.
 ROWS = (
-    ("_version", "_checkout", "_checks", "_console", "_files", "_memory", "plots"),
+    ("_version", "_backend", "_checkout", "_checks", "_console", "_files", "_memory", "plots"),
     ("theory", "data"),
     ("_keras",),
+    ("_layer_updates",),
     ("initializers", "optimizers", "sharding"),
     ("layers", "distribution"),
     ("_tracing", "models"),
