@@ -10,6 +10,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from keras_rwinit._backend import explain_missing_backend
 from keras_rwinit._checkout import find_siblings
 from keras_rwinit._version import __version__
 from keras_rwinit.commands.startup import handle_interrupts, is_command
@@ -19,7 +20,14 @@ if is_command():
     # A command imports what it needs itself: `keras-rwinit gain` runs without Keras.
     handle_interrupts()
 else:
-    from keras_rwinit import initializers, layers, optimizers
+    try:
+        from keras_rwinit import initializers, layers, optimizers
+    except (ImportError, ValueError) as error:
+        explained = explain_missing_backend(error)
+        if explained is None:
+            raise
+        # The imports of Keras that led to a missing package tell nothing; those to a broken one may.
+        raise explained from (None if isinstance(error, ModuleNotFoundError) else error)
 
 if TYPE_CHECKING:
     from keras_rwinit import callbacks, data, plots, sharding, theory, tuning

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from keras_rwinit._backend import explain_missing_backend
 from keras_rwinit._version import __version__
 from keras_rwinit.commands.options import plain_errors
 from keras_rwinit.commands.startup import print_any_text, silence_imports
@@ -41,9 +41,6 @@ COMMANDS = {
 }
 
 
-_BACKENDS = ("tensorflow", "jax", "torch")
-
-
 class _LazyCommand(TyperCommand):
     """A command whose module is imported when the command runs or prints its own help."""
 
@@ -64,21 +61,10 @@ def _import_command_module(name: str) -> ModuleType:
         with silence_imports():
             return importlib.import_module(f"keras_rwinit.commands.{name}")
     except (ImportError, ValueError) as error:
-        backend = os.environ.get("KERAS_BACKEND")
-        if backend and not _is_installed(backend):
-            raise ImportError(
-                f"KERAS_BACKEND is {backend}, which is not installed: install it, or set KERAS_BACKEND to "
-                f"another of {', '.join(_BACKENDS)}."
-            ) from error
-        raise
-
-
-def _is_installed(backend: str) -> bool:
-    try:
-        importlib.import_module(backend)
-    except ImportError:
-        return False
-    return True
+        explained = explain_missing_backend(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 class _CommandGroup(TyperGroup):

@@ -20,6 +20,7 @@ from keras_rwinit._keras.layer_kinds import activates_kernel_output
 from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit._keras.seeding import DrawnSeed
 from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
+from keras_rwinit._memory import check_fits
 from keras_rwinit.theory import ACTIVATIONS, Activation
 from keras_rwinit.theory.activations import ActivationError
 from keras_rwinit.theory.distributions import (
@@ -171,6 +172,7 @@ class RandomWalk(keras.initializers.Initializer):
                 f"distribution {self.distribution!r} is for kernels of two axes, inputs and outputs. "
                 f"Received: shape={shape}"
             )
+        check_fits(8 * math.prod(shape), f"A kernel of shape {shape}, drawn in float64,")
         layer = layer_being_built()
         contracted = fan_in_axes(shape, self.fan_in, layer)
         fan_in = math.prod(shape[axis] for axis in contracted)

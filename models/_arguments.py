@@ -25,14 +25,21 @@ _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
 
 
 def check_parameters_fit(count: int, dtype: DType, what: str) -> None:
-    """Raises ValueError if `dtype` is no float dtype, or `count` parameters of it exceed the memory.
+    """Raises ValueError if no network of `dtype` can be drawn, or `count` parameters of it exceed the memory.
 
     Args:
         count: Weights and biases.
         dtype: Dtype or dtype policy.
         what: The network, for the message.
     """
-    item = keras.dtype_policies.get(dtype).variable_dtype if dtype else keras.config.floatx()
+    policy = keras.dtype_policies.get(dtype)
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
+        # Keras makes quantized kernels of zeros, for weights that are loaded.
+        raise ValueError(
+            "`dtype` must be a float dtype or a policy of one: call `quantize` of the finished model. "
+            f"Received: dtype={policy.name!r}"
+        )
+    item = policy.variable_dtype if dtype else keras.config.floatx()
     if not keras.backend.is_float_dtype(item):
         raise ValueError(f"`dtype` must be a float dtype or a policy of one. Received: dtype={dtype!r}")
     check_fits(count * _BYTES.get(item, 4), f"{what} has {count:,} parameters, and in {item}")

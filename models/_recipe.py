@@ -86,6 +86,8 @@ def recipe(model: keras.Model, *, loss: str | keras.losses.Loss | None = None) -
         '3.33e-05'
     """
     size = _hidden_fan_ins(model)
+    if loss is not None and not (isinstance(loss, str | list | tuple | dict) or callable(loss)):
+        raise ValueError(f"`loss` must be a Keras loss or its name. Received: loss={loss!r}")
     return {
         "optimizer": keras.optimizers.Adam(learning_rate(1, size)),
         "loss": _classification_loss(model) if loss is None else loss,

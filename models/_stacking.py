@@ -167,13 +167,17 @@ def _layers_in_order(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers of a chain in the order in which they are applied, input layers left out.
 
     Raises:
-        ValueError: The model is not built, or not a chain.
+        ValueError: The model is none, is not built, has no layers, or is not a chain.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if not model.built:
         raise ValueError(
             f"The model has no weights yet: build it or call it once. Received: model={model.name!r}"
         )
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if not layers:
+        raise ValueError(f"The model must have layers. Received: model={model.name!r}")
     if isinstance(model, DeepSequential | keras.Sequential):
         return layers
     # In a functional chain each layer's input is the one before's output, the same tensor object.

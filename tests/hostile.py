@@ -8,6 +8,9 @@ tests of its room.
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +21,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["COUNTS", "NUMBERS", "WRONG_TYPES", "Call", "Target", "draw_calls", "find_fault"]
+__all__ = [
+    "COUNTS",
+    "NUMBERS",
+    "WRONG_TYPES",
+    "Call",
+    "Target",
+    "damage_json",
+    "draw_calls",
+    "find_fault",
+    "mostly",
+]
 
 
 class Unprintable:
@@ -79,6 +92,11 @@ COUNTS: tuple[Any, ...] = (0, -1, 1, 2, 3, 7, 10**6, 10**9, 10**12, 10**18, 10**
 """Integers of all sizes, and floats that look like some."""
 
 
+def mostly(good: Sequence[Any], *bad: Any) -> tuple[Any, ...]:
+    """Returns a pool with some twenty good values for each bad one: calls of many arguments can then work."""
+    return (*(tuple(good) * max(1, 20 * len(bad) // len(good))), *bad)
+
+
 @dataclass(frozen=True)
 class Target:
     """A function, the values that its arguments take in hostile calls, and a check of what it returns.
@@ -88,12 +106,14 @@ class Target:
         pools: For each argument, values that are often good; hostile ones are mixed in.
         find_fault: Returns what is wrong with a result for these arguments; None if nothing is.
         hostility: Probability that an argument comes from the hostile values and not from its pool.
+        may_warn: Whether a UserWarning is a good answer too.
     """
 
     function: Callable[..., Any]
     pools: Mapping[str, Sequence[Any]]
     find_fault: Callable[[Any, Mapping[str, Any]], str | None]
     hostility: float = 0.25
+    may_warn: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,16 +146,67 @@ def find_fault(call: Call, *, seconds: int = 10) -> str | None:
     try:
         with warnings.catch_warnings(), _limit(seconds):
             warnings.simplefilter("error")
+            # Keras's own, at every conversion of a variable to NumPy
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            if call.target.may_warn:
+                warnings.simplefilter("ignore", UserWarning)
             result = call.target.function(**call.arguments)
     except _TooSlowError:
         return f"{call} takes more than {seconds} s of the processor"
     except ValueError as error:
-        named = "`" in str(error) or any(name in str(error) for name in call.arguments)
+        # Keras names what an argument should be, such as "initializer", and its value. NumPy refuses to take
+        # an array for a flag.
+        named = re.search("`|Could not interpret|truth value", str(error)) or any(
+            name in str(error) for name in call.arguments
+        )
         return None if named else f"{call} names no argument: {str(error)!r}"
     except Exception as error:  # what users must never see is what this looks for
         return f"{call} raises {type(error).__name__}: {str(error)[:200]}"
     fault = call.target.find_fault(result, call.arguments)
     return None if fault is None else f"{call}: {fault}"
+
+
+_DAMAGED_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1.5, 10**30, 10**400, 1e308, float("nan"), float("inf"), -(2**63)),
+    *("", "nan", "relu", "\x00", "\ud800", [], [[]], [1, "2"], {}, {"tuple": 1}, {"tuple": []}, {"a": None}),
+)
+
+
+def damage_json(content: Any, count: int, seed: int) -> list[str]:
+    """Returns `count` texts that are nearly the JSON of `content`; the same for the same seed.
+
+    In each a value is another, missing or doubled, or the text is cut, changed in a character, or put into a
+    thousand brackets.
+    """
+    rng = np.random.default_rng(seed)
+    whole = json.dumps(content)
+    texts = []
+    for _ in range(count):
+        kind, place = rng.random(), int(rng.integers(len(whole)))
+        if kind < 0.7:
+            texts.append(json.dumps(_damage_value(copy.deepcopy(content), rng)))
+        elif kind < 0.8:
+            texts.append(whole[:place])
+        elif kind < 0.95:
+            texts.append(whole[:place] + chr(int(rng.integers(1, 256))) + whole[place + 1 :])
+        else:
+            texts.append("[" * 10**4 + whole + "]" * int(rng.choice([0, 10**4])))
+    return texts
+
+
+def _damage_value(content: Any, rng: np.random.Generator) -> Any:
+    """Damages a value somewhere in `content`, in place where it can; returns `content`."""
+    keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+    key = keys[int(rng.integers(len(keys)))]
+    if isinstance(content[key], dict | list) and content[key] and rng.random() < 0.7:
+        content[key] = _damage_value(content[key], rng)
+    elif rng.random() < 0.2:
+        del content[key]
+    elif rng.random() < 0.1 and isinstance(content, list):
+        content.append(content[key])
+    else:
+        content[key] = _DAMAGED_VALUES[int(rng.integers(len(_DAMAGED_VALUES)))]
+    return content
 
 
 class _TooSlowError(BaseException):

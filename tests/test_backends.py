@@ -14,6 +14,9 @@ TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
 # Files that compile much on JAX; they run on the other back ends with the slow tests.
 LONG = (
+    "_probing/test_loss_of_keras.py",
+    "_probing/test_out_of_sight.py",
+    "_tracing/test_runs_on_arrays.py",
     "diagnostics/test_walks_of_any_model.py",
     "layers/test_round_trips.py",
     "models/test_autoencoder.py",
@@ -55,6 +58,7 @@ def test_long_files_pass_on(backend: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_slow_tests_pass_on(backend: str) -> None:
     run_on(backend, "backends and slow", TESTS)

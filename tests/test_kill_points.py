@@ -56,7 +56,10 @@ def killed_run(kth: int, directory: Path, arguments: tuple[object, ...]) -> bool
 
 
 FEW, ALL = slice(1, None, 10), slice(None)
-EVERY = [pytest.param(FEW, id="few"), pytest.param(ALL, id="all", marks=pytest.mark.slow)]
+EVERY = [
+    pytest.param(FEW, id="few"),
+    pytest.param(ALL, id="all", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+]
 
 
 @pytest.mark.parametrize("points", EVERY)

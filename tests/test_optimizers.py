@@ -25,7 +25,8 @@ from keras_helpers import (
     weights_of,
 )
 
-from keras_rwinit.optimizers import LayerwiseClipping
+from keras_rwinit._keras.stacked import mark_stacked
+from keras_rwinit.optimizers import Layerwise, LayerwiseClipping
 
 pytestmark = pytest.mark.backends
 
@@ -201,3 +202,107 @@ def test_a_norm_that_the_dtype_does_not_hold() -> None:
     optimizer = LayerwiseClipping("sgd", clipnorm=1e-300)
     with pytest.raises(ValueError, match="`clipnorm` must leave the weights in the range of float32"):
         optimizer.build([keras.Variable(np.zeros((2, 2)), dtype="float32")])
+
+
+WHOLE = [
+    lambda: keras.optimizers.Muon(1e-2, weight_decay=0.1, adam_weight_decay=0.3),
+    lambda: keras.optimizers.Lamb(1e-2, global_clipnorm=0.05),
+    lambda: keras.optimizers.Adafactor(1e-2, use_ema=True),
+]
+
+
+class TestLayerwise:
+    def test_one_step_of_each_layer(self) -> None:
+        """Lamb divides by the norm of a layer's own step: layers of any scale move by the same share."""
+        scales = np.array([1.0, 1e3, 1e-3], "float32")[:, None]
+        start = scales * np.array([[3.0, 4.0]], "float32")
+        variable = mark_stacked(keras.Variable(start))
+        gradient = keras.ops.convert_to_tensor(np.ones((3, 2), "float32"))
+        Layerwise(keras.optimizers.Lamb(0.1)).apply([gradient], [variable])
+        step = np.linalg.norm(to_numpy(variable.value) - start, axis=1)
+        np.testing.assert_allclose(step, 0.1 * 5.0 * scales[:, 0], rtol=1e-4)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("inner", WHOLE, ids=["muon", "lamb", "adafactor"])
+    def test_a_stack_is_updated_as_separate_layers_are(self, inner: Any) -> None:
+        """And without it, it is not."""
+        stack = make_stack(DEPTH)
+        plain = dense_layers(stack)
+        alone = make_stack(DEPTH)
+        separate = train(plain, inner())
+        assert_same(train(as_model(stack), Layerwise(inner())), separate)
+        if BACKEND != "jax":  # compiles for seconds
+            with pytest.raises(AssertionError):
+                assert_same(train(as_model(alone), inner()), separate)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "inner",
+        [
+            lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2),
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)),
+            lambda: keras.optimizers.Adagrad(1e-2),
+            lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1),
+        ],
+    )
+    def test_any_optimizer_goes_in(self, inner: Any) -> None:
+        stack = make_stack(DEPTH)
+        plain = dense_layers(stack)
+        assert_same(train(as_model(stack), Layerwise(inner())), train(plain, inner()))
+
+    @pytest.mark.slow
+    def test_a_model_of_stacks_and_plain_layers_goes_on_after_loading(self, tmp_path: Any) -> None:
+        model = keras.Sequential([keras.Input((WIDTH,)), make_stack(DEPTH), keras.layers.Dense(WIDTH)])
+        model.compile(
+            LayerwiseClipping(Layerwise(keras.optimizers.Muon(1e-2)), 0.5),
+            "mse",
+            jit_compile=BACKEND == "jax",
+            **EAGERLY,
+        )
+        model.fit(X, Y, epochs=2, verbose=0)
+        model.optimizer.learning_rate = 3e-3
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        if EAGERLY:
+            loaded.run_eagerly = True
+        assert float(to_numpy(loaded.optimizer.learning_rate)) == pytest.approx(3e-3)
+        losses = [m.fit(X, Y, epochs=2, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
+        np.testing.assert_allclose(*losses, rtol=1e-6)
+        assert losses[0][1] < losses[0][0]
+
+    @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
+    @pytest.mark.slow
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_in_graphs(self, jit_compile: bool) -> None:
+        stack = make_stack(DEPTH)
+        plain = dense_layers(stack)
+        model = as_model(stack)
+        model.compile(Layerwise(keras.optimizers.Muon(1e-2)), "mse", jit_compile=jit_compile)
+        model.fit(X, Y, epochs=2, batch_size=3, shuffle=False, verbose=0)
+        assert_same(weights_of(model), train(plain, keras.optimizers.Muon(1e-2)))
+
+    def test_what_it_is_made_of_is_kept(self) -> None:
+        optimizer = Layerwise(keras.optimizers.Muon(3e-3, exclude_layers=["classifier"]))
+        optimizer.learning_rate = 0.25
+        twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+        assert twin.get_config() == optimizer.get_config()
+        assert twin.get_config()["inner_optimizer"]["config"]["learning_rate"] == 0.25
+
+    @pytest.mark.parametrize(
+        ("inner", "message"),
+        [
+            (lambda: None, "no wrapper"),
+            (lambda: LayerwiseClipping("sgd"), "no wrapper"),
+            (lambda: Layerwise("sgd"), "no wrapper"),
+            (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "no wrapper"),
+            (lambda: keras.optimizers.Lamb(clipnorm=1.0), "clip whole variables"),
+            (keras.optimizers.Nadam, "Nadam keeps more state"),
+        ],
+    )
+    def test_what_it_cannot_divide_is_refused(self, inner: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Layerwise(inner())
+
+    def test_a_state_that_begins_with_the_weights_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="ScheduleFreeAdamW keeps more state"):
+            Layerwise(keras.optimizers.ScheduleFreeAdamW()).build(make_stack(DEPTH).trainable_variables)

@@ -131,7 +131,9 @@ def test_a_python_started_in_the_checkout_finds_everything(options: list[str], t
     (packages,) = (environment / "lib").glob("python*/site-packages")
     (packages / "outer.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
     pip("--python", python, "install", "--no-deps", "--no-build-isolation", *options, ".", cwd=checkout)
-    imports = "from keras_rwinit import model_zoo, tuning; import keras_rwinit.models; print(model_zoo.__file__)"
+    imports = (
+        "from keras_rwinit import model_zoo, tuning; import keras_rwinit.models; print(model_zoo.__file__)"
+    )
     assert Path(run(python, "-c", imports, cwd=checkout).splitlines()[-1]).is_relative_to(checkout)
     assert "1.4" in run(python, "-m", "keras_rwinit", "gain", cwd=checkout)
     collected = run(python, "-m", "pytest", "--collect-only", "-q", "-n", "0", "tests/theory", cwd=checkout)
@@ -160,3 +162,38 @@ def test_importing_the_package_imports_nothing_heavy_beyond_keras(backend: str, 
     assert brought.split() == ["brought:"]
     assert backend in everything.split()
     assert "tensorflow" not in everything.split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "installed", "way_out"),
+    [
+        (
+            "jax",
+            False,
+            "(No module named 'jax'): pip install \"keras-rwinit[jax]\", or set KERAS_BACKEND to another",
+        ),
+        ("jax", True, '(jaxlib is too old): pip install "keras-rwinit[jax]", or'),
+        ("jx", False, "(Unable to import backend : jx): set KERAS_BACKEND to one of"),
+    ],
+)
+def test_a_missing_back_end_is_one_short_error(
+    backend: str, installed: bool, way_out: str, tmp_path: Path
+) -> None:
+    """A package of that name that fails takes the place of one that is not there, or is broken."""
+    broken = (
+        'ImportError("jaxlib is too old")' if installed else "ModuleNotFoundError(\"No module named 'jax'\")"
+    )
+    (tmp_path / "jax.py").write_text(f"raise {broken}")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras_rwinit"],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    trace = done.stderr[done.stderr.rindex("Traceback") :].splitlines()
+    assert trace[-1].startswith(f"ImportError: Keras cannot import its back end {backend} {way_out}")
+    assert len(trace) < 10
+    assert ("direct cause" in done.stderr) == (backend == "jx" or installed)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 import keras_rwinit
@@ -21,9 +25,37 @@ def test_every_public_name_exists(name: str) -> None:
     assert getattr(keras_rwinit, name) is not None
 
 
+@pytest.fixture
+def unused_old_name() -> Iterator[None]:
+    """Leaves no trace of the old name, which warns only once in a process."""
+    yield
+    sys.modules.pop("keras_rwinit.distribution", None)
+    vars(keras_rwinit).pop("distribution", None)
+
+
+@pytest.mark.usefixtures("unused_old_name")
 def test_the_old_name_of_sharding_works_for_one_release() -> None:
     with pytest.warns(DeprecationWarning, match=r"keras_rwinit\.distribution is now keras_rwinit\.sharding"):
         assert keras_rwinit.distribution is sharding
+    assert "distribution" not in dir(keras_rwinit)
+
+
+@pytest.mark.usefixtures("unused_old_name")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import keras_rwinit.distribution as old",
+        "from keras_rwinit import distribution as old",
+        "import keras_rwinit; old = keras_rwinit.distribution",
+        "from keras_rwinit.distribution import layout_map",
+    ],
+)
+def test_the_old_name_warns_once_where_it_is_used(statement: str) -> None:
+    names: dict[str, Any] = {}
+    with pytest.warns(DeprecationWarning, match=r"is now keras_rwinit\.sharding") as caught:
+        exec(compile(statement, "user.py", "exec"), names)
+    assert [warning.filename for warning in caught] == ["user.py"]
+    assert (names.get("layout_map") or names["old"].layout_map) is sharding.layout_map
     assert "distribution" not in dir(keras_rwinit)
 
 

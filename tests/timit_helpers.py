@@ -78,17 +78,17 @@ def riff(samples: np.ndarray, rate: int = 16_000, channels: int = 1, width: int 
     return file.getvalue()
 
 
-def write_corpus(folder: Path) -> Path:
-    """Writes TIMIT/TRAIN and TIMIT/TEST into a folder and returns that folder."""
+def write_corpus(directory: Path) -> Path:
+    """Writes TIMIT/TRAIN and TIMIT/TEST into a directory and returns that directory."""
     for seed, (part, region, speaker, name, form, said) in enumerate(SENTENCES):
         phones = said.split()
         samples = sound(phones, seed)
         audio = riff(samples) if form == "riff" else sphere(samples, "10" if "big" in form else "01")
-        speaker_folder = folder / "TIMIT" / part / f"DR{region}" / speaker
-        speaker_folder.mkdir(parents=True, exist_ok=True)
-        (speaker_folder / f"{name}.WAV").write_bytes(audio)
-        (speaker_folder / f"{name}.PHN").write_bytes(labels(phones))
-    return folder
+        speaker_directory = directory / "TIMIT" / part / f"DR{region}" / speaker
+        speaker_directory.mkdir(parents=True, exist_ok=True)
+        (speaker_directory / f"{name}.WAV").write_bytes(audio)
+        (speaker_directory / f"{name}.PHN").write_bytes(labels(phones))
+    return directory
 
 
 if __name__ == "__main__":

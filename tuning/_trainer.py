@@ -10,6 +10,7 @@ import keras_tuner
 import numpy as np
 
 from ._data import TrainingSet
+from ._losses import metric_name
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 from .settings import SearchSettings, run_seed
 
@@ -44,6 +45,10 @@ class NetworkTrainer:
         # also resets the caller's Keras: policy, traceback filtering, logging and custom object scopes.
         gc.collect()
         model = self.hypermodel.build(hp, seed=seed)
+        metric = metric_name(settings.objective)
+        if metric not in ("loss", "accuracy"):
+            # As keras-tuner's own tuners do with their `metrics`.
+            model.compile(model.optimizer, model.loss, metrics=[metric])
         for epoch in range(settings.epochs):
             # A function of seed and epoch alone: a repeated trial gives the same score.
             order = np.random.default_rng([seed, epoch]).permutation(len(data.x))

@@ -21,6 +21,7 @@ from keras_rwinit.training.loop import compile_classifier
 from keras_rwinit.training.settings import default_learning_rate
 
 from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
+from ._losses import check_loss
 from ._space import (
     Axis,
     Domain,
@@ -55,7 +56,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
 
     Args:
         input_shape: Shape of one input.
-        classes: Number of classes.
+        classes: Number of classes; with a `loss`, of targets that the network predicts.
         gain_ratio: Gain of the hidden kernels over the analytic one, above 0; must contain 1.
         width: Units of every hidden layer.
         depth: Number of hidden layers.
@@ -70,6 +71,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             comparisons at a fixed number of parameters.
         same_parameters_as: A pair (depth, width) or a built model whose number of parameters is the
             largest, in place of `max_parameters`.
+        loss: Loss of a regression by its Keras name, such as `"mse"`. `None`: the crossentropy of labels,
+            with accuracy as a metric.
         dtype: Dtype or dtype policy of the layers. `None`: Keras's global policy.
         seed: Random seed of every network built. `None`: a new one for each, so that the networks of
             `executions_per_trial` differ.
@@ -111,6 +114,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         optimizer: Domain[str] = "adam",
         max_parameters: int | None = None,
         same_parameters_as: tuple[int, int] | keras.Model | None = None,
+        loss: str | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         seed: int | None = None,
         name: str | None = None,
@@ -119,7 +123,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         super().__init__(name, tunable)
         self.input_shape = check_input_shape(input_shape)
         self.classes, self.seed = check_count("classes", classes), check_seed(seed)
-        self.dtype = _check_dtype(dtype)
+        self.loss, self.dtype = check_loss(loss), _check_dtype(dtype)
 
         # Size: width and depth, which a budget may tie to each other
         inputs = math.prod(self.input_shape)
@@ -236,7 +240,10 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             seed=self.seed if seed is None else seed,
             dtype=self.dtype,
         )
-        return compile_classifier(model, point.optimizer, point.learning_rate)
+        compile_classifier(model, point.optimizer, point.learning_rate)
+        if self.loss is not None:
+            model.compile(model.optimizer, self.loss)
+        return model
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
@@ -262,6 +269,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
             "classes": self.classes,
             **{axis.name: axis.domain for axis in self._axes},
             "max_parameters": self.budget,
+            "loss": self.loss,
             "dtype": self.dtype,
             "seed": self.seed,
         }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from keras_rwinit.data import Dataset
-
+from ._data import SearchData
 from ._results import SearchResult
 from .hypermodel import DeepMLPHyperModel
 from .search_job import SearchJob
@@ -16,7 +15,7 @@ __all__ = ["search"]
 
 
 def search(
-    data: str | Dataset = "digits",
+    data: SearchData = "digits",
     hypermodel: DeepMLPHyperModel | None = None,
     *,
     directory: str | Path | None = None,
@@ -45,13 +44,17 @@ def search(
     share `directory`.
 
     Args:
-        data: Name for `keras_rwinit.data.load`, or a `Dataset`. A fifth of its training examples is held
-            out for validation; its test set is not used.
+        data: Name for `keras_rwinit.data.load`, a `Dataset`, or a pair of arrays (x, y). The inputs x have
+            the shape (examples, ...). The targets y are integer labels or, if the space has a `loss`, real
+            numbers of shape (examples,) or (examples, outputs). A fifth of the training examples is held out
+            for validation; the test set of a `Dataset` is not used.
         hypermodel: The space. `None`: `DeepMLPHyperModel` with its defaults, for the data.
         directory: New directory for the search: `settings.json`, a directory per trial, `trials.csv` and
             `trials.json`. `None`: a temporary one, deleted at the end.
         data_dir: See `keras_rwinit.data.load`.
-        objective: `"val_loss"`, `"loss"`, `"val_accuracy"` or `"accuracy"`, after the last epoch.
+        objective: `"val_loss"`, `"loss"`, `"val_accuracy"` or `"accuracy"`, after the last epoch. If the
+            space has a `loss`, a metric of a regression in place of the accuracy: the Keras name of a loss,
+            such as `"val_mae"`, or `"val_root_mean_squared_error"` or `"val_r2_score"`.
         trials: Number of trials, failed ones included.
         epochs: Passes over the training examples in a trial.
         batch_size: Examples per step.
@@ -60,7 +63,7 @@ def search(
         seed: Random seed. In one process the same seed gives the same table.
         workers: Number of worker processes on this machine; more than 1 need a chief process as well, which
             is started too.
-        resume: Resume the search in `directory`, which must have the same settings.
+        resume: Resume the search in `directory`, which must have the same settings and data.
         verbose: 0: silent. 1: prints a line for every trial, and a progress bar on a terminal.
 
     Returns:
@@ -77,6 +80,17 @@ def search(
         >>> result = tuning.search("digits", space, trials=2, epochs=1, seeds=0)
         >>> [(row.gain_ratio == 1.0, row.width == 16) for row in result]
         [(True, True), (False, False)]
+
+        On arrays, with real targets:
+
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(64, 3))
+        >>> space = tuning.DeepMLPHyperModel((3,), 1, depth=2, width=8, loss="mse")
+        >>> result = tuning.search(
+        ...     (x, x.sum(axis=1)), space, objective="val_mae", trials=1, epochs=1, seeds=0
+        ... )
+        >>> result.best.gain_ratio
+        1.0
     """
     if directory is None and resume:
         raise ValueError("Pass `directory`: it holds the search to resume.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from keras_rwinit._checks import check_count
 from keras_rwinit._console import make_console
 from keras_rwinit._files import has_settings, locked, new_directory
-from keras_rwinit.data import Dataset
 
-from ._data import load_data, save_data, split_training_set
+from ._data import Examples, SearchData, load_data, save_data, split_training_set
 from ._fresh_runs import compare_best
 from ._oracle import check_trials_exist
 from ._processes.channel import make_token
@@ -34,7 +35,7 @@ class SearchJob:
     """A search whose arguments are checked and whose data are loaded. Nothing is written yet.
 
     Args:
-        data: Name for `keras_rwinit.data.load`, or a `Dataset`.
+        data: Name for `keras_rwinit.data.load`, a `Dataset`, or a pair of arrays (x, y).
         hypermodel: The space. `None`: `DeepMLPHyperModel` with its defaults, for the data.
         options: What the search does.
         data_dir: See `keras_rwinit.data.load`.
@@ -52,7 +53,7 @@ class SearchJob:
 
     def __init__(
         self,
-        data: str | Dataset,
+        data: SearchData,
         hypermodel: DeepMLPHyperModel | None,
         options: SearchOptions,
         *,
@@ -64,15 +65,16 @@ class SearchJob:
         if verbose not in (0, 1):
             raise ValueError(f"`verbose` must be 0, for silence, or 1, for progress. Received: {verbose!r}")
         self.console = make_console(quiet=not verbose)
-        self.dataset, source = load_data(data, data_dir)
+        _check_hypermodel(hypermodel)
+        self.examples, source = load_data(data, hypermodel, data_dir)
         if hypermodel is None:
-            hypermodel = DeepMLPHyperModel((self.dataset.features,), self.dataset.classes)
+            hypermodel = DeepMLPHyperModel(self.examples.x.shape[1:], self.examples.outputs)
         self.hypermodel = hypermodel
-        _check_fits_data(hypermodel, self.dataset)
+        _check_fits_data(hypermodel, self.examples, source.dataset)
         self.role = _check_role(hypermodel, workers)
         self.settings = SearchSettings.from_options(options, source, hypermodel)
         self.trainer = NetworkTrainer(
-            hypermodel, self.settings, split_training_set(self.dataset, self.settings.seed)
+            hypermodel, self.settings, split_training_set(self.examples, self.settings.seed)
         )
 
     @classmethod
@@ -153,7 +155,7 @@ class SearchJob:
                 tuner.on_trial = lambda trial: progress.refresh()
                 tuner.search(self.trainer)
             elif progress.ended_before < settings.trials:
-                save_data(self.dataset, settings.data, directory)
+                save_data(self.examples, settings.data, directory)
                 run_local(directory, self.workers, progress.refresh)
             progress.refresh()
         # A table of the trials that are left of a deleted directory would be a false one.
@@ -188,17 +190,28 @@ def _check_role(hypermodel: DeepMLPHyperModel, workers: int) -> ProcessRole | No
     return role
 
 
-def _check_fits_data(hypermodel: DeepMLPHyperModel, dataset: Dataset) -> None:
-    if not isinstance(hypermodel, DeepMLPHyperModel):
+def _check_hypermodel(hypermodel: object) -> None:
+    if hypermodel is None or isinstance(hypermodel, DeepMLPHyperModel):
+        return
+    if isinstance(hypermodel, np.ndarray):  # search(x, y), as in keras-tuner
         raise ValueError(
-            "`hypermodel` must be a `DeepMLPHyperModel`; for another, use one of keras-tuner's own tuners. "
-            f"Received: {hypermodel!r}"
+            "`data` takes inputs and targets as a pair: search((x, y), hypermodel). "
+            f"Received: an array of shape {hypermodel.shape} as `hypermodel`"
         )
-    if (hypermodel.input_shape, hypermodel.classes) != ((dataset.features,), dataset.classes):
+    raise ValueError(
+        "`hypermodel` must be a `DeepMLPHyperModel`; for another, use one of keras-tuner's own tuners. "
+        f"Received: {hypermodel!r}"
+    )
+
+
+def _check_fits_data(hypermodel: DeepMLPHyperModel, examples: Examples, name: str) -> None:
+    shape = examples.x.shape[1:]
+    if (hypermodel.input_shape, hypermodel.classes) != (shape, examples.outputs):
+        outputs = "classes" if hypermodel.loss is None else "outputs"
         raise ValueError(
-            f"The space is for inputs of shape {hypermodel.input_shape} and {hypermodel.classes} classes, "
-            f"{dataset.name} has {dataset.features} and {dataset.classes}: pass "
-            f"input_shape=({dataset.features},), classes={dataset.classes} to DeepMLPHyperModel."
+            f"The space is for inputs of shape {hypermodel.input_shape} and {hypermodel.classes} {outputs}, "
+            f"the data ({name}) have shape {shape} and {examples.outputs} {outputs}: pass "
+            f"input_shape={shape}, classes={examples.outputs} to DeepMLPHyperModel."
         )
     if not hypermodel.tuned or not hypermodel.tunable:
         raise ValueError(

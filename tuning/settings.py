@@ -13,11 +13,10 @@ from keras_rwinit._checks import check_count
 from keras_rwinit._files import read_settings, write_settings
 
 from ._data import DataSource
+from ._losses import check_objective, direction
 from .hypermodel import DeepMLPHyperModel
 
-__all__ = ["OBJECTIVES", "SearchOptions", "SearchSettings", "run_seed"]
-
-OBJECTIVES = ("val_loss", "loss", "val_accuracy", "accuracy")
+__all__ = ["SearchOptions", "SearchSettings", "run_seed"]
 
 # Independent streams of seeds: the networks of trials, and those that compare two trials at the end.
 _TRIAL_STREAM, _COMPARISON_STREAM = 0, 1
@@ -45,15 +44,11 @@ class SearchOptions:
         check_count("seed", self.seed, minimum=0)
         if check_count("seeds", self.seeds, minimum=0) == 1:
             raise ValueError("`seeds` must be 0 or at least 2: one run does not show the noise. Received: 1")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"`objective` must be one of {', '.join(OBJECTIVES)}. Received: {self.objective!r}"
-            )
 
     @property
     def direction(self) -> Literal["min", "max"]:
         """Whether the objective is minimized or maximized."""
-        return "max" if self.objective.endswith("accuracy") else "min"
+        return direction(self.objective)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,12 @@ class SearchSettings(SearchOptions):
     def from_options(
         cls, options: SearchOptions, data: DataSource, hypermodel: DeepMLPHyperModel
     ) -> SearchSettings:
-        """Returns the settings of a search on this back end and under this dtype policy."""
+        """Returns the settings of a search on this back end and under this dtype policy.
+
+        Raises:
+            ValueError: The networks of the space cannot be compared by the objective.
+        """
+        check_objective(options.objective, hypermodel.loss)
         values = {field.name: getattr(options, field.name) for field in dataclasses.fields(SearchOptions)}
         return cls(
             **values,
@@ -95,7 +95,8 @@ class SearchSettings(SearchOptions):
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> SearchSettings:
         settings = cls(**{**content, "data": DataSource(**content["data"])})
-        settings.make_hypermodel()  # checks the space's arguments
+        hypermodel = settings.make_hypermodel()  # checks the space's arguments
+        check_objective(settings.objective, hypermodel.loss)
         return settings
 
     def check_same(self, directory: Path) -> None:

@@ -84,8 +84,8 @@ def test_a_back_end_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(cli.importlib, "import_module", missing)
     assert refusal("walk") == (
-        "KERAS_BACKEND is jax, which is not installed: install it, or set KERAS_BACKEND to another of "
-        "tensorflow, jax, torch.\n"
+        "Keras cannot import its back end jax (No module named 'jax'): pip install \"keras-rwinit[jax]\", or "
+        "set KERAS_BACKEND to another of tensorflow, jax, torch.\n"
     )
 
 

@@ -206,6 +206,16 @@ class TestWithoutACompleteCorpus:
         expected = rows(TRAIN - {"FCJF0 SX37"})
         np.testing.assert_array_equal(joined(loaded.x_train, loaded.y_train), expected)
 
+    @pytest.mark.usefixtures("corpus")
+    @pytest.mark.parametrize("metadata", ["{", "{}", "[]", '{"skipped": 3}'])
+    def test_damaged_metadata_name_the_directory(self, tmp_path, metadata):
+        with pytest.warns(UserWarning, match="has 3 of 3696 sentences"):
+            data.load_timit(tmp_path, skip_damaged=True)
+        for file in tmp_path.rglob("metadata.json"):
+            file.write_text(metadata)
+        with pytest.raises(data.DatasetNotFoundError, match=f"in {tmp_path}.* is incomplete or damaged"):
+            data.load_timit(tmp_path, skip_damaged=True)
+
     @pytest.mark.usefixtures("complete")
     def test_a_test_set_of_which_nothing_is_there(self, tmp_path, corpus):
         (corpus / "TIMIT" / "TEST").rename(tmp_path / "TEST")

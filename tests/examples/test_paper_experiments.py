@@ -125,6 +125,7 @@ def test_only_sections_with_seeds_and_tuned_baselines_rank() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tuned_baselines_run_and_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = module("tuned_baselines")
     arguments = ["--quick", "--output", str(tmp_path)]

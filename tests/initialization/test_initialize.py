@@ -408,7 +408,9 @@ def _built(model: keras.Model) -> keras.optimizers.Optimizer:
     return model.optimizer
 
 
-@pytest.mark.parametrize("depths", [(20, 80), pytest.param((300, 1200), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "depths", [(20, 80), pytest.param((300, 1200), marks=[pytest.mark.slow, pytest.mark.exhaustive])]
+)
 def test_time_is_linear_in_the_number_of_layers(depths: tuple[int, int]) -> None:
     """Counted, not timed: every layer is looked at a fixed number of times, and nothing recurses."""
     counts = [_count_calls(depth) for depth in depths]

@@ -30,6 +30,7 @@ from keras_helpers import (
     weights_of,
 )
 
+from keras_rwinit._keras.autodiff import double_precision
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
 from keras_rwinit.layers.dense_stack import run_stack
@@ -204,6 +205,7 @@ def test_what_is_not_kept_is_computed_again(
             total = value(tensors)
         tape.gradient(total, tensors)
         again += 9  # without a slope that can be read off the output, backward asks the function for it
+        again += 0 if training else 9  # a loop that can be exported keeps nothing
     else:
         gradients(value, arrays)
     assert (forward[0], len(calls) - forward[0]) == (9, again)
@@ -353,6 +355,116 @@ def test_integers_are_taken_as_dense_takes_them() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 3), pytest.param((0, 3), marks=SLOW_ON_JAX), pytest.param((2, 1, 3), marks=SLOW_ON_JAX)]
+)
+def test_inputs_of_more_axes_are_taken_as_dense_takes_them(shape: tuple[int, ...]) -> None:
+    """The last axis counts the units."""
+    x = np.random.default_rng(8).standard_normal((*shape, WIDTH)).astype(np.float32)
+    stack = make_stack(3)
+    plain = dense_layers(stack)
+    model = keras.Sequential([keras.Input((None,) * (len(shape) - 1) + (WIDTH,)), stack])
+    assert model.output_shape == (None,) * len(shape) + (WIDTH,)
+    outputs = run(model, x)
+    assert outputs.shape == x.shape
+    np.testing.assert_allclose(outputs, run(plain, x), rtol=1e-5, atol=1e-6)
+    *weights, inputs = weight_gradients(model, x)
+    *plain_weights, plain_inputs = weight_gradients(plain, x)
+    assert relative_error(inputs, plain_inputs) < 1e-4 if x.size else inputs.shape == x.shape
+    for stacked, separate in zip(weights, stack_weights(plain_weights, 2), strict=True):
+        assert relative_error(stacked, separate) < 1e-4
+
+
+@slow_on_jax
+def test_masks_go_through() -> None:
+    """As through Dense: the mean over the steps that count."""
+    outputs = []
+    for layer in (make_stack(1), make_stack(1)[0]):
+        inputs = keras.Input((3, WIDTH))
+        masked = keras.layers.Masking()(inputs)
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(layer(masked)))
+        x = np.stack([X[:3], np.zeros_like(X[:3])])
+        x[1, 0] = X[3]
+        outputs.append(run(model, x))
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("remat", [None, pytest.param("sqrt", marks=pytest.mark.slow)])
+def test_the_loop_of_predictions_keeps_nothing(remat: str | None) -> None:
+    """Converters to other formats know no lists of tensors; with them, ONNX files came out unusable."""
+    import tensorflow as tf
+
+    stack = make_stack(23, "tanh", remat=remat)
+    graph = tf.function(stack).get_concrete_function(tf.TensorSpec([None, WIDTH])).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    operations = {node.op for node in nodes}
+    assert {"While", "StatelessWhile"} & operations
+    assert not [name for name in operations if "TensorList" in name or "TensorArray" in name]
+
+
+@tensorflow_only
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # Keras's own
+@pytest.mark.parametrize(("depth", "remat"), [(5, None), (40, None), (40, "sqrt")])
+def test_onnx(depth: int, remat: str | None, tmp_path: Any) -> None:
+    """A file that ONNX Runtime runs, with the stack's outputs."""
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = as_model(make_stack(depth, "tanh", remat=remat))
+    expected = run(model, X)
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: X})
+    assert relative_error(outputs, expected) < 1e-4
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    ("activation", "training"),
+    [
+        pytest.param("tanh", True, marks=pytest.mark.slow),
+        pytest.param("tanh", None, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param("gelu", True, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param("gelu", None, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
+)
+def test_third_derivatives_under_xla(activation: str, training: bool | None) -> None:
+    """What a physics-informed network trains on: weights' gradients of second derivatives by the inputs."""
+    import tensorflow as tf
+
+    stack = make_stack(2, activation, dtype="float64")
+    plain = dense_layers(stack)
+
+    def third(model: Any, weights: Any, x: Any) -> Any:
+        with tf.GradientTape() as by_weights:
+            by_weights.watch(weights)
+            with tf.GradientTape() as second:
+                second.watch(x)
+                with tf.GradientTape() as first:
+                    first.watch(x)
+                    value = tf.reduce_sum(model(x, training=training) ** 2)
+                slope = tf.reduce_sum(first.gradient(value, x) ** 2)
+            curvature = tf.reduce_sum(second.gradient(slope, x) ** 2)
+        return by_weights.gradient(curvature, weights)
+
+    x = tf.constant(X, tf.float64)
+    weights = [w.value for w in stack.trainable_weights]
+    compiled = tf.function(lambda x: third(stack, weights, x), jit_compile=True, autograph=False)(x)
+    separate = third(lambda x, training: plain(x), [w.value for w in plain.trainable_weights], x)
+    for one, other in zip(compiled, stack_weights([to_numpy(w) for w in separate], 2), strict=True):
+        assert relative_error(to_numpy(one), other) < 1e-12
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX's scan, whose carry keeps its dtype")
+def test_double_precision_on_jax() -> None:
+    """Also of an activation that returns float32 for float64, as some of Keras's do there."""
+    with double_precision():
+        for activation in ("tanh", lambda a: keras.ops.cast(keras.ops.tanh(a), "float32")):
+            stack = make_stack(3, activation, dtype="float64")
+            assert keras.backend.standardize_dtype(stack(X.astype(np.float64)).dtype) == "float64"
+
+
 def test_an_empty_batch() -> None:
     assert run(make_stack(11), X[:0]).shape == (0, WIDTH)
     assert make_stack(11).compute_output_shape((None, WIDTH)) == (None, WIDTH)
@@ -455,8 +567,8 @@ def test_inputs_that_do_not_fit() -> None:
         ValueError, match=r"needs an input of known width.*Received: input_shape=\(None, None\)"
     ):
         DenseStack(3)(keras.Input((None,)))
-    with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
-        DenseStack(3)(keras.Input((7, 5)))
+    with pytest.raises(ValueError, match="expected min_ndim=2, found ndim=1"):
+        make_stack(3)(np.zeros(WIDTH, np.float32))
     with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 12"):
         make_stack(3)(keras.Input((5,)))
 

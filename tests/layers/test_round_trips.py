@@ -26,19 +26,28 @@ X = np.random.default_rng(3).standard_normal((4, 6)).astype(np.float32)
 every_class = pytest.mark.parametrize(
     "cls", [RandomWalk, RandomWalkLinear, RandomWalkReLU, RandomWalkTanh], ids=lambda cls: cls.__name__
 )
-every_law = pytest.mark.parametrize("law", ["normal", "truncated_normal", "uniform", "orthogonal"])
+every_distribution = pytest.mark.parametrize(
+    "distribution", ["normal", "truncated_normal", "uniform", "orthogonal"]
+)
 
 
 def draw(initializer: Any, shape: tuple[int, ...] = (16, 5)) -> Array:
     return to_numpy(initializer(shape))
 
 
-@every_law
+@every_distribution
 @every_class
-def test_initializers(cls: Any, law: str) -> None:
-    initializer = cls(distribution=law, depth=30, gain=1.25, seed=6, fan_in=12)
+def test_initializers(cls: Any, distribution: str) -> None:
+    initializer = cls(distribution=distribution, depth=30, gain=1.25, seed=6, fan_in=12)
     config = initializer.get_config()
-    expected: dict[str, Any] = {"distribution": law, "depth": 30, "gain": 1.25, "seed": 6, "fan_in": 12}
+    expected: dict[str, Any] = {
+        "distribution": distribution,
+        "depth": 30,
+        "gain": 1.25,
+        "seed": 6,
+        "fan_in": 12,
+        "mirrored": "both",
+    }
     if cls is RandomWalk:
         expected["activation"] = "relu"
     assert config == expected
@@ -199,17 +208,17 @@ LOAD = """
 import sys
 from pathlib import Path
 import numpy as np
-folder = Path(sys.argv[1])
-x = np.load(folder / "x.npy")
+directory = Path(sys.argv[1])
+x = np.load(directory / "x.npy")
 outputs = {}
 import keras, keras_rwinit
-for file in sorted([*folder.glob("*.keras"), *folder.glob("*.h5")]):
+for file in sorted([*directory.glob("*.keras"), *directory.glob("*.h5")]):
     outputs[file.name] = keras.ops.convert_to_numpy(keras.models.load_model(file)(x))
-for file in sorted(folder.glob("*.saved")):
+for file in sorted(directory.glob("*.saved")):
     import tensorflow as tf
     loaded = tf.saved_model.load(file)
     outputs[file.name] = loaded.serve(x).numpy()
-np.savez(folder / "outputs.npz", **outputs)
+np.savez(directory / "outputs.npz", **outputs)
 """
 
 

@@ -49,6 +49,7 @@ def test_equal_to_the_walk_layer_by_layer(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_gain_of_a_million_and_more_layers() -> None:
     """The gain falls towards its limit; it took 33 s and 1.8 GB at 100,000 layers."""
     limit = gain("tanh", 100)
@@ -70,6 +71,7 @@ def test_a_prediction_larger_than_the_memory_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_plan_of_many_layers_and_a_small_spread() -> None:
     """It took more than ten seconds. The width is the smallest that keeps the spread."""
     width = plan_width(500, 0.01, activation="celu", distribution="truncated_normal")
