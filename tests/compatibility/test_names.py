@@ -29,9 +29,14 @@ RENAMED = {
 }
 REMOVED = {"data.Dataset(.to_tf)"}
 ADDED = {
+    "diagnostics.gradient_walk(sample_weight)",
+    "theory.Activation(.constant)",
+    "theory.Activation(.key)",
+    "theory.Activation(.units)",
+    "theory.Activation(constant)",
+    "theory.Activation(units)",
     "tuning.DeepMLPHyperModel(loss)",
     "initialization.InitializationReport(.summary)",
-    "initialization.InitializationReport(.biases)",
     "initialization.InitializationReport(biases)",
     "initialization.InitializedKernel(.count)",
     "initialization.InitializedKernel(count)",
