@@ -1,4 +1,4 @@
-"""`LayerwiseClipping`: clips gradients layer by layer, also those of layers that share one variable."""
+"""Optimizers that see the layers of a stack one by one: `LayerwiseClipping` and `Layerwise`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ import keras
 from keras_rwinit._checks import check_fits_dtype, check_positive
 from keras_rwinit._keras.stacked import is_stacked
 from keras_rwinit._keras.types import Tensor
+from keras_rwinit._layer_updates import LayerUpdates, OptimizerRecipe
 
-__all__ = ["LayerwiseClipping"]
+__all__ = ["Layerwise", "LayerwiseClipping"]
+
+# What `Layerwise` does itself: it works entry by entry or on all weights at once.
+_OWN_SETTINGS = (
+    "weight_decay",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
@@ -26,7 +39,7 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
     No other setting needs this: momentum, Adam's moments, weight decay, averages, `clipvalue` and
     `global_clipnorm` work entry by entry or on all weights at once, and do the same to a stack as to
     separate layers. Optimizers that treat a variable as a whole (Lamb, Adafactor, Muon) treat a stack as one
-    weight.
+    weight, unless `Layerwise` is around them; both go together, `LayerwiseClipping(Layerwise("muon"))`.
 
     Args:
         inner_optimizer: A Keras optimizer, its name or its config, without `clipnorm`.
@@ -174,3 +187,92 @@ def _clip(gradient: Tensor, norm: float, stacked: bool) -> Tensor:
     # |G| = largest * share; min(1, norm / |G|) without the product, which may overflow in turn.
     factor = keras.ops.minimum(norm / largest / share, keras.ops.ones_like(share))
     return keras.ops.cast(wide * factor, gradient.dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_rwinit")
+class Layerwise(keras.optimizers.Optimizer):
+    r"""Lets another optimizer update each layer of a stack as if it had a variable of its own.
+
+    Three of Keras's optimizers look at a variable as a whole: Lamb at its norm, Adafactor at its mean square
+    and its axes, Muon at its singular values and its number of axes. The kernels of a `DenseStack` are one
+    variable of three axes, its biases one of two. With `Layerwise` around them, these optimizers train a
+    stack as they train separate Dense layers, up to rounding. One vectorized step updates all layers.
+
+    Keras's other optimizers (SGD, RMSprop, Adam and its kin, Adagrad, Adadelta, Ftrl, Lion) compute entry by
+    entry and need no `Layerwise`.
+
+    Args:
+        inner_optimizer: A Keras optimizer, its name or its config. Its learning rate and settings become
+            those of this optimizer. For `clipnorm` put `LayerwiseClipping` around `Layerwise`.
+        name: Name of this optimizer.
+
+    Raises:
+        ValueError: The inner optimizer clips by norm, wraps another optimizer, or does not update its
+            variables independently of each other by `update_step` alone (Nadam, ScheduleFreeAdamW).
+
+    Example:
+        >>> import keras, keras_rwinit
+        >>> from keras_rwinit import model_zoo
+        >>> model = model_zoo.deep_mlp(depth=200, width=32, input_shape=(64,))
+        >>> muon = keras.optimizers.Muon(1e-3, exclude_layers=["classifier"])
+        >>> model.compile(keras_rwinit.optimizers.Layerwise(muon), "mse")
+
+    References:
+        You et al., arXiv:1904.00962 (Lamb); Shazeer & Stern, arXiv:1804.04235 (Adafactor); Liu et al.,
+        arXiv:2502.16982 (Muon).
+    """
+
+    def __init__(
+        self, inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any], name: str | None = None
+    ) -> None:
+        inner = keras.optimizers.get(inner_optimizer)
+        wrappers = (keras.optimizers.LossScaleOptimizer, LayerwiseClipping, Layerwise)
+        if inner is None or isinstance(inner, wrappers):
+            raise ValueError(
+                "`inner_optimizer` must be a Keras optimizer or its name, and no wrapper: those go around "
+                f"Layerwise. Received: inner_optimizer={inner!r}"
+            )
+        if inner.clipnorm is not None:
+            raise ValueError(
+                "The inner optimizer would clip whole variables: leave out its `clipnorm` and use "
+                f"LayerwiseClipping(Layerwise(...), clipnorm=...). Received: clipnorm={inner.clipnorm!r}"
+            )
+        recipe = OptimizerRecipe.of(inner)
+        super().__init__(
+            learning_rate=recipe.learning_rate,
+            name=name,
+            **{setting: getattr(inner, setting) for setting in _OWN_SETTINGS},
+        )
+        self._recipe = recipe
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        plain = [variable for variable in variables if not is_stacked(variable)]
+        self._updates = LayerUpdates(self, self._recipe, plain)
+        for variable in variables:
+            if is_stacked(variable):
+                self._updates.add(self._get_variable_index(variable), variable)
+
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
+        index = self._get_variable_index(variable)
+        self._updates.update(index, gradient, variable, learning_rate)
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        # Muon decays what it takes for matrices at another rate.
+        if not self._recipe.decays_in_its_own_way:
+            super()._apply_weight_decay(variables)
+            return
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                self._updates.decay(self._get_variable_index(variable), variable)
+
+    def get_config(self) -> dict[str, Any]:
+        learning_rate = super().get_config()["learning_rate"]
+        return {"inner_optimizer": self._recipe.serialize(learning_rate), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Layerwise:
+        inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
+        return cls(**{**config, "inner_optimizer": inner})

@@ -28,6 +28,7 @@ __all__ = [
     "quiet",
     "read_batch",
     "read_examples",
+    "readable",
 ]
 
 # Arrays of one example, or of a batch, by feature. Their dtypes differ; text is `bytes`.
@@ -95,7 +96,9 @@ def find_builder(
         except Exception as error:
             where = f"{directory or '~/tensorflow_datasets'}/{name}"
             raise _incomplete(name, where) from error
-        if not builder.is_prepared() and builder.data_path.exists():
+        with readable(builder):
+            is_partly_there = not builder.is_prepared() and builder.data_path.exists()
+        if is_partly_there:
             raise _incomplete(name, builder.data_dir)
     return builder
 
@@ -106,7 +109,7 @@ def read_batch(builder: tfds.core.DatasetBuilder, split: str) -> Example:
 
     # TFDS's cache would hold the whole set in memory a second time.
     once = tfds.ReadConfig(try_autocache=False)
-    with quiet(), _readable(builder):
+    with quiet(), readable(builder):
         whole = builder.as_dataset(split=split, batch_size=-1, read_config=once)
         return dict(tfds.as_numpy(whole))
 
@@ -121,7 +124,7 @@ def iterate_examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[
     import tensorflow_datasets as tfds
 
     once = tfds.ReadConfig(try_autocache=False)
-    with quiet(), _readable(builder):
+    with quiet(), readable(builder):
         yield from tfds.as_numpy(builder.as_dataset(split=split, read_config=once))
 
 
@@ -174,13 +177,28 @@ def _request_once(builder: tfds.core.DatasetBuilder) -> None:
 
 
 @contextlib.contextmanager
-def _readable(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-    """Replaces the errors of TFDS and TensorFlow about files on disk by a DatasetNotFoundError."""
+def readable(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Replaces the errors of TFDS and TensorFlow about files on disk by a DatasetNotFoundError.
+
+    Damaged JSON takes any form: text that is none, other types than expected, missing entries.
+    """
     import tensorflow as tf
 
     try:
         yield
-    except (AssertionError, KeyError, OSError, ValueError, tf.errors.OpError) as error:
+    except DatasetNotFoundError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
         raise _incomplete(builder.name, builder.data_dir) from error
 
 

@@ -16,7 +16,15 @@ from ._frames import LabeledFrames, frame_features, make_windows
 from ._log_mel import hop_samples, window_samples
 from ._source import Arrays, StrPath
 from ._standardize import standardize as _standardize
-from ._tfds import DatasetNotFoundError, find_builder, import_tfds, iterate_examples, no_progress, quiet
+from ._tfds import (
+    DatasetNotFoundError,
+    find_builder,
+    import_tfds,
+    iterate_examples,
+    no_progress,
+    quiet,
+    readable,
+)
 from .timit.audio import SAMPLE_RATE
 from .timit.corpus import HOW_TO_OBTAIN, find_corpus
 from .timit.labels import phones_of_frames
@@ -185,8 +193,9 @@ def _prepare(
 
 def _check_complete(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], skip_damaged: bool) -> None:
     """Raises an error if sentences are missing, or only warns if `skip_damaged` is set."""
-    infos = builder.info.splits
-    found = {name: infos[name].num_examples if name in infos else 0 for name in splits}
+    with readable(builder):
+        infos = builder.info.splits
+        found = {name: infos[name].num_examples if name in infos else 0 for name in splits}
     short = [name for name in splits if found[name] != SENTENCES[name]]
     if not short:
         return
@@ -202,8 +211,9 @@ def _check_complete(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], 
     empty = [name for name in short if not found[name]]
     if empty:
         raise DatasetNotFoundError(f"No sentence of {', '.join(empty)} is in {directory}.")
-    damaged = builder.info.metadata["skipped"]
-    named = "\n".join([f" {len(damaged)} damaged:", *damaged]) if damaged else ""
+    with readable(builder):
+        damaged = builder.info.metadata["skipped"]
+        named = "\n".join([f" {len(damaged)} damaged:", *damaged]) if damaged else ""
     warnings.warn(
         f"The TIMIT in {directory} has {counts}. To load the others, repair or complete the corpus and "
         f"delete that directory.{named}",

@@ -62,6 +62,10 @@ class DeepSequential(keras.Model):
             if not layer.built:
                 layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
+            # Keras builds an activation layer where its layer is called first, which may be inside a trace.
+            activation = getattr(layer, "activation", None)
+            if isinstance(activation, keras.layers.Layer) and not activation.built:
+                activation.build(input_shape)
         self.built: bool = True
 
     def call(self, inputs: Tensor) -> Tensor:

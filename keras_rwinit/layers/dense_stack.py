@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import keras
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._keras.activations import get_activation, in_precision
+from keras_rwinit._keras.activations import get_activation, has_weights, in_precision
 from keras_rwinit._keras.layer_kinds import KernelKind, LayerKind, register_layer_kind
-from keras_rwinit._keras.stacked import mark_stacked
 from keras_rwinit._keras.types import ActivationLike, Initializer, Tensor
 from keras_rwinit.initializers import RandomWalk
 
-from ._drawing import StackedInitializer
-from ._per_layer import PerLayerConstraint, PerLayerRegularizer
+from ._adaptation import AdaptableStack
 
 __all__ = ["DenseStack", "run_stack"]
 
@@ -48,7 +47,8 @@ def run_stack(
         bias: Biases of shape (depth, units), or None.
         activation: Element-wise function of tensors of the back end; its results have the dtype of `x`.
         inference: Whether the loop is for predictions and export. On TensorFlow it can then be written into a
-            SavedModel, at the cost of a copy of the activations. It changes nothing on other back ends.
+            SavedModel and other formats, and its gradient runs the layers once more. It changes nothing on
+            other back ends.
         segment: Number of layers whose activations the gradient recomputes from the input of the first of
             them. `None`: the gradient keeps all activations.
 
@@ -71,14 +71,18 @@ def check_remat(remat: int | str | None) -> int | str | None:
 
 
 @keras.saving.register_keras_serializable(package="keras_rwinit")
-class DenseStack(keras.layers.Layer):
+class DenseStack(AdaptableStack):
     r"""Applies `depth` equal Dense layers one after another, with their weights in one variable.
 
     Computes `h_d = activation(h_{d-1} W_d + b_d)`, d = 1 ... depth, with the values and gradients of `depth`
     `keras.layers.Dense`, but compiles to one loop: building and compiling take the same time at any depth.
 
     On TensorFlow, pass `training=True` in custom training loops, as `fit` does. Without it the loop is one
-    that can be exported, which copies the activations and every layer's weights.
+    that can be exported; it copies every layer's weights, and its gradient runs the layers once more.
+
+    `len(stack)` is the depth, and `stack[8]` the ninth layer as a `keras.layers.Dense` with a copy of its
+    weights: to look at a layer, or to build another model from it. To change a layer of the stack, assign to
+    `stack.kernel` and `stack.bias`.
 
     Each layer's kernel is drawn with a different seed and the fan-in of one layer. Regularizers and
     constraints apply to each layer's kernel and bias as they would to a Dense layer's. An activity
@@ -98,29 +102,36 @@ class DenseStack(keras.layers.Layer):
             shape (batch, units). A number of layers: the input of every segment of so many layers; the
             gradient recomputes the activations of one segment after another, at the cost of one more forward
             pass. `"sqrt"`: segments of `sqrt(depth)` layers, which keep the fewest activations at a time,
-            `2 sqrt(depth)`.
+            `2 sqrt(depth)`. On TensorFlow, XLA compiles second and higher derivatives with `None` only.
+        lora_rank: Rank of each layer's low-rank update, as in `keras.layers.Dense`; see `enable_lora`.
+        lora_alpha: Scale of the updates times `lora_rank`. `None`: `lora_rank`, a scale of 1.
+        quantization_config: Configuration of `quantize`, as in `keras.layers.Dense`.
         **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Input shape:
-        `(batch, units)`. The stack has the width of its input.
+        `(batch, ..., units)`. The stack has the width of its input's last axis.
 
     Output shape:
-        `(batch, units)`.
+        `(batch, ..., units)`.
 
     Weights:
-        `kernel` of shape `(depth, units, units)` and `bias` of shape `(depth, units)`.
+        `kernel` of shape `(depth, units, units)` and `bias` of shape `(depth, units)`. After `enable_lora`,
+        `kernel` is the sum of the frozen kernels and the updates; `quantize` makes it integers and adds
+        `kernel_scale`.
 
     Raises:
         ValueError: `depth` is not an integer of at least 1, `remat` is none of the above, the activation is
-            unknown, the input does not have two axes, or no gain exists for the activation.
+            unknown or a layer with weights, the input has fewer than two axes, or no gain exists for the
+            activation.
 
     Example:
         >>> import keras, keras_rwinit
         >>> model = keras.Sequential([
         ...     keras.Input((64,)), keras_rwinit.layers.DenseStack(200), keras.layers.Dense(10)
         ... ])
-        >>> tuple(model.layers[0].kernel.shape)
-        (200, 64, 64)
+        >>> stack = model.layers[0]
+        >>> len(stack), tuple(stack.kernel.shape), tuple(stack[8].kernel.shape)
+        (200, (200, 64, 64), (64, 64))
     """
 
     def __init__(
@@ -135,12 +146,26 @@ class DenseStack(keras.layers.Layer):
         kernel_constraint: keras.constraints.Constraint | str | None = None,
         bias_constraint: keras.constraints.Constraint | str | None = None,
         remat: int | str | None = None,
+        *,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(lora_rank, lora_alpha, quantization_config, **kwargs)
+        if not keras.backend.is_float_dtype(self.variable_dtype):
+            raise ValueError(
+                f"`dtype` must be a float dtype or a policy of one. Received: dtype={self.variable_dtype!r}"
+            )
         self.depth = check_count("depth", depth)
         self.remat = check_remat(remat)
         self.activation = get_activation(activation)
+        if has_weights(self.activation):
+            raise ValueError(
+                "The layers of a DenseStack share one activation, and a layer such as PReLU has weights for "
+                "each of them. Use Dense layers with an activation each, as `model_zoo.deep_mlp(..., "
+                f"stacked=False)` makes them. Received: activation={activation!r}"
+            )
         self.use_bias = use_bias
         if kernel_initializer is None:
             kernel_initializer = RandomWalk(self.activation, depth=self.depth)
@@ -150,7 +175,8 @@ class DenseStack(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.input_spec = keras.layers.InputSpec(ndim=2)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         units = input_shape[-1]
@@ -159,35 +185,76 @@ class DenseStack(keras.layers.Layer):
                 "DenseStack needs an input of known width, since its layers have the same width. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        self.kernel = self._add_stacked("kernel", (units, units))
-        self.bias = self._add_stacked("bias", (units,)) if self.use_bias else None
-        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: units})
+        self._units = units
+        self._add_kernels()
+        self.bias = None
+        if self.use_bias:
+            self.bias = self._add_stacked(
+                "bias", (units,), self.bias_initializer, self.bias_regularizer, self.bias_constraint
+            )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: units})
+        self.built: bool = True
+        if self.lora_rank is not None:
+            self.enable_lora(self.lora_rank, self.lora_alpha)
 
-    def _add_stacked(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        """Adds one variable for the weights of all layers."""
-        regularizer = getattr(self, f"{name}_regularizer")
-        constraint = getattr(self, f"{name}_constraint")
-        weight = self.add_weight(
-            name=name,
-            shape=(self.depth, *shape),
-            initializer=StackedInitializer(getattr(self, f"{name}_initializer")),
-            regularizer=None if regularizer is None else PerLayerRegularizer(regularizer),
-            constraint=None if constraint is None else PerLayerConstraint(constraint),
-            autocast=False,  # the loop casts one layer at a time; autocast would copy the whole stack
-        )
-        return mark_stacked(weight)
+    @property
+    def units(self) -> int | None:
+        """Width of the layers; None before `build`."""
+        return self._units
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        inputs = keras.ops.cast(inputs, self.compute_dtype)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
         activation = in_precision(self.activation, self.compute_dtype)
-        return run_stack(inputs, kernel, bias, activation, not training, self._segment())
+        x = self._as_matrix(inputs)
+        y = run_stack(x, kernel, bias, activation, not training, self._segment())
+        return self._as_inputs(y, inputs)
+
+    def quantized_call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return self._as_inputs(self._run_quantized(self._as_matrix(inputs)), inputs)
+
+    def _as_matrix(self, inputs: Tensor) -> Tensor:
+        """Returns the inputs with one row for each position."""
+        inputs = keras.ops.cast(inputs, self.compute_dtype)
+        shape = keras.ops.shape(inputs)
+        return inputs if len(shape) == 2 else keras.ops.reshape(inputs, (math.prod(shape[:-1]), shape[-1]))
+
+    def _as_inputs(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """Returns the rows of `outputs` in the shape of `inputs`."""
+        shape = keras.ops.shape(inputs)
+        return outputs if len(shape) == 2 else keras.ops.reshape(outputs, shape)
 
     def _segment(self) -> int | None:
         """Returns the number of layers in a segment of `remat`."""
         # depth / s kept inputs plus s recomputed activations are fewest at s = sqrt(depth).
         return round(math.sqrt(self.depth)) if isinstance(self.remat, str) else self.remat
+
+    def __len__(self) -> int:
+        return self.depth
+
+    def __getitem__(self, index: int) -> keras.layers.Dense:
+        """Returns one layer as a Dense layer with a copy of its weights.
+
+        Args:
+            index: Number of the layer, from 0; from the end if negative.
+
+        Raises:
+            IndexError: There is no such layer.
+            TypeError: `index` is not an integer.
+            ValueError: The stack is not built.
+        """
+        number = operator.index(index)
+        if not -self.depth <= number < self.depth:
+            raise IndexError(f"The stack has {self.depth} layers. Received: index={index}")
+        if not self.built:
+            raise ValueError(f"The stack has no weights yet: build it or call it once. Received: {self!r}")
+        return self._layer(number % self.depth)
+
+    def __iter__(self) -> Iterator[keras.layers.Dense]:
+        return (self[index] for index in range(self.depth))
+
+    def __repr__(self) -> str:
+        return f"<DenseStack name={self.name}, depth={self.depth}, units={self.units}, built={self.built}>"
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)

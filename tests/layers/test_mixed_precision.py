@@ -56,7 +56,7 @@ def test_a_walk_wider_than_float16_is_said_beforehand() -> None:
         match="float16 may not hold the activations of 1000 relu layers of width 100.*"
         "spread by 11.*room for 9.7.*mixed_bfloat16",
     ):
-        build("relu", 100, 1000)
+        build("relu", 100, 1000, distribution="normal")
     with pytest.warns(UserWarning, match="float16 may not hold"):
         build("linear", 100, 300, gain=0.95)
 

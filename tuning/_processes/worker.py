@@ -57,6 +57,9 @@ def show_alive(role: ProcessRole, channel: grpc.Channel) -> Iterator[None]:
                     return
             done.wait(_BEAT)
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts background processes so, and the heartbeat could not interrupt the training.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
     thread.start()
     try:

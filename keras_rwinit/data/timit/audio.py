@@ -127,7 +127,7 @@ def _read_riff(content: bytes, path: str) -> NDArray[np.int16]:
         with wave.open(io.BytesIO(content)) as file:
             found = (file.getframerate(), file.getsampwidth(), file.getnchannels())
             count, data = file.getnframes(), file.readframes(file.getnframes())
-    except (EOFError, wave.Error) as error:
+    except (EOFError, RuntimeError, wave.Error) as error:  # RuntimeError: a chunk's size is wrong
         raise DamagedFileError(
             f"{path}: its RIFF header is damaged, or not of plain PCM ({error or 'the file ends in it'}); "
             "copy or convert the file again."

@@ -24,7 +24,8 @@ def run_stack(
     def layer(h: Tensor, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
         w, b = weights
         a = h @ w.astype(h.dtype)
-        return activation(a if b is None else a + b.astype(h.dtype)), None
+        # A scan's carry keeps its dtype; some of Keras's functions return float32 for float64.
+        return activation(a if b is None else a + b.astype(h.dtype)).astype(h.dtype), None
 
     # Unrolling the scan (2, 5, 10 layers at widths 64, 100, 256) made no step faster, and compiling slower.
     def layers(h: Tensor, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:

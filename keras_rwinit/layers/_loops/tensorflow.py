@@ -49,20 +49,24 @@ def run_stack(
     @tf.custom_gradient
     def stack(x: Tensor, *weights: Tensor) -> tuple[Tensor, Gradients]:
         layers = _Layers(weights, activation, inference)
-        if segment is None or segment >= depth:
-            y, kept = layers.forward(x, 0, depth)
-        else:
-            y, kept = _run_segments_forward(layers, x, depth, segment)
-        # A SavedModel stores the gradient too, but not one that closes over TensorArrays.
-        stored = [array.stack() for array in kept] if inference else []
+        short = segment if segment is not None and segment < depth else None
+
+        def run_forward() -> tuple[Tensor, list[tf.TensorArray]]:
+            if short is not None:
+                return _run_segments_forward(layers, x, depth, short)
+            return layers.forward(x, 0, depth)
+
+        # Exporters convert a loop that returns nothing but its last activations, and a SavedModel stores the
+        # gradient too, but not one that closes over TensorArrays. So the gradient runs the layers once more.
+        y, kept = (layers.forward(x, 0, depth, keep=False)[0], None) if inference else run_forward()
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            arrays = [_new_array(t.shape[0], t[0]).unstack(t) for t in stored] if inference else kept
+            last, arrays = run_forward() if kept is None else (y, kept)
             empty = tuple(_allocate(w, inference) for w in weights)
-            if segment is None or segment >= depth:
-                dx, *written = layers.backward(upstream, y, arrays, 0, depth, empty)
+            if short is not None:
+                dx, *written = _run_segments_backward(layers, upstream, arrays[0], depth, short, empty)
             else:
-                dx, *written = _run_segments_backward(layers, upstream, arrays[0], depth, segment, empty)
+                dx, *written = layers.backward(upstream, last, arrays, 0, depth, empty)
             results = (dx, *(w.stack() if inference else w for w in written))
             return tuple(tf.ensure_shape(r, t.shape) for r, t in zip(results, (x, *weights), strict=True))
 
@@ -79,7 +83,8 @@ class _Layers:
         weights: `(kernel,)` or `(kernel, bias)`, stacked.
         activation: Element-wise function of tensors.
         portable: Whether the loop has only operations that TensorFlow can store in a SavedModel, and can
-            differentiate and compile by XLA after loading it. This costs a copy of each layer's weights.
+            differentiate and compile by XLA after loading it, and that other formats have. This costs a copy
+            of each layer's weights.
     """
 
     weights: tuple[Tensor, ...]
@@ -98,8 +103,7 @@ class _Layers:
         if self.portable:
             block = tf.gather(stacked, start + tf.range(count))
         else:
-            sizes = [tf.shape(stacked)[i] if size is None else size for i, size in enumerate(stacked.shape)]
-            block = tf.slice(stacked, [start] + [0] * (len(sizes) - 1), [count, *sizes[1:]])
+            block = _slice(stacked, start, count)
         return list(tf.unstack(tf.cast(block, dtype), count))
 
     def forward(
@@ -245,6 +249,28 @@ def _allocate(like: Tensor, portable: bool) -> Tensor | tf.TensorArray:
     if portable:
         return tf.TensorArray(like.dtype, like.shape[0], element_shape=like.shape[1:])
     return tf.raw_ops.Empty(shape=tf.shape(like), dtype=like.dtype)
+
+
+def _slice(stacked: Tensor, start: int | Tensor, count: int) -> Tensor:
+    """Returns the rows from `start` to `start + count`."""
+    sizes = [tf.shape(stacked)[i] if size is None else size for i, size in enumerate(stacked.shape)]
+
+    def read(stacked: Tensor) -> Tensor:
+        return tf.slice(stacked, [start] + [0] * (len(sizes) - 1), [count, *sizes[1:]])
+
+    if not _compiled_by_xla():
+        return read(stacked)
+
+    # Under XLA, TensorFlow's gradient of a slice has no gradient, which third derivatives need.
+    @tf.custom_gradient
+    def read_under_xla(stacked: Tensor) -> tuple[Tensor, Gradients]:
+        def gradient(upstream: Tensor) -> Tensor:
+            rows = start + tf.range(count)
+            return tf.tensor_scatter_nd_update(tf.zeros_like(stacked), rows[:, tf.newaxis], upstream)
+
+        return read(stacked), gradient
+
+    return read_under_xla(stacked)
 
 
 def _write(stacked: Tensor | tf.TensorArray, start: int | Tensor, block: Tensor) -> Tensor | tf.TensorArray:
