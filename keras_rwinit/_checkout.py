@@ -1,7 +1,7 @@
 """Makes a checkout work as an installed package does: it finds `models` and `tuning` beside the package.
 
-A Python that is started in a checkout imports the package from there, whatever is installed. A wheel holds the two
-directories inside the package.
+A Python that is started in a checkout imports the package from there, whatever is installed. A wheel holds
+the two directories inside the package.
 """
 
 from __future__ import annotations

@@ -63,5 +63,5 @@ def _as_array(name: str, leaf: ArrayLike) -> NDArray[np.generic]:
         raise ValueError(f"`{name}` must hold examples along its first axis. Received: {leaf!r}, of shape ()")
     # JAX would make int32 of int64 too, but with a warning.
     narrow = array.dtype.kind in "iu" and array.dtype.itemsize == 8
-    narrow = narrow and -(2**31) <= int(array.min()) and int(array.max()) < 2**31
+    narrow = narrow and int(array.min()) >= -(2**31) and int(array.max()) < 2**31
     return array.astype(np.int32) if narrow else array
