@@ -14,6 +14,9 @@ TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
 # Files that compile much on JAX; they run on the other back ends with the slow tests.
 LONG = (
+    "_keras/test_evaluation.py",
+    "layers/test_adapted_stacks.py",
+    "oracle/test_oracle.py",
     "_probing/test_loss_of_keras.py",
     "_probing/test_out_of_sight.py",
     "_tracing/test_runs_on_arrays.py",

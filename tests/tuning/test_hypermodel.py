@@ -254,6 +254,7 @@ def test_every_tuner_of_keras_tuner(name: str, tmp_path: Path) -> None:
         assert values[0] == {"gain_ratio": 1.0, "width": 16}
 
 
+@pytest.mark.slow
 def test_overrides_and_executions(tmp_path: Path) -> None:
     """What a user puts into `hp` stands, also for what the space itself has fixed."""
     hp = hp_with(width=12, activation="selu")
@@ -279,6 +280,7 @@ def test_overrides_and_executions(tmp_path: Path) -> None:
     assert (first != second).any()  # an execution draws its own weights
 
 
+@pytest.mark.slow
 def test_conditional_scopes(tmp_path: Path) -> None:
     deep = small_space(depth=1)
 

@@ -125,6 +125,7 @@ class BackgroundSearch:
         assert all(process.poll() is not None for process in self.processes.values())
 
 
+@pytest.mark.slow
 def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "run"
     search = BackgroundSearch(monkeypatch, directory, trials=4, workers=2, epochs=1, batch_size=64)

@@ -61,8 +61,8 @@ def show_alive(role: ProcessRole, channel: grpc.Channel) -> Iterator[None]:
         # A shell starts background processes so, and the heartbeat could not interrupt the training.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
     try:
+        thread.start()  # the first beat may be refused before this line is done
         yield
     except (KeyboardInterrupt, grpc.RpcError) as error:
         if isinstance(error, KeyboardInterrupt) and not failures:
