@@ -14,18 +14,21 @@ TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
 # Files that compile much on JAX; they run on the other back ends with the slow tests.
 LONG = (
-    "_keras/test_evaluation.py",
-    "layers/test_adapted_stacks.py",
-    "oracle/test_oracle.py",
-    "_probing/test_loss_of_keras.py",
-    "_probing/test_out_of_sight.py",
-    "_tracing/test_runs_on_arrays.py",
     "diagnostics/test_walks_of_any_model.py",
     "layers/test_round_trips.py",
     "models/test_autoencoder.py",
     "models/test_stacking.py",
     "test_callbacks.py",
     "test_optimizers.py",
+)
+# Files that compile more still; they run on the other back ends by hand.
+LONGEST = (
+    "_keras/test_evaluation.py",
+    "_probing/test_loss_of_keras.py",
+    "_probing/test_out_of_sight.py",
+    "_tracing/test_runs_on_arrays.py",
+    "layers/test_adapted_stacks.py",
+    "oracle/test_oracle.py",
 )
 pytestmark = pytest.mark.skipif(
     os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them"
@@ -51,7 +54,8 @@ def run_on(backend: str, marks: str, *arguments: str | Path) -> None:
 
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_marked_tests_pass_on(backend: str) -> None:
-    run_on(backend, "backends and not slow", TESTS, *(f"--ignore={TESTS / name}" for name in LONG))
+    ignored = (f"--ignore={TESTS / name}" for name in (*LONG, *LONGEST))
+    run_on(backend, "backends and not slow", TESTS, *ignored)
 
 
 @pytest.mark.slow
@@ -65,3 +69,10 @@ def test_long_files_pass_on(backend: str) -> None:
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_slow_tests_pass_on(backend: str) -> None:
     run_on(backend, "backends and slow", TESTS)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_the_longest_files_pass_on(backend: str) -> None:
+    run_on(backend, "backends and not slow", *(TESTS / name for name in LONGEST))

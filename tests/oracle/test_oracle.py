@@ -56,6 +56,7 @@ def parameters(test: str, names: Collection[str], by_default: Collection[str]) -
         # On the other back ends each of them takes seconds to compile.
         if name not in (by_default if BACKEND == "tensorflow" else ELSEWHERE.get(test, ())):
             yield pytest.mark.slow
+            yield pytest.mark.exhaustive
         if CASES[name].backends:
             yield pytest.mark.backends
         if test in CASES[name].fails:
