@@ -14,25 +14,32 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 FAMILIES = {"MobileNetV3Small": 32}
 SLOW = {
     "ConvNeXtTiny": 32,
-    "DenseNet121": 32,
     "EfficientNetB0": 32,
-    "EfficientNetV2B0": 32,
-    "InceptionResNetV2": 75,
     "InceptionV3": 75,
     "MobileNet": 32,
+    "ResNet50": 32,
+    "VGG16": 32,
+}
+BY_HAND = {
+    "DenseNet121": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionResNetV2": 75,
     "MobileNetV2": 32,
     "NASNetMobile": 32,
-    "ResNet50": 32,
     "ResNet50V2": 32,
-    "VGG16": 32,
     "VGG19": 32,
     "Xception": 71,
 }
+MARKS = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*FAMILIES.items(), *(pytest.param(*family, marks=pytest.mark.slow) for family in SLOW.items())],
+    [
+        *FAMILIES.items(),
+        *(pytest.param(*family, marks=pytest.mark.slow) for family in SLOW.items()),
+        *(pytest.param(*family, marks=MARKS) for family in BY_HAND.items()),
+    ],
 )
 def test_every_family(name: str, size: int) -> None:
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=5)
