@@ -125,7 +125,10 @@ if BACKEND != "tensorflow":
 if BACKEND == "torch":
     MODELS["the back end's, before"] = lambda: model_of(RecomputedBefore())
 BY_DEFAULT = ("keras.RematScope, full", "compiled before", "the back end's, by its name")
-KINDS = [pytest.param(kind, marks=[] if kind in BY_DEFAULT else [pytest.mark.slow]) for kind in MODELS]
+KINDS = [
+    pytest.param(kind, marks=[] if kind in BY_DEFAULT else [pytest.mark.slow, pytest.mark.exhaustive])
+    for kind in MODELS
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
