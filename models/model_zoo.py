@@ -90,7 +90,7 @@ def deep_mlp(
             `"glorot_uniform"` for comparison. Excludes `distribution` and the gains.
         distribution: Distribution of the random walk's kernels: `"normal"` (the paper's),
             `"truncated_normal"`, `"uniform"`, `"orthogonal"` or `"looks_linear"`; see
-            `keras_rwinit.initializers.RandomWalk`. `None`: the one that trains best, which is
+            `keras_rwinit.initializers.RandomWalk`. `None`: one that trains at any depth, which is
             `"looks_linear"` for activations with `f(a) - f(-a) = c a` (relu, leaky_relu, gelu, silu,
             softplus) and `"orthogonal"` for all others, both with an `output_gain` of 3. With `bias_stddev`,
             with which units do not come in pairs, `None` is `"normal"`.
