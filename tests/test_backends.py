@@ -12,7 +12,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
-# Files that compile much on JAX; they run on PyTorch with the slow tests, on JAX by hand.
+# Files that compile much on JAX; they run on the other back ends by hand.
 LONG = (
     "diagnostics/test_walks_of_any_model.py",
     "layers/test_round_trips.py",
@@ -59,7 +59,8 @@ def test_marked_tests_pass_on(backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.exhaustive), "torch"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_long_files_pass_on(backend: str) -> None:
     run_on(backend, "backends and not slow", *(TESTS / name for name in LONG))
 
