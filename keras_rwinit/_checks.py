@@ -22,6 +22,7 @@ __all__ = [
     "check_real",
     "check_seed",
     "deprecate_positional",
+    "dtype_limits",
 ]
 
 P = ParamSpec("P")
@@ -53,6 +54,15 @@ def check_positive(name: str, value: object) -> float:
     return number
 
 
+def dtype_limits(dtype: str) -> tuple[float, float]:
+    """Returns the smallest normal and the largest number of a dtype, `bfloat16` and the float8 ones included.
+
+    Back ends round what is below the smallest normal number to zero.
+    """
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return float(info.smallest_normal), float(info.max)
+
+
 def check_fits_dtype(name: str, value: float, dtype: str, *, number: float | None = None) -> None:
     """Raises ValueError unless a dtype holds the numbers that an argument leads to.
 
@@ -63,9 +73,8 @@ def check_fits_dtype(name: str, value: float, dtype: str, *, number: float | Non
         number: Standard deviation of the numbers, or their size; `None`: `value` itself.
     """
     size = value if number is None else number
-    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-    # Back ends round what is below the smallest normal number to zero. A draw stays within ten deviations.
-    smallest, largest = float(info.smallest_normal), float(info.max) / 10.0
+    smallest, largest = dtype_limits(dtype)
+    largest /= 10.0  # a draw stays within ten deviations
     if not smallest <= size <= largest:
         where = "" if number is None else f", which makes weights of about {size:.2g}"
         raise ValueError(

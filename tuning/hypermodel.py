@@ -14,11 +14,10 @@ from keras_tuner.errors import FailedTrialError
 
 from keras_rwinit._checks import check_count, check_input_shape, check_positive, check_seed
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
-from keras_rwinit.models.model_zoo import count_parameters, deep_mlp
+from keras_rwinit.models import model_zoo
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import resolve_distribution
 from keras_rwinit.training.loop import compile_classifier
-from keras_rwinit.training.settings import default_learning_rate
 
 from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
 from ._losses import check_loss
@@ -36,6 +35,9 @@ from ._space import (
 )
 
 __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
+
+_RATE_WIDTH = 64
+"""Width whose learning rate the trials train with where none is given: 0.03 / depth."""
 
 
 class DivergedTrialError(FailedTrialError):
@@ -188,7 +190,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         optimizer = self.optimizer.declare(hp)
         learning_rate = self.learning_rate.declare(hp)
         if learning_rate is None:
-            learning_rate = default_learning_rate(max(depth, 1))
+            # One rate for all widths, so that the trials of a resumed search are those of its beginning.
+            learning_rate = model_zoo.learning_rate(max(depth, 1), _RATE_WIDTH, decays=True)
         return Point(
             gain_ratio=gain_ratio,
             width=width,
@@ -203,7 +206,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
 
     def parameters(self, point: Point) -> int:
         """Returns the number of weights and biases of the network at a point."""
-        return count_parameters(point.depth, point.width, math.prod(self.input_shape), self.classes)
+        return model_zoo.count_parameters(point.depth, point.width, math.prod(self.input_shape), self.classes)
 
     def forecast(self, point: Point) -> TrialForecast:
         """Returns what theory predicts at a point, and why the point cannot work if so; builds nothing."""
@@ -227,7 +230,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         if forecast.reason is not None:
             raise UntrainableTrialError(forecast.reason)
         linear = computed_gain("linear", point.width, None, distribution=point.distribution)
-        model = deep_mlp(
+        model = model_zoo.deep_mlp(
             point.depth,
             point.width,
             point.activation,

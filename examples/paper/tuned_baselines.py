@@ -201,9 +201,10 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         names = list(dict.fromkeys(row["network"] for row in of_activation))
         cells = [mean_and_deviation(select(of_activation, network=name), "loss") for name in names]
         means, deviations = np.array(cells).T
-        ax.bar(range(len(names)), means, yerr=np.nan_to_num(deviations), capsize=3)
+        ax.errorbar(range(len(names)), means, yerr=np.nan_to_num(deviations), fmt="o", capsize=3)
         ax.set_xticks(range(len(names)), names, fontsize="small")
-        ax.set_yscale("log")
+        ax.set_yscale("log", nonpositive="clip")
+        ax.margins(x=0.1)
         ax.set_title(f"{of_activation[0]['depth']} {activation} layers of width {WIDTH}")
     np.atleast_1d(axes)[0].set_ylabel("training loss (nats)")
     experiment.save_picture(figure)

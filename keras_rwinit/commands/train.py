@@ -12,9 +12,9 @@ from keras_rwinit import data
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import latest_run, new_directory
 from keras_rwinit._keras.names import RANDOM_WALK
-from keras_rwinit.models.model_zoo import presets
+from keras_rwinit.models import model_zoo
 from keras_rwinit.training.run import TrainingRun
-from keras_rwinit.training.settings import Settings, default_learning_rate
+from keras_rwinit.training.settings import Settings
 from keras_rwinit.training.strategies.select import STRATEGIES
 
 from .options import (
@@ -36,16 +36,16 @@ from .options import (
 
 __all__ = ["train"]
 
-_main_job = presets["digits_tanh_1000"]
+_main_job = model_zoo.presets["digits_tanh_1000"]
 
 
 def _use_preset(context: typer.Context, name: str | None) -> str | None:
     """Makes a preset's network and recipe the defaults of the other options."""
     if name is None:
         return None
-    if name not in presets:
-        raise typer.BadParameter(f"it must be one of {', '.join(presets)}. Received: {name!r}")
-    network, recipe = dict(presets[name].config), presets[name].recipe
+    if name not in model_zoo.presets:
+        raise typer.BadParameter(f"it must be one of {', '.join(model_zoo.presets)}. Received: {name!r}")
+    network, recipe = dict(model_zoo.presets[name].config), model_zoo.presets[name].recipe
     del network["input_shape"]  # the data set has one
     context.default_map = {
         **network,
@@ -67,7 +67,7 @@ def train(
         typer.Option(
             callback=_use_preset,
             is_eager=True,  # before the options whose defaults it sets
-            help=f"Network and recipe; other options override them: {', '.join(presets)}.",
+            help=f"Network and recipe; other options override them: {', '.join(model_zoo.presets)}.",
         ),
     ] = None,
     dataset: Annotated[
@@ -143,7 +143,7 @@ def train(
     # Checked here under the names of the options; Settings has names of its own.
     depth, width = check_count("depth", depth), check_count("width", width)
     if learning_rate is None:
-        learning_rate = default_learning_rate(depth, width, cosine_decay=cosine_decay)
+        learning_rate = model_zoo.learning_rate(depth, width, decays=cosine_decay)
     settings = Settings(
         dataset=dataset,
         data_dir=None if data_dir is None else str(data_dir.resolve()),

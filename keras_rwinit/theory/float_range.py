@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from keras_rwinit._checks import dtype_limits
 
 from ._long_walk import walk_layers
 from .activations import ActivationLike, resolve_activation
@@ -70,9 +71,8 @@ def float_range(dtype: str, loss_scale: float = 1.0) -> FloatRange:
         >>> print(f"{half.low:.1f} {half.high:.1f}")
         -9.7 11.1
     """
-    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-    smallest, largest = math.log(float(info.smallest_normal)), math.log(float(info.max))
-    return FloatRange(name=dtype, low=smallest - math.log(loss_scale), high=largest)
+    smallest, largest = dtype_limits(dtype)
+    return FloatRange(name=dtype, low=math.log(smallest) - math.log(loss_scale), high=math.log(largest))
 
 
 @dataclass(frozen=True)

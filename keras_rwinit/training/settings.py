@@ -8,19 +8,8 @@ from typing import get_type_hints
 
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import read_settings, write_settings
-from keras_rwinit.models.model_zoo import learning_rate
 
-__all__ = ["Settings", "default_learning_rate"]
-
-
-def default_learning_rate(depth: int, width: int = 64, *, cosine_decay: bool = True) -> float:
-    """Returns the learning rate of Adam where none is given, that of `model_zoo.learning_rate`.
-
-    Example:
-        >>> default_learning_rate(10), default_learning_rate(100), default_learning_rate(100, 128)
-        (0.001, 0.0003, 0.00015)
-    """
-    return learning_rate(depth, width, decays=cosine_decay)
+__all__ = ["Settings"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras_helpers import BACKEND, gradients, to_numpy
+from loss_helpers import OwnLoss
 from numpy.typing import NDArray
 from state_helpers import assert_unchanged, snapshot
 
@@ -133,21 +134,6 @@ def penalty_model() -> Any:
     model = keras.Model(inputs, L.Dense(2, bias_regularizer="l2")(h))
     model.compile("sgd", "mse")
     return model, data(6), data(2), np.array([1.0, 0.0, 3.0, 0.5])
-
-
-class OwnLoss(keras.Model):
-    """Computes its loss itself."""
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        del sample_weight, training
-        return keras.ops.mean(keras.ops.abs(y_pred - y)) + 0.1 * keras.ops.mean(x) * keras.ops.mean(y_pred**2)
 
 
 def own_model() -> Any:

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from cli_helpers import run_cli
 from keras_helpers import to_numpy
 
 from keras_rwinit import data, gradient_walk, initialize, model_zoo
 from keras_rwinit.layers import DenseStack
-from keras_rwinit.training.settings import default_learning_rate
+from keras_rwinit.training.settings import Settings
 
 L = keras.layers
 
@@ -31,15 +32,31 @@ def test_the_law() -> None:
     assert model_zoo.learning_rate(1, 8) == model_zoo.learning_rate(2, 8, decays=True) == 1e-3
 
 
-def test_the_command_uses_the_same_law() -> None:
-    for depth, width in ((30, 64), (1000, 64), (100, 256)):
-        assert default_learning_rate(depth, width) == model_zoo.learning_rate(depth, width, decays=True)
-        constant = default_learning_rate(depth, width, cosine_decay=False)
-        assert constant == model_zoo.learning_rate(depth, width)
-    # Recorded runs of width 64 had 0.03 / depth.
-    assert [default_learning_rate(depth) for depth in (30, 100, 1000)] == [
-        0.03 / depth for depth in (30, 100, 1000)
-    ]
+def test_recorded_runs_and_searches_have_the_same_law() -> None:
+    """They had 0.03 / depth, which is the rate of width 64."""
+    depths = (30, 100, 1000)
+    expected = [0.03 / depth for depth in depths]
+    assert [model_zoo.learning_rate(depth, 64, decays=True) for depth in depths] == expected
+    keras_tuner = pytest.importorskip("keras_tuner")
+    from keras_rwinit import tuning
+
+    spaces = [tuning.DeepMLPHyperModel((8,), depth=depth, width=(16, 32)) for depth in depths]
+    assert [space.point(keras_tuner.HyperParameters()).learning_rate for space in spaces] == expected
+
+
+@pytest.mark.parametrize(("width", "options", "decays"), [(48, [], True), (64, ["--no-cosine-decay"], False)])
+def test_the_command_uses_the_same_law(
+    width: int, options: list[str], decays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[Settings] = []
+
+    def stop(settings: Settings, *args: object, **kwargs: object) -> None:
+        chosen.append(settings)
+        raise ValueError("The settings are known.")
+
+    monkeypatch.setattr("keras_rwinit.commands.train.TrainingRun", stop)
+    run_cli("train", "--depth", 300, "--width", width, *options)
+    assert chosen[0].learning_rate == model_zoo.learning_rate(300, width, decays=decays)
 
 
 @pytest.mark.backends

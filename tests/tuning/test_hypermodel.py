@@ -205,7 +205,7 @@ def test_a_loss_that_keras_scales_leaves_more_room() -> None:
 
 def test_an_untrainable_network_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "keras_rwinit.tuning.hypermodel.deep_mlp", lambda *args, **kwargs: pytest.fail("built")
+        "keras_rwinit.tuning.hypermodel.model_zoo.deep_mlp", lambda *args, **kwargs: pytest.fail("built")
     )
     with pytest.raises(tuning.UntrainableTrialError, match="vanishes"):
         small_space(depth=400, gain_ratio=(0.1, 2.0), width=32).build(hp_with(gain_ratio=0.5))

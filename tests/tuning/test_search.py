@@ -153,13 +153,13 @@ def test_untrainable_trials_cost_no_training_and_do_not_end_the_search(
 def test_untrainable_trials_build_and_fit_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same without a stub: only the analytic optimum reaches Keras."""
     built: list[float] = []
-    deep_mlp = tuning.hypermodel.deep_mlp
+    deep_mlp = tuning.hypermodel.model_zoo.deep_mlp
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         built.append(kwargs["gain"])
         return deep_mlp(*args, **kwargs)
 
-    monkeypatch.setattr(tuning.hypermodel, "deep_mlp", counted)
+    monkeypatch.setattr(tuning.hypermodel.model_zoo, "deep_mlp", counted)
     space = small_space(depth=20, width=16, gain_ratio=[1.0, 1e-3, 1e3])
     result = tuning.search(few_digits(), space, trials=3, **SHORT)
     assert [row.status for row in result] == ["COMPLETED", "FAILED", "FAILED"]

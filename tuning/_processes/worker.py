@@ -57,7 +57,8 @@ def show_alive(role: ProcessRole, channel: grpc.Channel) -> Iterator[None]:
                     return
             done.wait(_BEAT)
 
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.SIG_IGN:
         # A shell starts background processes so, and the heartbeat could not interrupt the training.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
@@ -83,6 +84,8 @@ def show_alive(role: ProcessRole, channel: grpc.Channel) -> Iterator[None]:
     finally:
         done.set()
         thread.join(timeout=2.0 * _BEAT)
+        if handler is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _leave(channel: grpc.Channel, role: ProcessRole) -> None:
