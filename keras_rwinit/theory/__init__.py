@@ -1,9 +1,12 @@
-"""The walk of the back-propagated gradient's log-norm: gains, predictions, simulation. No Keras here."""
+"""The walk of the back-propagated gradient's log-norm, and the correlation of two inputs. No Keras here."""
 
 from ._analytic_gain import NoGainError
 from .activations import ACTIVATIONS, Activation, resolve_activation
+from .correlation import CorrelationPrediction, predict_correlation, simulate_correlation
 from .distributions import DISTRIBUTIONS
 from .gains import gain, paper_gain, paper_log_variance
+from .ranks import effective_rank
+from .shaping import shape_activation
 from .simulation import simulate_walk
 from .walk import WalkPrediction, plan_width, predict_walk
 
@@ -11,13 +14,18 @@ __all__ = [
     "ACTIVATIONS",
     "DISTRIBUTIONS",
     "Activation",
+    "CorrelationPrediction",
     "NoGainError",
     "WalkPrediction",
+    "effective_rank",
     "gain",
     "paper_gain",
     "paper_log_variance",
     "plan_width",
+    "predict_correlation",
     "predict_walk",
     "resolve_activation",
+    "shape_activation",
+    "simulate_correlation",
     "simulate_walk",
 ]

@@ -1,7 +1,12 @@
-"""Computes the gain without simulation: exactly for two slopes of normal kernels, else to first order."""
+"""Computes the gain without simulation.
+
+It is exact for two slopes of normal and orthogonal kernels and for mirrored ones, else of first order in
+1 / width.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,12 +17,12 @@ from ._long_walk import WalkTotals, walk_totals
 from ._mean_field import MISALIGNMENT_LIMIT, stationary_state
 from ._moments import moment_table
 from ._two_slopes import log_step_moments
-from .activations import Activation
+from .activations import SHAPED, Activation
 from .distributions import Distribution
 from .memo import cache_by_value
-from .mirrored import mirrored_gain
+from .mirrored import mirrored_gain, mirrored_slope
 
-__all__ = ["NoGainError", "UndecidedGainError", "analytic_gain"]
+__all__ = ["NoGainError", "UndecidedGainError", "analytic_gain", "at_nearest_width", "leaves_range"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -29,10 +34,19 @@ _FORWARD_LIMIT_PER_LAYER = 0.01
 _GREAT_DEPTH = 1000
 """Depth that stands for the limit where the expansion has no stationary state."""
 
-_INSTEAD = (
-    "Use relu or leaky_relu, which have a gain at any width and depth; elu, selu or tanh, which have one "
-    "from width 32 up; or pass `gain=` yourself."
-)
+
+def _instead(activation: Activation, width: int) -> str:
+    """Returns what to use where an activation has no gain: the one place that names the ways out.
+
+    Each works wherever the error may be raised; commands print `name='value'` as an option.
+    """
+    ways = ["relu or leaky_relu, which have a gain at any width and depth"]
+    if width > 1 and mirrored_slope(activation) is not None:
+        ways.append(f"`distribution='looks_linear'`, with which {activation.name} has one as well")
+    if activation.name in SHAPED:
+        ways.append(f"`activation='shaped({activation.name})'`, which is bent for the depth and has one")
+    ways.append("or elu, selu or tanh, which have one from width 32 up")
+    return f"Use {'; '.join(ways)}."
 
 
 class NoGainError(ValueError):
@@ -59,7 +73,9 @@ def analytic_gain(activation: Activation, width: int, depth: int | None, distrib
         return mirrored_gain(activation, width)
     if activation.slopes is not None:
         if not any(activation.slopes):
-            raise NoGainError(f"{activation.name} has slope 0 everywhere: no gradient passes. {_INSTEAD}")
+            raise NoGainError(
+                f"{activation.name} has slope 0 everywhere: no gradient passes. {_instead(activation, width)}"
+            )
         return float(np.exp(-log_step_moments(activation.slopes, width, distribution).mean / 2.0))
     if depth is None:
         return _stationary_gain(activation, width, distribution)
@@ -105,7 +121,7 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     if not wide.crossings.size:
         raise UndecidedGainError(
             f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
-            f"or orthogonal kernels may do. {_INSTEAD}",
+            f"or orthogonal kernels may do. {_instead(activation, width)}",
             _most_promising(wide),
         )
     objections = []
@@ -123,10 +139,11 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
         if objection is None:
             return _interpolated_root(scan, root)
         objections.append(objection)
-        if undecided is None and not _leaves_range(scan, root, depth):
+        if undecided is None and not leaves_range(float(scan.walk.log_variance_change[root]), depth):
             undecided = _interpolated_root(scan, root)
     raise UndecidedGainError(
-        f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. {_INSTEAD}",
+        f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. "
+        f"{_instead(activation, width)}",
         undecided,
     )
 
@@ -150,7 +167,7 @@ def _objection(scan: _Scan, root: int, depth: int) -> str | None:
     """Returns why a gain that balances the gradient is useless all the same; None if it is useful."""
     gain, walk = scan.gains[root], scan.walk
     forward = float(walk.log_variance_change[root]) / 2.0
-    if _leaves_range(scan, root, depth):
+    if leaves_range(float(walk.log_variance_change[root]), depth):
         return (
             f"the gain that balances the gradient ({gain:.4g}) lets the pre-activations "
             f"{'grow' if forward > 0 else 'shrink'} by a factor of "
@@ -164,10 +181,35 @@ def _objection(scan: _Scan, root: int, depth: int) -> str | None:
     return None
 
 
-def _leaves_range(scan: _Scan, root: int, depth: int) -> bool:
-    """Returns whether the activations grow or shrink too much at the gain."""
-    forward = abs(float(scan.walk.log_variance_change[root])) / 2.0
+def leaves_range(log_variance_change: float, depth: int) -> bool:
+    """Returns whether the activations grow or shrink too much over the layers.
+
+    Args:
+        log_variance_change: Change of the log of the pre-activations' variance from the first layer to the
+            last.
+        depth: Number of hidden layers.
+    """
+    forward = abs(log_variance_change) / 2.0
     return not forward <= max(_FORWARD_LIMIT, _FORWARD_LIMIT_PER_LAYER * depth)
+
+
+def at_nearest_width(compute: Callable[[int], float], width: int, wider: Sequence[int]) -> float:
+    """Returns `compute(width)`, or `compute` of the first larger width in `wider` at which a gain exists.
+
+    Raises:
+        NoGainError: None of them has a gain; it is the error of `width`.
+    """
+    try:
+        return compute(width)
+    except NoGainError as error:
+        first = error
+    for other in wider:
+        if other > width:
+            try:
+                return compute(other)
+            except NoGainError:
+                continue
+    raise first
 
 
 def _interpolated_root(scan: _Scan, root: int) -> float:

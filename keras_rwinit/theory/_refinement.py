@@ -1,4 +1,4 @@
-"""Refines the gain by simulation, for networks too narrow for the expansion in 1 / width."""
+"""Finds the gain by simulation, for networks too narrow for the expansion in 1 / width."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._analytic_gain import NoGainError, analytic_gain
+from ._analytic_gain import NoGainError, analytic_gain, at_nearest_width
 from ._long_walk import walk_totals
+from ._random_network import RandomNetwork, draw_chunks
 from .activations import Activation
 from .distributions import Distribution
-from .memo import cache_by_value
-from .simulation import RandomNetwork, draw_chunks
 
-__all__ = ["refined_gain", "simulated_gain"]
+__all__ = ["SEED", "Point", "find_root", "refined_gain", "simulate_mean"]
+
+SEED = 1412_6558
+"""Seed of every simulation that decides on a gain or a prediction."""
 
 _SAMPLES = 10_000
-_FEW_SAMPLES = 2_000
-_LARGEST_NETWORK = 1_000  # units in all layers that `simulated_gain` takes
-_FORWARD_LIMIT = float(np.log(100.0))  # as in `_analytic_gain`
-_SEED = 1412_6558
 _FURTHER_BATCHES = 4
 _NARROWEST = 1e-9  # bracket of the log-gain
+_UNITS_AN_HOUR = 3.6e10  # at about 0.1 microseconds each
 _LARGEST_STEP = 0.25  # of the log-gain: far above the root most gradients may die
 _WIDTHS_TO_START_FROM = (16, 24, 32, 48, 64)
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
     """The simulated mean of the walk at a gain, and half its standard error."""
 
     log_gain: float
@@ -35,9 +34,9 @@ class _Point(NamedTuple):
     tolerance: float
 
 
-def _simulate(network: RandomNetwork, log_gain: float, samples: int, batch: int = 0) -> _Point:
+def simulate_mean(network: RandomNetwork, log_gain: float, samples: int, batch: int = 0) -> Point:
     """Simulates the mean of the walk at a gain; the draws of a batch are the same at every gain."""
-    rng = np.random.default_rng(_SEED + batch)
+    rng = np.random.default_rng(SEED + batch)
     network = replace(network, gain=float(np.exp(log_gain)))
     drawn = list(draw_chunks(network, samples, rng))
     total = np.concatenate([chunk.log_norm[:, 0] for chunk in drawn])
@@ -57,38 +56,7 @@ def _simulate(network: RandomNetwork, log_gain: float, samples: int, batch: int 
         mean = float(np.linalg.lstsq(design, total, rcond=None)[0][0])
     half_error = float(total[alive].std() / np.sqrt(alive.sum()) / 2.0)
     # At width 1 an orthogonal kernel is a sign, and the walk does not spread.
-    return _Point(log_gain=log_gain, mean=mean, tolerance=max(half_error, 1e-9 * network.depth))
-
-
-@cache_by_value(maxsize=1024)
-def simulated_gain(
-    activation: Activation, width: int, depth: int, distribution: Distribution, start: float
-) -> float | None:
-    """Returns the gain that a simulation of 2,000 networks finds where the expansion cannot judge.
-
-    Args:
-        activation: Activation of every hidden layer.
-        width: Units of a hidden layer.
-        depth: Number of hidden layers.
-        distribution: Distribution of the kernels.
-        start: The most promising gain.
-
-    Returns:
-        The gain; None if there is none, if it lets the activations leave their range, or if the network is
-        too large to be simulated within a second or two.
-    """
-    if width * depth > _LARGEST_NETWORK or distribution.structure == "independent":
-        return None
-    network = RandomNetwork(
-        activation=activation, width=width, depth=depth, gain=start, distribution=distribution
-    )
-    try:
-        found = float(np.exp(_find_root(network, _FEW_SAMPLES).log_gain))
-    except NoGainError:
-        return None
-    with np.errstate(all="ignore"):
-        walk = walk_totals(activation, np.array([found]), width, depth, distribution)
-    return found if abs(walk.log_variance_change[0]) / 2.0 < _FORWARD_LIMIT else None
+    return Point(log_gain=log_gain, mean=mean, tolerance=max(half_error, 1e-9 * network.depth))
 
 
 def refined_gain(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
@@ -96,18 +64,26 @@ def refined_gain(activation: Activation, width: int, depth: int, distribution: D
 
     Raises:
         NoGainError: The mean does not change sign within a factor of five of the analytic gain.
+        ValueError: The simulation would take more than an hour.
     """
+    kernels = width if distribution.structure == "independent" else 1
+    hours = _SAMPLES * width * depth * kernels / _UNITS_AN_HOUR
+    if hours > 1.0:
+        raise ValueError(
+            f"`refine=True` simulates {_SAMPLES:,} networks, which takes about {hours:,.0f} hours here. "
+            f"Leave it out. Received: width={width}, depth={depth}"
+        )
     start_gain = _starting_gain(activation, width, depth, distribution)
     network = RandomNetwork(
         activation=activation, width=width, depth=depth, gain=start_gain, distribution=distribution
     )
-    best = _find_root(network, _SAMPLES)
+    best = find_root(network, _SAMPLES)
     return float(np.exp(best.log_gain + _correction(network, best)))
 
 
-def _find_root(network: RandomNetwork, samples: int) -> _Point:
+def find_root(network: RandomNetwork, samples: int) -> Point:
     """Returns a gain near `network.gain` at which the simulated mean is zero within its tolerance."""
-    below, above = _bracket(network, _simulate(network, np.log(network.gain), samples), samples)
+    below, above = _bracket(network, simulate_mean(network, np.log(network.gain), samples), samples)
     # Regula falsi, kept off the ends of the bracket.
     best = min(below, above, key=lambda point: abs(point.mean))
     while abs(best.mean) > best.tolerance:
@@ -119,22 +95,22 @@ def _find_root(network: RandomNetwork, samples: int) -> _Point:
             )
         share = np.clip(below.mean / (below.mean - above.mean), 0.1, 0.9)
         log_gain = below.log_gain + share * (above.log_gain - below.log_gain)
-        best = _simulate(network, log_gain, samples)
+        best = simulate_mean(network, log_gain, samples)
         below, above = (best, above) if best.mean < 0 else (below, best)
     return best
 
 
-def _bracket(network: RandomNetwork, start: _Point, samples: int) -> tuple[_Point, _Point]:
+def _bracket(network: RandomNetwork, start: Point, samples: int) -> tuple[Point, Point]:
     """Returns a point with a mean below zero and one above, to within their tolerances."""
     below = above = start
     # The walk's mean changes by about depth - 1 times the change of the log-gain.
     step = float(np.clip(abs(start.mean) / (network.depth - 1), 1e-3, _LARGEST_STEP))
     while below.mean > below.tolerance or above.mean < -above.tolerance:
         if below.mean > 0:
-            above, below = below, _simulate(network, below.log_gain - step, samples)
+            above, below = below, simulate_mean(network, below.log_gain - step, samples)
             edge = below.log_gain
         else:
-            below, above = above, _simulate(network, above.log_gain + step, samples)
+            below, above = above, simulate_mean(network, above.log_gain + step, samples)
             edge = above.log_gain
         step = min(2.0 * step, _LARGEST_STEP)
         if abs(edge - start.log_gain) > np.log(5.0):
@@ -146,7 +122,7 @@ def _bracket(network: RandomNetwork, start: _Point, samples: int) -> tuple[_Poin
     return below, above
 
 
-def _correction(network: RandomNetwork, best: _Point) -> float:
+def _correction(network: RandomNetwork, best: Point) -> float:
     """Returns the correction of the log-gain for the sampling error of the one batch that gave it.
 
     Further batches at the same gain estimate the mean that is left, and the expansion gives its slope.
@@ -157,7 +133,7 @@ def _correction(network: RandomNetwork, best: _Point) -> float:
     if not high > low:
         return 0.0
     further = [
-        _simulate(network, best.log_gain, _SAMPLES, batch + 1).mean for batch in range(_FURTHER_BATCHES)
+        simulate_mean(network, best.log_gain, _SAMPLES, batch + 1).mean for batch in range(_FURTHER_BATCHES)
     ]
     correction = -float(np.mean([best.mean, *further])) * 2e-3 / (high - low)
     return float(np.clip(correction, -0.05, 0.05))
@@ -165,14 +141,6 @@ def _correction(network: RandomNetwork, best: _Point) -> float:
 
 def _starting_gain(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
     """Returns the analytic gain, at the nearest larger width that has one where `width` has none."""
-    try:
-        return analytic_gain(activation, width, depth, distribution)
-    except NoGainError as error:
-        last = error
-    for wider in _WIDTHS_TO_START_FROM:
-        if wider > width:
-            try:
-                return analytic_gain(activation, wider, depth, distribution)
-            except NoGainError as error:
-                last = error
-    raise last
+    return at_nearest_width(
+        lambda tried: analytic_gain(activation, tried, depth, distribution), width, _WIDTHS_TO_START_FROM
+    )

@@ -34,7 +34,7 @@ from scipy import special
 
 from .distributions import Distribution
 
-__all__ = ["LogStepMoments", "dead_layer_probability", "log_step_moments"]
+__all__ = ["LogStepMoments", "dead_layer_probability", "log_chi_square_mean", "log_step_moments"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def log_step_moments(slopes: tuple[float, ...], width: int, distribution: Distri
         # Each step is the same; see `mirrored`.
         return LogStepMoments(mean=2.0 * float(np.log(abs(sum(slopes)))) - float(np.log(2.0)), variance=0.0)
     if distribution.orthogonal:
-        mean -= _log_chi_square_mean(width)
+        mean -= log_chi_square_mean(width)
         variance = max(variance - float(special.polygamma(1, width / 2)), 0.0)
     elif distribution.excess_kurtosis:
         # Entries of excess kurtosis c give (W^T u)_i the excess kurtosis c * sum u_j^4, and sum u_j^4 is
@@ -85,7 +85,7 @@ def log_step_moments(slopes: tuple[float, ...], width: int, distribution: Distri
     return LogStepMoments(mean, variance)
 
 
-def _log_chi_square_mean(width: int) -> float:
+def log_chi_square_mean(width: int) -> float:
     """Returns `E ln(X / width)` for a chi-square variable X with `width` degrees of freedom."""
     return float(special.digamma(width / 2) - np.log(width / 2))
 

@@ -2,7 +2,8 @@
 
 `ACTIVATIONS` holds every element-wise activation that Keras has by name, and a few that it does not have
 (`erf`, `sin`, `gelu_tanh`). `_FAMILIES` holds those with a parameter. To add an activation, add an entry to
-one of them: theory, layers, models, training and tuning then take its name.
+one of them: theory, layers, models, training and tuning then take its name. `SHAPED` lists those that can be
+shaped for a depth (see `shaping`), with their form in the operations of a module.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from keras_rwinit._checks import check_count
+
+from ._shape_solver import Shape, smooth_shape, two_slope_shape
+
 __all__ = [
     "ACTIVATIONS",
+    "NOT_ELEMENTWISE",
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "SHAPED",
     "Activation",
     "ActivationError",
     "ActivationLike",
@@ -27,6 +36,7 @@ __all__ = [
     "activation_from_callable",
     "average_activation",
     "resolve_activation",
+    "shaped_activation",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -182,9 +192,17 @@ def _two_slopes(name: str, below: float, above: float) -> Activation:
 
 
 def _leaky_relu(slope: float = 0.2) -> Activation:
-    # Keras's LeakyReLU takes no negative slope.
-    layer = None if slope < 0.0 else KerasLayer("LeakyReLU", "negative_slope", slope)
-    return replace(_two_slopes(f"leaky_relu({_number(slope)})", slope, 1.0), keras_layer=layer)
+    known = _two_slopes(f"leaky_relu({_number(slope)})", slope, 1.0)
+    # Keras's LeakyReLU takes no negative slope, with which the output does not have the input's sign either.
+    if slope < 0.0:
+        return known
+    return replace(
+        known,
+        keras_layer=KerasLayer("LeakyReLU", "negative_slope", slope),
+        gradient_from_output=lambda ops, h, upstream: ops.LeakyReluGrad(
+            gradients=upstream, features=h, alpha=slope
+        ),
+    )
 
 
 def _elu(alpha: float = 1.0) -> Activation:
@@ -226,7 +244,7 @@ _FAMILIES: dict[str, Callable[..., Activation]] = {
 
 # Functions and derivatives that are too long for a line of the table.
 
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 _GELU_C, _GELU_B = np.sqrt(2.0 / np.pi), 0.044715  # Hendrycks & Gimpel, arXiv:1606.08415, section 2
 
 
@@ -312,8 +330,8 @@ _TABLE: dict[str, Activation] = {
     "sparse_sigmoid": _piecewise_linear("sparse_sigmoid", [-1.0, 1.0], [0.0, 1.0]),
     "selu": Activation(
         "selu",
-        lambda a: _SELU_SCALE * np.where(a > 0, a, _SELU_ALPHA * np.expm1(np.minimum(a, 0.0))),
-        lambda a: _SELU_SCALE * np.where(a > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(a, 0.0))),
+        lambda a: SELU_SCALE * np.where(a > 0, a, SELU_ALPHA * np.expm1(np.minimum(a, 0.0))),
+        lambda a: SELU_SCALE * np.where(a > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(a, 0.0))),
         keras="selu",
         gradient_from_output=lambda ops, h, upstream: ops.SeluGrad(gradients=upstream, outputs=h),
     ),
@@ -407,28 +425,54 @@ _TABLE: dict[str, Activation] = {
 
 ACTIVATIONS = {name: replace(activation, constant=True) for name, activation in _TABLE.items()}
 
-_NOT_ELEMENTWISE = ("softmax", "log_softmax", "sparsemax", "glu")
+SHAPED: dict[str, TensorFunction | None] = {
+    "relu": None,
+    "leaky_relu": None,
+    "gelu": lambda ops, a: ops.gelu(a, approximate=False),
+    "gelu_tanh": lambda ops, a: ops.gelu(a, approximate=True),
+    "silu": lambda ops, a: ops.silu(a),
+    "swish": lambda ops, a: ops.silu(a),
+    "mish": lambda ops, a: a * ops.tanh(ops.softplus(a)),
+    "softplus": lambda ops, a: ops.softplus(a),
+    "tanh": lambda ops, a: ops.tanh(a),
+    "sigmoid": lambda ops, a: ops.sigmoid(a),
+    "elu": lambda ops, a: ops.elu(a),
+}
+"""The activations that can be shaped for a depth; None: by their slopes."""
+
+_DEFAULT_CORRELATION = 0.9
+
+NOT_ELEMENTWISE = ("softmax", "log_softmax", "sparsemax", "glu")
+"""Activations of Keras's that mix the units of a layer."""
+
 _WITH_PARAMETER = re.compile(r"(\w+)\(([^()]+)\)")
+_SHAPED_NAME = re.compile(r"shaped\((\w+)((?:,[^(),]+)*)\)")
 
 
-def resolve_activation(activation: ActivationLike) -> Activation:
+def resolve_activation(activation: ActivationLike, depth: int | None = None) -> Activation:
     """Returns the `Activation` of a name, a callable or an `Activation`.
 
     Args:
         activation: A key of `ACTIVATIONS`; a family's name with its parameter, as in
-            `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); any vectorized
-            NumPy callable, whose derivative is then taken by central differences; or an
-            `Activation`, which is returned as it is if it is one of the table's.
+            `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); a shaped one, as in
+            `"shaped(gelu)"`, `"shaped(gelu, depth=200)"` or `"shaped(gelu, depth=200, correlation=0.5)"`,
+            see `shape_activation`; any vectorized NumPy callable, whose derivative is then taken by central
+            differences; or an `Activation`, which is returned as it is if it is one of the table's.
+        depth: Number of hidden layers, for which `"shaped(gelu)"` is shaped. The name of what is returned
+            gives the parameters instead of the depth, and is known everywhere.
 
     Returns:
         The `Activation`. Of a callable, and of an `Activation` of the user's, it is a new object at each
         call: what they compute may have changed.
 
     Raises:
-        ValueError: The name is not known.
+        ValueError: The name is not known, or it needs a depth and there is none.
         NotElementwiseError: (a ValueError) The activation does not act element by element.
 
     Example:
+        >>> resolve_activation("shaped(relu)", depth=200)
+        ... # doctest: +ELLIPSIS
+        Activation(name='leaky_relu(0.6796)', ...)
         >>> resolve_activation("leaky_relu(0.01)").slopes
         (0.01, 1.0)
     """
@@ -437,12 +481,15 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     if callable(activation):
         return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
     if isinstance(activation, str):
+        shaped = _SHAPED_NAME.fullmatch(activation)
+        if shaped is not None:
+            return _resolve_shaped(activation, shaped[1], shaped[2] or "", depth)
         name, parameter = _split_name(activation)
         if parameter is not None:
             return _member(name, parameter)
         if name in ACTIVATIONS:
             return ACTIVATIONS[name]
-        if activation in _NOT_ELEMENTWISE:
+        if activation in NOT_ELEMENTWISE:
             raise NotElementwiseError(
                 f"`activation` must act element by element, and {activation!r} mixes the units of "
                 "a layer, so it has no gain. Use it on the output layer, with a linear gain there."
@@ -450,7 +497,91 @@ def resolve_activation(activation: ActivationLike) -> Activation:
     raise ValueError(
         "`activation` must be the name of an element-wise activation, a NumPy callable or a "
         f"`keras_rwinit.theory.Activation`. Names: {', '.join(sorted(ACTIVATIONS))}; with a "
-        f"parameter: {', '.join(f'{name}(x)' for name in _FAMILIES)}. Received: {activation!r}"
+        f"parameter: {', '.join(f'{name}(x)' for name in _FAMILIES)}; shaped for the depth: "
+        f"{', '.join(f'shaped({name})' for name in SHAPED)}. Received: {activation!r}"
+    )
+
+
+def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> Activation:
+    """Returns the activation of `shaped(name, ...)`, whose arguments are a depth or the parameters.
+
+    Raises:
+        ValueError: The name or an argument is not known, or there is no depth.
+    """
+    _check_can_be_shaped(name)
+    given: dict[str, float] = {}
+    parameters: list[float] = []
+    try:
+        for argument in arguments.split(",")[1:]:
+            key, equals, value = argument.rpartition("=")
+            if not equals:
+                parameters.append(float(value))
+            elif key.strip() in ("depth", "correlation"):
+                given[key.strip()] = float(value)
+            else:
+                raise ValueError
+        if parameters and (given or len(parameters) != len(Shape._fields) or SHAPED.get(name) is None):
+            raise ValueError
+        if not np.isfinite(parameters).all() or parameters[:1] == [0.0]:
+            raise ValueError
+        if "depth" in given:
+            depth = int(given["depth"])
+            if depth != given["depth"]:
+                raise ValueError
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "A shaped activation is written shaped(name), shaped(name, depth=200, correlation=0.9) or, of a "
+            f"smooth one, shaped(name, {', '.join(Shape._fields)}). Received: {text!r}"
+        ) from None
+    if parameters:
+        return _with_shape(name, Shape(*parameters))
+    if depth is None:
+        raise ValueError(
+            f"`activation` {text!r} is shaped for a depth, which is not known here. Pass `depth=`, or write "
+            f"the depth into the name, as in 'shaped({name}, depth=200)'."
+        )
+    return shaped_activation(
+        name, check_count("depth", depth), given.get("correlation", _DEFAULT_CORRELATION)
+    )
+
+
+def _check_can_be_shaped(name: str) -> None:
+    if name not in SHAPED:
+        raise ValueError(
+            f"`name` must be an activation that can be shaped: {', '.join(SHAPED)}. Received: {name!r}"
+        )
+
+
+@lru_cache(maxsize=256)
+def shaped_activation(name: str, depth: int, correlation: float) -> Activation:
+    """Returns `shape_activation` of the same arguments, of which `depth` is a count."""
+    _check_can_be_shaped(name)
+    if not 0.01 <= correlation <= 0.99:
+        raise ValueError(f"`correlation` must be from 0.01 to 0.99. Received: correlation={correlation!r}")
+    if SHAPED[name] is None:
+        slope = two_slope_shape(depth, correlation)
+        return resolve_activation(f"leaky_relu({_number(slope)})" if slope else "relu")
+    base = ACTIVATIONS[name]
+    return _with_shape(name, smooth_shape(base.function, base.slope_at, base.kinks, depth, correlation))
+
+
+@lru_cache(maxsize=256)
+def _with_shape(name: str, shape: Shape) -> Activation:
+    """Returns `c (f(a x + b) + d)`, whose name gives the parameters."""
+    base, in_ops = ACTIVATIONS[name], SHAPED[name]
+    assert in_ops is not None
+    a, b, c, d = shape
+    from_output = base.gradient_from_output
+    return Activation(
+        f"shaped({name}, {', '.join(map(_number, shape))})",
+        lambda x: c * (base.function(a * x + b) + d),
+        lambda x: a * c * base.slope_at(a * x + b),
+        kinks=tuple((kink - b) / a for kink in base.kinks),
+        keras=lambda ops, x: c * (in_ops(ops, a * x + b) + d),
+        gradient_from_output=None
+        if from_output is None
+        else lambda ops, h, upstream: from_output(ops, h / c - d, a * c * upstream),
+        constant=True,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,12 @@ __all__ = [
     "DISTRIBUTIONS",
     "Distribution",
     "MirroredSide",
+    "Pairs",
     "Structure",
     "check_mirrored_side",
     "draw_kernel",
+    "draw_pairs",
+    "halves",
     "resolve_distribution",
 ]
 
@@ -36,7 +39,7 @@ MirroredSide: TypeAlias = Literal["both", "inputs", "outputs"]
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """All that theory and initializers need to know about a distribution. No field has a default.
+    """All that theory and initializers need to know about a distribution.
 
     Args:
         name: The name that users write.
@@ -47,12 +50,15 @@ class Distribution:
             `[[M, -M], [-M, M]]` of one such isometry. The simulation draws matrices for the second, and has
             a formula without matrices for each of the others.
         excess_kurtosis: Fourth standardized moment less 3 of the entries that `draw` gives.
+        centered: Whether the kernel of a convolution is zero everywhere but at its center, where it is a
+            matrix of this structure from channels to channels. The fan-in is then the number of channels.
     """
 
     name: str
     draw: Draw
     structure: Structure
     excess_kurtosis: float
+    centered: bool = False
 
     def __post_init__(self) -> None:
         if self.structure not in get_args(Structure):
@@ -120,7 +126,12 @@ DISTRIBUTIONS: dict[str, Distribution] = {
         ),
         Distribution(name="uniform", draw=_uniform, structure="independent", excess_kurtosis=-1.2),
         Distribution(name="orthogonal", draw=_normal, structure="orthogonal", excess_kurtosis=0.0),
-        Distribution(name="looks_linear", draw=_normal, structure="mirrored", excess_kurtosis=0.0),
+        Distribution(
+            name="delta_orthogonal", draw=_normal, structure="orthogonal", excess_kurtosis=0.0, centered=True
+        ),
+        Distribution(
+            name="looks_linear", draw=_normal, structure="mirrored", excess_kurtosis=0.0, centered=True
+        ),
     )
 }
 """Every distribution by its name."""
@@ -187,22 +198,60 @@ def _draw_isometry(distribution: Distribution, rng: np.random.Generator, fan_in:
     return q if fan_out <= fan_in else q.T * np.sqrt(fan_out / fan_in)
 
 
+class Pairs(NamedTuple):
+    """Units of a layer in pairs with opposite pre-activations.
+
+    Args:
+        plus, minus: Indices of the two units of each pair.
+        size: Number of units, those without a partner included.
+    """
+
+    plus: NDArray[np.intp]
+    minus: NDArray[np.intp]
+    size: int
+
+    @property
+    def singles(self) -> NDArray[np.intp]:
+        """Indices of the units without a partner."""
+        return np.setdiff1d(np.arange(self.size), np.concatenate([self.plus, self.minus]))
+
+
+def halves(size: int) -> Pairs:
+    """Returns pairs of a unit in the first half and its partner in the second; the last may have none."""
+    plus = np.arange(size // 2)
+    return Pairs(plus, plus + size // 2, size)
+
+
+def draw_pairs(rng: np.random.Generator, rows: int | Pairs, columns: int | Pairs) -> Array:
+    """Draws a mirrored kernel, whose units come in pairs at the inputs, at the outputs, or at both.
+
+    With M an isometry from pairs to pairs (or from and to units), the units plus and minus of an output pair
+    get M and -M, and those of an input pair `1 / sqrt(2)` and `-1 / sqrt(2)` of them.
+    """
+    inputs = rows if isinstance(rows, int) else len(rows.plus)
+    outputs = columns if isinstance(columns, int) else len(columns.plus)
+    kernel = _draw_isometry(DISTRIBUTIONS["orthogonal"], rng, inputs, outputs)
+    if not isinstance(columns, int):
+        paired = np.empty((inputs, columns.size))
+        paired[:, columns.plus], paired[:, columns.minus] = kernel, -kernel
+        # A unit without a partner reads what another one reads, and nothing reads it when training starts.
+        paired[:, columns.singles] = kernel[:, np.arange(len(columns.singles)) % outputs]
+        kernel = paired
+    if not isinstance(rows, int):
+        kernel = kernel / np.sqrt(2.0)
+        paired = np.zeros((rows.size, kernel.shape[1]))
+        paired[rows.plus], paired[rows.minus] = kernel, -kernel
+        kernel = paired
+    return kernel
+
+
 def _draw_mirrored(
     distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int, mirrored: MirroredSide
 ) -> Array:
-    rows = fan_in if mirrored == "outputs" else fan_in // 2
-    columns = fan_out if mirrored == "inputs" else fan_out // 2
-    if not rows or not columns:
+    if (fan_in < 2 and mirrored != "outputs") or (fan_out < 2 and mirrored != "inputs"):
         raise ValueError(
             f"distribution {distribution.name!r} pairs units and needs at least two of them. "
             f"Received: a kernel of shape {(fan_in, fan_out)}"
         )
-    kernel = _draw_isometry(distribution, rng, rows, columns)
-    if mirrored != "inputs":
-        # A unit without a partner reads what another one reads, and nothing reads it when training starts.
-        single = kernel[:, : fan_out % 2]
-        kernel = np.concatenate([kernel, -kernel, single], axis=1)
-    if mirrored != "outputs":
-        single = np.zeros((fan_in % 2, kernel.shape[1]))
-        kernel = np.concatenate([kernel, -kernel, single], axis=0) / np.sqrt(2.0)
-    return kernel
+    rows = fan_in if mirrored == "outputs" else halves(fan_in)
+    return draw_pairs(rng, rows, fan_out if mirrored == "inputs" else halves(fan_out))

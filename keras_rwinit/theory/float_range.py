@@ -94,7 +94,8 @@ def predict_norms(
     activation: ActivationLike, width: int, depth: int, *, gain: float, distribution: str = "normal"
 ) -> NormPrediction:
     """Predicts the norms of gradient and activations; see `predict_walk` for the arguments."""
-    resolved, resolved_distribution = resolve_activation(activation), resolve_distribution(distribution)
+    resolved = resolve_activation(activation, depth)
+    resolved_distribution = resolve_distribution(distribution)
     with np.errstate(all="ignore"):  # at a gain far from the unbiased one the prediction may overflow
         gradient = predict_walk(resolved, width, depth, gain=gain, distribution=distribution)
         if resolved_distribution.mirrored:

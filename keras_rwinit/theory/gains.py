@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_rwinit._checks import check_count, deprecate_positional
 
-from ._analytic_gain import NoGainError, UndecidedGainError, analytic_gain
+from ._analytic_gain import at_nearest_width
+from ._decided_gain import decide_gain, decided_gain
 from ._mean_field import unit_step
-from ._refinement import refined_gain, simulated_gain
+from ._refinement import refined_gain
 from ._two_slopes import log_step_moments
 from .activations import Activation, ActivationLike, resolve_activation
 from .distributions import Distribution, resolve_distribution
@@ -44,12 +45,14 @@ def gain(
     of unit variance) and is followed through the layers to first order in 1 / width; the sum is then solved
     for `g`.
 
-    From width 100 up, the remaining drift is below the sampling error of 2,000 simulated networks, except
-    for relu6 over hundreds of layers (0.002 nats per layer at depth 200), whose variance fluctuates freely.
-    Below width 32 and over hundreds of layers the gain may be off by as much as the walk spreads. Measured:
-    elu with 16 units and 300 layers drifts by +4.7 nats (spread 4.2), relu6 with 12 orthogonal units and 300
-    layers by -6.4 (spread 8.0), tanh with 8 orthogonal units and 300 layers by +1.2 (spread 2.5). `refine`
-    removes the remaining drift.
+    From width 64 up and at depths up to 300, the remaining drift is at most a quarter of the walk's spread
+    within three standard errors of 130 to 2,000 simulated networks, except for relu6, whose variance
+    fluctuates freely (0.003 nats per layer at width 64). In narrower networks the terms of second order
+    matter. For orthogonal kernels they are about 0.23 depth / width^2 nats for tanh and 0.36 depth / width^2
+    for sin, and the largest that were measured are 8 depth / width^2 (hard_sigmoid);
+    `benchmarks/results/expansion_region.csv` has a table. Below width 64 and at more than width^2 / 20
+    layers, 50 to 500 simulated networks therefore check the gain. If they drift by more than a quarter of
+    their spread, the gain is the one that they find. `refine` removes the remaining drift.
 
     Where the expansion finds no gain, and the network has at most 1,000 units in all its layers and normal
     or orthogonal kernels, 2,000 simulated networks decide. Some narrow networks have no unbiased gain at
@@ -62,13 +65,15 @@ def gain(
         depth: Number of hidden layers. `None`: the limit of great depth, where the pre-activations'
             variance is stationary. One layer has no step to balance and gets the gain of two.
         distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"`,
-            `"orthogonal"`, or `"looks_linear"`, whose gain is exact. For entries that are not normal the
-            leading term of their excess kurtosis is included, so that the gain of two slopes is exact for
-            normal and orthogonal kernels only: uniform ones of relu drift by 0.008 nats per layer at width 8
-            and by 0.002 at width 16.
+            `"orthogonal"`, `"delta_orthogonal"` (the same here; in convolutions the width is the number of
+            channels), or `"looks_linear"`, whose gain is exact. For entries that are not normal the
+            leading term of their excess kurtosis is included. The gain of two slopes is not exact for them:
+            uniform kernels of relu drift by 0.008 nats per layer at width 8 and by 0.002 at width 16. (Their
+            `ln z` depends on the direction of the gradient, so that no integral over one layer gives it.)
         refine: Whether to refine the gain by exact simulation, until the mean of the walk is within
             three standard errors of zero at 10,000 samples. It takes seconds to minutes instead of
-            milliseconds, needs a `depth`, and changes nothing where the gain is exact.
+            milliseconds, needs a `depth`, and changes nothing where the gain is exact (two slopes of normal
+            or orthogonal kernels, and `"looks_linear"`).
 
     Returns:
         The gain, a positive float.
@@ -77,6 +82,10 @@ def gain(
         ValueError: An argument is out of range, unknown or of the wrong type.
         NoGainError: (a ValueError) No gain that is found balances the gradient, or the one that does lets the
             activations vanish or explode. The message says which, and what to use instead.
+
+    Warns:
+        UserWarning: The check of a narrow network would take more than a second, or shows a drift that no
+            other gain removes.
 
     Example:
         >>> round(gain("relu", width=100), 4)
@@ -87,25 +96,23 @@ def gain(
     References:
         Sussillo & Abbott, arXiv:1412.6558, equations 9 to 13.
     """
-    resolved_activation = resolve_activation(activation)
+    resolved_activation = resolve_activation(activation, depth)
     resolved_distribution = resolve_distribution(distribution)
     width = check_count("width", width)
     if depth is not None:
         depth = max(check_count("depth", depth), 2)
-    # With two slopes the analytic gain is exact: there is nothing to refine.
-    if refine and resolved_activation.slopes is None and not resolved_distribution.mirrored:
+    if refine and not _is_exact(resolved_activation, resolved_distribution):
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")
         return refined_gain(resolved_activation, width, depth, resolved_distribution)
-    try:
-        return analytic_gain(resolved_activation, width, depth, resolved_distribution)
-    except UndecidedGainError as error:
-        if depth is None or error.start is None:
-            raise
-        found = simulated_gain(resolved_activation, width, depth, resolved_distribution, error.start)
-        if found is None:
-            raise
-        return found
+    return decided_gain(resolved_activation, width, depth, resolved_distribution)
+
+
+def _is_exact(activation: Activation, distribution: Distribution) -> bool:
+    """Returns whether the analytic gain is exact, so that there is nothing to refine."""
+    return distribution.mirrored or (
+        activation.slopes is not None and distribution.structure != "independent"
+    )
 
 
 @cache_by_value(maxsize=4096)
@@ -115,16 +122,12 @@ def gain_or_nearest_width(activation: Activation, fan_in: int, depth: int | None
     Chains of very narrow layers have no unbiased gain with most smooth activations. But a kernel of small
     fan-in mostly reads the data and is not part of such a chain.
     """
-    try:
-        return gain(activation, fan_in, depth, distribution=distribution)
-    except NoGainError:
-        for width in _WIDTHS_WITH_A_GAIN:
-            if width > fan_in:
-                try:
-                    return gain(activation, width, depth, distribution=distribution)
-                except NoGainError:
-                    continue
-        raise
+    deep = None if depth is None else max(check_count("depth", depth), 2)
+    resolved = resolve_distribution(distribution)
+    # Without the warnings of `gain`: they are about chains.
+    return at_nearest_width(
+        lambda width: decide_gain(activation, width, deep, resolved).gain, fan_in, _WIDTHS_WITH_A_GAIN
+    )
 
 
 @cache_by_value(maxsize=1024)
@@ -191,8 +194,17 @@ def paper_log_variance(width: int) -> float:
     Args:
         width: N, at least 1.
 
+    Returns:
+        The variance. It is within 4 % of the exact one at width 10 and within 1 % from width 20 up.
+
+    Raises:
+        ValueError: `width` is not an integer of at least 1.
+
     Example:
         >>> round(paper_log_variance(104), 3)
         0.05
+
+    References:
+        Sussillo & Abbott, arXiv:1412.6558, section 3.
     """
     return 5.0 / (max(check_count("width", width), 6) - 4.0)

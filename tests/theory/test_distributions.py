@@ -118,6 +118,20 @@ def test_the_structure_decides_how_a_distribution_is_simulated(
     assert abs(share - dead) <= 4.0 * np.sqrt(dead * (1.0 - dead) / 2000)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_delta_orthogonal_is_orthogonal_in_chains_of_matrices(activation: str) -> None:
+    one, other = (
+        (
+            [gain(activation, 12, 4, distribution=name)],
+            predict_walk(activation, 12, 4, distribution=name).std,
+            simulate_walk(activation, 12, 4, samples=3, distribution=name, seed=3),
+        )
+        for name in ("delta_orthogonal", "orthogonal")
+    )
+    for found, expected in zip(one, other, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_one_entry_of_the_table_is_all_that_a_new_distribution_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     distribution = Distribution(
         name="three_point", draw=three_point, structure="independent", excess_kurtosis=0.0

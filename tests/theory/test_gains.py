@@ -132,6 +132,7 @@ def test_relu6_stays_near_zero_at_fifty_layers(distribution: str) -> None:
     assert abs(column.mean()) / 49 < 0.0025 + 3.0 * column.std() / np.sqrt(SAMPLES) / 49
 
 
+@pytest.mark.exhaustive
 @slow
 def test_no_drift_over_a_thousand_layers() -> None:
     """hard_tanh, 1500 networks, seed 5: 3 standard errors."""
@@ -148,6 +149,21 @@ def test_activations_without_a_gain(depth: int, distribution: str) -> None:
         title = re.escape(ACTIVATIONS[name].name)
         with pytest.raises(NoGainError, match=rf"for {title} .*({reasons}).*Use relu or leaky_relu.*elu"):
             gain(name, WIDTH, depth, distribution=distribution)
+
+
+def test_the_ways_out_of_a_missing_gain_are_ways_out() -> None:
+    """It said "pass `gain=`", which `gain` itself and no command has."""
+    for name, pairs in (("gelu", True), ("silu", True), ("tanh_shrink", False)):
+        with pytest.raises(NoGainError) as raised:
+            gain(name, 64, 50)
+        message = str(raised.value)
+        assert ("`distribution='looks_linear'`" in message) == pairs
+        assert "gain=" not in message
+        if pairs:
+            assert gain(name, 64, 50, distribution="looks_linear") == pytest.approx(np.sqrt(2.0))
+    for name in ("relu", "leaky_relu", "elu", "selu", "tanh"):
+        assert name in message
+        assert gain(name, 32, 50) > 0.0
 
 
 @pytest.mark.parametrize(
@@ -210,6 +226,7 @@ def test_normal_gain_is_wrong_for_uniform_entries() -> None:
         assert (abs(drift_in_standard_errors(walks)) < 3.0) == unbiased
 
 
+@pytest.mark.exhaustive
 @slow
 @pytest.mark.parametrize("distribution", ["uniform", "truncated_normal"])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -71,6 +71,7 @@ TARGETS = (
         },
         positive_float,
         0.12,
+        may_warn=True,
     ),
     Target(
         gain,
@@ -95,6 +96,7 @@ TARGETS = (
         },
         prediction,
         0.12,
+        may_warn=True,
     ),
     Target(
         simulate_walk,
@@ -109,6 +111,7 @@ TARGETS = (
         },
         walks,
         0.08,
+        may_warn=True,
     ),
     Target(
         plan_width,
