@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._keras.activations import get_activation
-from keras_rwinit._keras.autodiff import has_value
+from keras_rwinit._keras.arrays import map_arrays
+from keras_rwinit._keras.execution import has_value
 from keras_rwinit._keras.threads import replace_function
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
@@ -75,9 +76,7 @@ def record_calls(model: keras.Model, inputs: ArrayTree) -> dict[int, list[Record
 
         return call
 
-    tensors = keras.tree.map_structure(
-        lambda array: None if array is None else keras.ops.convert_to_tensor(array), inputs
-    )
+    tensors = map_arrays(keras.ops.convert_to_tensor, inputs)
     with contextlib.ExitStack() as replaced, keras.StatelessScope():
         for layer in model._flatten_layers():
             replaced.enter_context(replace_function(layer, "call", recording(layer)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from keras_rwinit._keras.autodiff import uncompiled
+from keras_rwinit._keras.arrays import map_arrays
+from keras_rwinit._keras.execution import uncompiled
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
@@ -48,7 +49,7 @@ class Step:
         inputs, outputs: Numbers of its input and output tensors.
         input_shape: Shape of its first input, the batch included; None if unknown.
         guessed: Whether its inputs are a guess, because it is part of a layer that could not be looked into.
-        arguments: Positional arguments of the call, its constants among them; empty if unknown.
+        arguments, keywords: Arguments of the call, its constants among them; empty if unknown.
         kernel: The kernel that it applies and nothing else, where a call of a layer was looked into, or where
             it uses the kernel of another layer; None for a whole layer.
         copied: Whether it applies a copy of that kernel's values, taken when the model was made.
@@ -60,6 +61,7 @@ class Step:
     input_shape: Shape = None
     guessed: bool = False
     arguments: tuple[object, ...] = ()
+    keywords: Mapping[str, object] = field(default_factory=dict)
     kernel: Kernel | None = None
     copied: bool = False
 
@@ -108,6 +110,9 @@ def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
         return keras.KerasTensor(model.input_shape)
     if x is not None:
         return keras.tree.map_structure(_symbol, x)
+    inputs = getattr(model, "_inputs_struct", None)  # of a graph of layers
+    if inputs is not None:
+        return inputs
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     if len(shapes) != 1 or shapes[0] is None:
         return []
@@ -126,7 +131,7 @@ def _symbol(array: Tensor) -> Symbol | None:
 
 def _first_examples(x: ArrayTree) -> ArrayTree:
     """Returns as many examples as tell values apart."""
-    return keras.tree.map_structure(lambda array: None if array is None else array[:8], x)
+    return map_arrays(lambda array: array[:8], x)
 
 
 def _example_batch(model: keras.Model) -> ArrayTree:
@@ -149,7 +154,12 @@ def _example_batch(model: keras.Model) -> ArrayTree:
 
 
 def _function_of(operation: keras.Operation) -> Function | None:
-    """Returns the graph of a functional or Sequential model; None for anything else."""
+    """Returns the graph of a functional or Sequential model; None for anything else.
+
+    A subclass with a `call` of its own may apply the graph in part, or something around it.
+    """
+    if not type(operation).call.__module__.startswith("keras.src."):
+        return None
     operation = getattr(operation, "_functional", None) or operation
     return operation if hasattr(operation, "_nodes_by_depth") else None
 
@@ -204,7 +214,7 @@ class _Tracer:
             # What the rest of somebody's own `call` does, no one can tell.
             return numbers or self._single(operation, inputs, shapes, 1, guessed=not known)
         if hides_sublayers(operation) or not _may_be_composed(operation):
-            return self._single(operation, inputs, shapes, 1, arguments=tuple(args))
+            return self._single(operation, inputs, shapes, 1, arguments=tuple(args), keywords=kwargs)
         call, calls, start = self._calls[id(operation)], self._calls.copy(), len(self.steps)
         # What one function compiles, and symbolic tensors cannot enter, may run in the open.
         for inline in (False, True) if keras.backend.backend() == "jax" else (False,):
@@ -269,10 +279,10 @@ class _Tracer:
     def _record(self, operation: keras.Operation, call: int) -> RecordedCall | None:
         """Returns what a call of an operation did in a run of the model on arrays; None if there was none."""
         if self._records is None:
-            x = _example_batch(self.model) if self.x is None else _first_examples(self.x)
             self._records = {}
-            if x is not None:
-                with contextlib.suppress(Exception):  # of the model's own code
+            with contextlib.suppress(Exception):  # of the model's own code, or sizes that no memory holds
+                x = _example_batch(self.model) if self.x is None else _first_examples(self.x)
+                if x is not None:
                     self._records = record_calls(self.model, x)
         records = self._records.get(id(operation), [])
         return records[call] if call < len(records) else None
@@ -323,12 +333,15 @@ class _Tracer:
         outputs: int,
         guessed: bool = False,
         arguments: tuple[object, ...] = (),
+        keywords: Mapping[str, object] | None = None,
         kernel: Kernel | None = None,
         copied: bool = False,
     ) -> tuple[int, ...]:
         numbers = self.numbers(outputs)
         shape = shapes[0] if shapes else None
-        self.steps.append(Step(operation, inputs, numbers, shape, guessed, arguments, kernel, copied))
+        self.steps.append(
+            Step(operation, inputs, numbers, shape, guessed, arguments, keywords or {}, kernel, copied)
+        )
         return numbers
 
     def _follow(
@@ -370,14 +383,27 @@ class _Tracer:
                 if owner is not None and _holds(owner, kernel):
                     operation = owner
                 results = self._single(operation, numbers, shapes, 1, kernel=kernel, copied=copied)
-            # A layer traced as one step has one number, which stands for all its outputs.
-            if len(results) < len(node.outputs):
-                results += (results[-1],) * (len(node.outputs) - len(results))
+            results = self._with_all_outputs(results, len(node.outputs))
             known.update((id(tensor), number) for tensor, number in zip(node.outputs, results, strict=False))
         missing = [tensor for tensor in outputs if id(tensor) not in known]
         if missing:
             raise ValueError(f"{len(missing)} outputs do not depend on the inputs")
         return tuple(known[id(tensor)] for tensor in outputs)
+
+    def _with_all_outputs(self, results: tuple[int, ...], count: int) -> tuple[int, ...]:
+        """Returns the numbers of all outputs of an operation that may have been traced as a step with one.
+
+        Two halves of a tensor are two tensors. Where the operation was more than one step, the last number
+        stands for all that are missing.
+        """
+        missing = count - len(results)
+        if missing <= 0:
+            return results
+        if self.steps and self.steps[-1].outputs == results:
+            results += self.numbers(missing)
+            self.steps[-1] = replace(self.steps[-1], outputs=results)
+            return results
+        return results + (results[-1],) * missing
 
     def _chain(
         self, layers: Sequence[keras.layers.Layer], inputs: tuple[int, ...], shape: Shape

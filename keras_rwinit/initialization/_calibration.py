@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from keras_rwinit._keras.types import ArrayTree, Tensor
+from keras_rwinit._probing.measure import measure_layers, warn_unseen
 from keras_rwinit._probing.measurements import CallKey, LayerMeasurement
 from keras_rwinit._probing.objective import make_objective
-from keras_rwinit._probing.probe import measure_layers, warn_unseen
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit.theory import Activation
 
+from ._moments import NORMAL, WEIGHTS, slopes_at, values_at
+
 __all__ = ["Window", "count_windows", "edge_share", "effective_fan_in", "padded_window"]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -23,8 +25,6 @@ Spectrum: TypeAlias = tuple[float, ...]
 """Squared Hermite coefficients: `E f(a) f(b) = sum_n spectrum_n c^n` for normal a, b of correlation c."""
 
 _TERMS = 32
-_NORMAL = np.linspace(-9.0, 9.0, 4001)
-_WEIGHTS = np.exp(-0.5 * _NORMAL**2) / np.exp(-0.5 * _NORMAL**2).sum()
 _LAYERS = 40  # after which the correlations of positions hardly change
 _POSITIONS = {1: 48, 2: 10, 3: 4}  # of an image's side, by the number of sides; larger images count as these
 
@@ -146,14 +146,10 @@ def effective_fan_in(
         activation: The activation f that feeds the kernel.
         layers: Number of layers of the chain.
     """
-    units = activation.units or (activation,)
-    functions = [_spectrum(unit.function(_NORMAL)) for unit in units]
-    slopes = [
-        np.broadcast_to(np.asarray(unit.slope_at(_NORMAL), np.float64), _NORMAL.shape) for unit in units
-    ]
+    functions, slopes = values_at(activation, NORMAL), slopes_at(activation, NORMAL)
     signal, slope, squares = (
-        _normalized(spectra)
-        for spectra in (functions, [_spectrum(s) for s in slopes], [_spectrum(s**2) for s in slopes])
+        _normalized([_spectrum(values) for values in of_units])
+        for of_units in (functions, slopes, [values**2 for values in slopes])
     )
     if not (any(signal) and any(slope) and squares[0] > 0.0):
         return max(round(shared_channels * math.prod(window.window)), 1)
@@ -161,26 +157,27 @@ def effective_fan_in(
     k = sum(squares) / squares[0]
     variance = (1.0 - squares[0] / sum(squares)) * k
     alike, slopes_alike = _correlation_of_slopes(window, signal, slope, squares, min(max(layers, 1), _LAYERS))
-    loud = 1.0 + variance * alike
+    gradient_growth = 1.0 + variance * alike
     returns = _return_probabilities(window, min(max(layers, 1), _LAYERS))
-    shared = loud * sum(r * slopes_alike ** (2 * n) for n, r in enumerate(returns)) / shared_channels
+    shared = (
+        gradient_growth * sum(r * slopes_alike ** (2 * n) for n, r in enumerate(returns)) / shared_channels
+    )
     positions = math.prod(_participation(size, window.window[i]) for i, size in enumerate(_sizes(window)))
-    pairs = (1.0 - positions) * loud * min(shared, 1.0)
+    pairs = (1.0 - positions) * gradient_growth * min(shared, 1.0)
     v = variance * alike + 2.0 * k * positions + 2.0 * pairs
     return max(round((3.0 * k - 1.0) * channels / v), 1)
 
 
 def _spectrum(values: Array) -> Array:
     """Returns the squared Hermite coefficients of a function of a standard normal variable."""
-    values = np.broadcast_to(np.asarray(values, np.float64), _NORMAL.shape)
-    before, polynomial = np.zeros_like(_NORMAL), np.ones_like(_NORMAL)
+    before, polynomial = np.zeros_like(NORMAL), np.ones_like(NORMAL)
     squares = []
     for n in range(_TERMS):
-        squares.append(float(_WEIGHTS @ (values * polynomial)) ** 2)
+        squares.append(float(WEIGHTS @ (values * polynomial)) ** 2)
         # Of unit mean square: h_(n+1) = (x h_n - sqrt(n) h_(n-1)) / sqrt(n + 1)
-        before, polynomial = polynomial, (_NORMAL * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
+        before, polynomial = polynomial, (NORMAL * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
     # The mean square that higher terms have goes to the last one.
-    squares[-1] += max(float(_WEIGHTS @ values**2) - sum(squares), 0.0)
+    squares[-1] += max(float(WEIGHTS @ values**2) - sum(squares), 0.0)
     return np.array(squares)
 
 

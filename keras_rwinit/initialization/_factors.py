@@ -8,19 +8,18 @@ from functools import lru_cache
 import numpy as np
 
 from keras_rwinit._keras.layer_kinds import Factor
-from keras_rwinit._tracing.contexts import Gate, KernelContext
-from keras_rwinit.theory import Activation
+from keras_rwinit._tracing.contexts import KernelContext
+from keras_rwinit._tracing.signals import Gate
 
-__all__ = ["DEGREE_TWO", "compensation", "gate_moments", "gate_scale", "mean_share", "slope_mean_square"]
+from ._moments import NORMAL, WEIGHTS, slope_kurtosis
+from ._recursions import alpha_dropout_gain
+
+__all__ = ["DEGREE_TWO", "compensation", "gate_moments", "gate_scale"]
 
 DEGREE_TWO = "a product of degree two"
 
-# Quadrature over a standard normal variable; the trapezoidal rule takes kinks as they come.
-_NORMAL = np.linspace(-9.0, 9.0, 4001)
-_WEIGHTS = np.exp(-0.5 * _NORMAL**2) / np.exp(-0.5 * _NORMAL**2).sum()
 
-
-def compensation(context: KernelContext, products: int) -> tuple[float, str]:
+def compensation(context: KernelContext, products: int, depth: int) -> tuple[float, str]:
     r"""Returns the factor of the gain for what multiplies the activation on its way to the kernel.
 
     Let each unit be multiplied by an independent factor m with mean square M and fourth moment K M^2: a
@@ -41,13 +40,24 @@ def compensation(context: KernelContext, products: int) -> tuple[float, str]:
     1 the gradient grows by `ln(2) / 2` nats towards the input where the signal is kept. A normalization
     before the product holds the signal, but not the gradient (24 blocks of SwiGLU, width 64: 0.32 nats a
     block); with a shortcut around it as well both hold (0.03 nats).
+
+    Alpha dropout moves the signal, and with it the slopes of a smooth activation; see `alpha_dropout_gain`.
+
+    Args:
+        context: The kernel in its context.
+        products: Number of the model's products with a gate in a row.
+        depth: Number of hidden layers of the model.
     """
     signal = context.signal
     mean_square, kurtosis, reason = signal.scale**2, 1.0, ""
     if signal.scale != 1.0:
         reason += f"; times {signal.scale:g}"
     for factor in signal.factors:
-        mean_square, kurtosis = mean_square * factor.mean_square, kurtosis * factor.kurtosis
+        moved = factor.mean_square
+        # Two slopes are the same wherever the signal is moved to.
+        if factor.dropped_value and signal.activation.slopes is None:
+            moved = alpha_dropout_gain(signal.activation, factor, depth) ** -2.0
+        mean_square, kurtosis = mean_square * moved, kurtosis * factor.kurtosis
         reason += f"; {factor.reason}"
     for gate in signal.gates:
         moments = gate_moments(gate, products)
@@ -59,7 +69,7 @@ def compensation(context: KernelContext, products: int) -> tuple[float, str]:
     if not mean_square > 0.0 or not math.isfinite(mean_square):
         return 1.0, f"{reason}, through which nothing passes"
     correction = _width_correction(
-        _slope_kurtosis(signal.activation), kurtosis, max(round(context.kernel.fan_in), 1)
+        slope_kurtosis(signal.activation), kurtosis, max(round(context.kernel.fan_in), 1)
     )
     return math.exp(correction) / math.sqrt(mean_square), reason
 
@@ -99,43 +109,12 @@ def _log_mean(slope_kurtosis: float, kurtosis: float, width: int) -> float:
 def gate_moments(gate: Gate, products: int) -> Factor:
     """Returns the moments of a gate with normal pre-activations; see `gate_scale` for their variance."""
     scale = 1.0 if gate.normalized else gate_scale(gate, products)
-    values = gate(scale * _NORMAL) ** 2
-    mean_square = float(_WEIGHTS @ values)
-    kurtosis = float(_WEIGHTS @ values**2) / mean_square**2 if mean_square > 0.0 else 1.0
+    values = gate(scale * NORMAL) ** 2
+    mean_square = float(WEIGHTS @ values)
+    kurtosis = float(WEIGHTS @ values**2) / mean_square**2 if mean_square > 0.0 else 1.0
     return Factor(mean_square, kurtosis, f"gated by {gate.activation.name}")
-
-
-def _slope_kurtosis(activation: Activation) -> float:
-    """Returns `E f'^4 / (E f'^2)^2` at unit variance."""
-    if activation.slopes is not None:
-        mean = slope_mean_square(activation)
-        fourth = sum(slope**4 for slope in activation.slopes) / len(activation.slopes)
-        return fourth / mean**2 if mean > 0.0 else 1.0
-    mean_square = fourth = 0.0
-    for unit in activation.units or (activation,):
-        squares = np.broadcast_to(np.asarray(unit.slope_at(_NORMAL), np.float64) ** 2, _NORMAL.shape)
-        mean_square += float(_WEIGHTS @ squares)
-        fourth += float(_WEIGHTS @ squares**2)
-    return max(len(activation.units), 1) * fourth / mean_square**2 if mean_square > 0.0 else 1.0
 
 
 def gate_scale(gate: Gate, products: int) -> float:
     """Returns the standard deviation that a gate's pre-activations should have; see `compensation`."""
     return 1.0 / math.sqrt(max(products, 1)) if gate.is_open else 1.0
-
-
-def slope_mean_square(activation: Activation) -> float:
-    """Returns the mean square of the slope of an activation; 1 for one without two slopes."""
-    if activation.slopes is None:
-        return 1.0
-    return sum(slope * slope for slope in activation.slopes) / len(activation.slopes)
-
-
-def mean_share(activation: Activation) -> float:
-    """Returns `(E f)^2 / E f^2` at unit variance, of units that differ the mean of both."""
-    squared_mean = mean_square = 0.0
-    for unit in activation.units or (activation,):
-        values = np.broadcast_to(np.asarray(unit.function(_NORMAL), np.float64), _NORMAL.shape)
-        squared_mean += float(_WEIGHTS @ values) ** 2
-        mean_square += float(_WEIGHTS @ values**2)
-    return squared_mean / mean_square if mean_square > 0.0 else 0.0

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TypeAlias
 
 import keras
@@ -18,13 +17,14 @@ from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._tracing.checks import check_model, check_shapes
-from keras_rwinit._tracing.contexts import KernelContext, Signal, trace_contexts
+from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity, skip_reason
+from keras_rwinit._tracing.signals import Signal
 from keras_rwinit._tracing.trace import trace
 from keras_rwinit.theory.distributions import Distribution, draw_kernel, resolve_distribution
 
 from ._calibration import Calibration, calibrate
-from ._convolutions import Window, count_windows
+from ._convolutions import Window, count_windows, padded_window
 from ._report import BiasCount, InitializationReport, InitializedKernel
 from ._rules import GainRule, gain_rule, repeated_rule
 from ._selection import select_variables
@@ -54,7 +54,10 @@ def initialize(
     normalization, pooling, dropout, reshaping and concatenation, in nested models and layers made of
     layers:
 
-    - Kernels fed by data or by a sum get the linear gain.
+    - Kernels fed by a sum get the linear gain, and so do those fed by data before an activation of two
+      slopes. Before a smooth one they get its gain, since that counts on pre-activations of variance gain^2.
+    - An activation is what the operations between two kernels compute, be it `keras.ops.clip(h, 0, 6)` or
+      `h / (1 + abs(h))`. Where that cannot be found out, the report says that the gain is a guess.
     - After a normalization, and where an activation has no gain for the model's depth (GELU, SiLU), the
       gain is that of one step with pre-activations of unit variance.
     - The last kernel of a branch that is added to a shortcut is scaled by one over the square root of the
@@ -77,9 +80,10 @@ def initialize(
     by a layer's own activation.
 
     With a batch `x` it then calibrates. Kernels that read the data are scaled to pre-activations of mean
-    square one. Kernels that follow each other directly are scaled by a common factor until the measured
-    walk of the gradient is unbiased. The output kernels are scaled to outputs (before their activation)
-    of root mean square 0.1, so that a loss begins near that of a constant prediction.
+    square one, or of the square of the gain that a smooth activation asks for. Kernels that follow each other
+    directly are scaled by a common factor until the measured walk of the gradient is unbiased. The output
+    kernels are scaled to outputs (before their activation) of root mean square 0.1, so that a loss begins
+    near that of a constant prediction.
 
     The optimizer of a compiled model is set back to its beginning (all but the learning rate); everything
     else stays as it was.
@@ -177,16 +181,15 @@ def _find_rules(
     for identity, contexts in places.items():
         of_contexts = []
         for context in contexts:
-            # A stack has thousands of layers in the same situation.
-            signal = replace(context.signal, sources=None, gate_sources=frozenset(), layers=0)
+            # A deep chain has thousands of kernels in the same situation.
             situation = (
-                identity[0],
+                *_size(context),
                 context.kernel.turned,
-                context.step.input_shape,
                 context.signal.reads_data,
+                _what_it_feeds(context),
                 context.normalized_after,
-                signal,
-                tuple(context.terms),
+                context.signal.situation,
+                tuple(term._replace(signal=term.signal.situation) for term in context.terms),
                 tuple(context.gate_of),
             )
             if situation not in known:
@@ -194,6 +197,19 @@ def _find_rules(
             of_contexts.append(known[situation])
         rules[identity] = repeated_rule(of_contexts, contexts)
     return rules
+
+
+def _size(context: KernelContext) -> tuple[object, ...]:
+    """Returns what a gain depends on of a kernel itself."""
+    window = padded_window(context)
+    return context.kernel.fan_in, window, None if window is None else context.kernel.channels
+
+
+def _what_it_feeds(context: KernelContext) -> tuple[tuple[object, ...], ...]:
+    """Returns what a kernel that reads the data feeds, by which its gain may go."""
+    if not context.signal.reads_data:
+        return ()
+    return tuple((follower.signal.situation, *_size(follower)) for follower in context.followers)
 
 
 def _draw(

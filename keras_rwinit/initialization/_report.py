@@ -95,7 +95,8 @@ class InitializationReport:
             texts = (kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
             table.add_row(*map(escape, texts))
         text = io.StringIO()
-        Console(file=text, width=120).print(table)
+        # In Jupyter rich would show the table instead of writing it.
+        Console(file=text, width=120, force_jupyter=False).print(table)
         drawn = sum(kernel.count for kernel in self.kernels)
         lines = [
             f"{drawn:,} kernels drawn, {len(self.skipped):,} other weights left as they were",

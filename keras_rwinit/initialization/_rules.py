@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from keras_rwinit._tracing.contexts import KernelContext, Signal
-from keras_rwinit.theory import NoGainError
+from keras_rwinit._tracing.contexts import KernelContext
+from keras_rwinit._tracing.signals import LINEAR, Gate, Signal
+from keras_rwinit.theory import Activation, NoGainError
 from keras_rwinit.theory.distributions import Distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width, one_layer_gain
 
 from ._convolutions import Window, edge_share, effective_fan_in, padded_window
-from ._factors import compensation, gate_moments, gate_scale, mean_share, slope_mean_square
+from ._factors import compensation, gate_moments, gate_scale
+from ._moments import slope_mean_square, squared_mean_ratio
+from ._recursions import Multiplier, branch_scale
 
 __all__ = ["GainRule", "gain_rule", "repeated_rule"]
 
@@ -23,8 +26,8 @@ class GainRule:
 
     Args:
         gain: Factor for a kernel of entries of variance `1 / fan_in`.
-        share: Factor of `gain` that is there for a sum or a gate; its square is the share of the sum's
-            variance, or the variance of the gate's pre-activations.
+        share: Factor of `gain` that is there for a sum, for a gate, or for the activation of a kernel that
+            reads the data: the root mean square that the kernel's output then has.
         why: How the gain was found.
     """
 
@@ -44,6 +47,9 @@ def gain_rule(
 
     - A kernel fed through an activation gets the activation's gain at its own fan-in, for the model's
       depth. A kernel that is fed linearly, as by the data or a sum, gets the linear gain.
+    - The gain of a smooth activation counts on first pre-activations of variance gain^2; see
+      `theory.gains.gain`. A kernel that reads the data and feeds such an activation gets that gain: at the
+      linear one, `tanh(10 a)`, whose gain is 0.12, would saturate in every layer.
     - After a normalization, which gives pre-activations unit variance whatever came before, and where an
       activation has no gain for the depth, it is the gain of one step with unit variance,
       `exp(-E ln z / 2)`.
@@ -51,9 +57,9 @@ def gain_rule(
       gradients by a mean square m, which a factor `1 / sqrt(m)` makes up for; see `compensation`.
     - The last kernel of a branch that is added to a shortcut is scaled by `1 / sqrt(sums)`, the number of
       such sums in the model: the variance then grows by at most `(1 + 1 / sums)^sums < e` over all of them
-      (Hanin & Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). The n branches of a sum of equal
-      depth share the variance, `1 / sqrt(n)` each. A branch beside a shortcut through gates, as in a
-      highway network, makes up for what the gates take away; see `_share_of_sums`.
+      (Hanin & Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). The n terms of a sum of equal
+      depth share the variance. A branch beside a shortcut through gates, as in a highway network, makes up
+      for what the gates take away; see `_share_of_sums`.
     - The kernel of a gate is scaled by `1 / sqrt(products)`; see `_share_of_gate`.
     - A convolution padded with zeros loses what it reads from beyond the edge. The gain makes up for the
       mean loss over the model's convolutions of the same window and image; see `edge_share`. Its kernel
@@ -67,27 +73,66 @@ def gain_rule(
         distribution: Distribution that the kernel is drawn from.
         windows: Number of the model's kernels with each window.
     """
+    depth = max(depth, 1)
     window = padded_window(context)
-    width = max(round(context.kernel.fan_in), 1)
-    if window is not None:
-        activation, channels = context.signal.activation, context.kernel.channels
-        width = effective_fan_in(window, *channels, activation, windows.get(window, 1))
-    gain, why = _activation_gain(context, max(depth, 1), distribution, width)
+    width = _width(context, windows)
+    gain, why = _activation_gain(context, depth, distribution, width)
+    share = 1.0
     if context.signal.unknown:
         why = f"taken to be fed linearly, which is a guess. {context.signal.unknown}"
     if context.signal.reads_data:
         why = "fed by an embedding" if context.signal.embedded else "reads the data"
-    factor, factor_reason = compensation(context, output.products)
+        first = _first_gain(context, depth, distribution, windows)
+        if first is not None:
+            gain = share = first
+            why += f", for the {context.followers[0].signal.activation.name} that follows"
+    factor, factor_reason = compensation(context, output.products, depth)
     gain, why = gain * factor, why + factor_reason
     # A normalization after the kernel undoes any scale; sum and padding need none.
     if context.normalized_after:
         return GainRule(gain, 1.0, why)
-    share, share_reason = _share_of_sums(context, output)
-    if not context.terms:
-        share, share_reason = _share_of_gate(context, output.products)
+    if context.terms:
+        own_share, share_reason = _share_of_sums(context, output, depth, distribution, width)
+    else:
+        own_share, share_reason = _share_of_gate(context, output.products)
     padding = 1.0 if window is None else edge_share(window, windows.get(window, 1))
     padding_reason = "; zero padding" if padding < 1.0 - 1e-12 else ""
-    return GainRule(gain * share / math.sqrt(padding), share, why + share_reason + padding_reason)
+    return GainRule(
+        gain * own_share / math.sqrt(padding), share * own_share, why + share_reason + padding_reason
+    )
+
+
+def _width(context: KernelContext, windows: Mapping[Window, int]) -> int:
+    """Returns the fan-in that the theory is asked for."""
+    window = padded_window(context)
+    if window is None:
+        return max(round(context.kernel.fan_in), 1)
+    activation, channels = context.signal.activation, context.kernel.channels
+    return effective_fan_in(window, *channels, activation, windows.get(window, 1))
+
+
+def _first_gain(
+    context: KernelContext, depth: int, distribution: Distribution, windows: Mapping[Window, int]
+) -> float | None:
+    """Returns the gain of a kernel that reads the data for the smooth activation that it feeds.
+
+    None where any scale will do, as with two slopes, or where unit variance is right: in a sum, in a gate,
+    around a normalization, and where the activation has no gain for the depth.
+    """
+    signal = context.signal
+    if signal.activation.name != "linear" or context.terms or context.gate_of or context.normalized_after:
+        return None
+    activations = {follower.signal.activation for follower in context.followers}
+    if len(activations) != 1:
+        return None
+    (activation,) = activations
+    follower = context.followers[0]
+    if activation.slopes is not None or follower.signal.normalized or follower.signal.unknown:
+        return None
+    try:
+        return gain_or_nearest_width(activation, _width(follower, windows), depth, distribution.name)
+    except ValueError:  # a `NoGainError`, or a function that is constant nearly everywhere
+        return None
 
 
 def repeated_rule(rules: Sequence[GainRule], contexts: Sequence[KernelContext]) -> GainRule:
@@ -134,13 +179,16 @@ def _activation_gain(
         if not any(activation.slopes):
             return 1.0, f"{why}, through which no gradient passes"
         return one_layer_gain(activation, width, distribution), why
-    if signal.normalized:
-        return one_layer_gain(activation, width, distribution), f"{why}, normalized"
     try:
-        return gain_or_nearest_width(activation, width, depth, distribution.name), why
-    except NoGainError:
-        why += f", which has no gain for {depth} layers: gain of one step"
-        return one_layer_gain(activation, width, distribution), why
+        if signal.normalized:
+            return one_layer_gain(activation, width, distribution), f"{why}, normalized"
+        try:
+            return gain_or_nearest_width(activation, width, depth, distribution.name), why
+        except NoGainError:
+            gain = one_layer_gain(activation, width, distribution)
+            return gain, f"{why}, which has no gain for {depth} layers: gain of one step"
+    except ValueError:  # the function is constant nearly everywhere, as a rounding is
+        return 1.0, f"{why}, through which no gradient passes"
 
 
 def _share_of_gate(context: KernelContext, products: int) -> tuple[float, str]:
@@ -155,38 +203,67 @@ def _share_of_gate(context: KernelContext, products: int) -> tuple[float, str]:
     return scale, "; a gate" if scale == 1.0 else f"; gate of one of {products} products"
 
 
-def _share_of_sums(context: KernelContext, output: Signal) -> tuple[float, str]:
+def _share_of_sums(
+    context: KernelContext, output: Signal, depth: int, distribution: Distribution, width: int
+) -> tuple[float, str]:
     """Returns the factor of a kernel whose output is a term of sums, and the reason.
 
-    A shortcut through gates of mean square c keeps the share c of its variance, as `(1 - t) x` does in a
-    highway network, and the branch H supplies `1 - c`, where that is more than its share of the sums. Both
-    terms together then keep variance and gradient, since `E f^2 = E f'^2` for the branch's own activation f
-    if it has two slopes; any other counts as one of slope 1. What multiplies the branch itself, such as
-    the gate t or dropout, is made up for.
+    Terms of equal depth, `sum_i c f_i(W_i x)`, are one step of the walk: n of them have n times the gradient
+    of one, and each has f behind its kernel, whose gain it gets besides, and c = 1 / n in a mean. With `r =
+    (E f)^2 / E f^2` the mean that the terms have in common multiplies the mean square of the sum by
+    `1 + (n - 1) r`, and not that of the gradient. Of the two drifts, by half of its logarithm, signal and
+    gradient get one half each: for two terms of ReLU 0.07 nats a layer.
 
-    If f has a mean, as ReLU has, the terms correlate: with gates of little variance the mean of x becomes
-    that of H, and `x^2 (1 - c) = t^2 H^2 + 2 t (1 - t) k H^2` with `k = (E f)^2 / E f^2`. The signal is kept
-    then, and the gradient falls, by at most `ln(c + t^2 H^2 / x^2) / 2` nats a layer.
+    A shortcut through constants and gates of mean square c keeps the share c of its variance, as `(1 - t) x`
+    does in a highway network and `x / 2` in a mean of two, and the branch supplies the rest, where that is
+    more than its share of the sums; see `branch_scale`. What multiplies the branch itself, such as the gate t
+    or dropout, is made up for; a constant beside a shortcut that is whole is the user's choice of its weight.
     """
-    if not context.terms:
-        return 1.0, ""
-    # With equally deep terms in one sum and a shortcut in another, the share of the equal terms holds.
-    equal = max((term.size for term in context.terms if not term.beside_shortcut), default=0)
-    if equal:
-        share, reason = 1.0 / math.sqrt(equal), f"; one of {equal} terms"
-    else:
-        share = 1.0 / math.sqrt(max(output.sums, 1))
-        reason = f"; branch of one of {output.sums} sums"
-    term = context.terms[0]
-    factors = [factor for factor in term.signal.factors if not factor.only_backward]
-    factors += [gate_moments(gate, output.products) for gate in term.signal.gates]
-    reason += "".join(f"; {factor.reason}" for factor in factors)
+    # With equally deep terms in one sum and a shortcut in another, the share of the equal terms holds. Of
+    # several sums of one kind, as in dense connections, the first is the nearest.
+    term = next((term for term in context.terms if not term.beside_shortcut), context.terms[0])
+    signal, products = term.signal, output.products
+    factors = [factor for factor in signal.factors if not factor.only_backward]
+    factors += [gate_moments(gate, products) for gate in signal.gates]
+    reason = "".join(f"; {factor.reason}" for factor in factors)
     mean_square = math.prod(factor.mean_square for factor in factors)
-    if term.shortcut_gates:
-        kept = math.prod(gate_moments(gate, output.products).mean_square for gate in term.shortcut_gates)
-        missing = (1.0 - kept) / (slope_mean_square(term.signal.activation) or 1.0)
-        if mean_square > 0.0:
-            missing /= 1.0 + 2.0 * mean_share(term.signal.activation) * math.sqrt(kept / mean_square)
-        share = max(share, math.sqrt(max(missing, 0.0)))
-        reason += f"; beside a shortcut gated by {term.shortcut_gates[0].activation.name}"
-    return (share / math.sqrt(mean_square) if mean_square > 0.0 else share), reason
+    if not mean_square > 0.0:
+        mean_square = 1.0
+    if not term.beside_shortcut:
+        size = max(term.size for term in context.terms if not term.beside_shortcut)
+        gain = _gain_inside_term(signal.activation, depth, distribution, width)
+        scale = abs(signal.scale) or 1.0
+        common = 1.0 + (size - 1) * squared_mean_ratio(signal.activation)
+        share = gain / scale / math.sqrt(size * mean_square * math.sqrt(common))
+        return share, f"; one of {size} terms{reason}"
+    share = term.stream_scale / math.sqrt(max(output.sums, 1) * mean_square)
+    reason = f"; branch of one of {output.sums} sums{reason}"
+    shortcut = _multiplier(term.shortcut_scale, 1.0, term.shortcut_gates, products)
+    if shortcut.moments(1.0).mean_square < 1.0 - 1e-9:
+        random = math.prod(factor.mean_square for factor in signal.factors if not factor.only_backward)
+        branch = _multiplier(signal.scale, random, signal.gates, products)
+        supplied = branch_scale(signal.activation, shortcut, branch, output.sums)
+        share = max(share, supplied * term.stream_scale)
+        names = [gate.activation.name for gate in term.shortcut_gates]
+        reason += f"; beside a shortcut gated by {names[0]}" if names else "; beside a part of the shortcut"
+    return share, reason
+
+
+def _multiplier(constant: float, random: float, gates: Sequence[Gate], products: int) -> Multiplier:
+    scaled = [(gate, 1.0 if gate.normalized else gate_scale(gate, products)) for gate in gates]
+    return Multiplier(constant, random, tuple(scaled))
+
+
+def _gain_inside_term(activation: Activation, depth: int, distribution: Distribution, width: int) -> float:
+    """Returns what an activation between a kernel and an equally deep sum asks of the kernel's gain."""
+    if activation.slopes is not None:
+        # The gain's correction for the width is that of N units, and a sum of terms has more of them.
+        return 1.0 / math.sqrt(slope_mean_square(activation) or 1.0)
+    linear = gain_or_nearest_width(LINEAR, width, depth, distribution.name)
+    try:
+        try:
+            return gain_or_nearest_width(activation, width, depth, distribution.name) / linear
+        except NoGainError:
+            return one_layer_gain(activation, width, distribution) / linear
+    except ValueError:  # no gradient passes
+        return 1.0

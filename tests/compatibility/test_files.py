@@ -131,6 +131,7 @@ def test_a_walk_has_its_prediction() -> None:
     assert (prediction.mean.tolist(), prediction.std.tolist()) == (recorded["mean"], recorded["std"])
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -167,6 +168,7 @@ def test_the_model_of_a_finished_run_predicts_as_reported() -> None:
     assert accuracy == pytest.approx(report["networks"]["random_walk"]["test_accuracy"], abs=1e-6)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
     pytest.importorskip("keras_tuner")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from keras_rwinit import gain, gradient_walk, initialize
 from keras_rwinit._keras.layer_kinds import layer_kind
-from keras_rwinit._tracing.contexts import Gate
+from keras_rwinit._tracing.signals import Gate
 from keras_rwinit.initialization._factors import gate_moments
+from keras_rwinit.initialization._recursions import Multiplier, branch_scale
 from keras_rwinit.theory import ACTIVATIONS
 
 L = keras.layers
@@ -126,15 +127,48 @@ def highway(layers: int, units: int = 32) -> keras.Model:
     return keras.Model(inputs, L.Dense(3)(h))
 
 
-def test_highway_layers_keep_their_variance() -> None:
-    """A shortcut through 1 - t has a quarter of its variance left, and the branch supplies the rest."""
-    model = highway(10)
-    rows = initialize(model, seed=0).kernels
-    branches = [row for row in rows if "beside a shortcut" in row.why]
-    assert len(branches) == 10
-    # 3 / 4 of the variance, over the mean square of t; both gates have a variance of 1 / 10.
-    t2 = gate_moments(Gate(ACTIVATIONS["sigmoid"], 1.0, 0.0, 0.0, False), 10).mean_square
-    assert branches[0].gain == pytest.approx(gain("linear", 32) * math.sqrt((1.0 - t2) / t2), rel=1e-6)
+def highway_drifts(scale: float, layers: int, units: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Drifts of `ln RMS` and `ln|delta|` through tanh highway layers, without Keras and without theory."""
+    x = start = rng.normal(size=units)
+    tape = []
+    for _ in range(layers):
+        w, v = (rng.normal(size=(units, units)) / math.sqrt(units) for _ in range(2))
+        f, t = np.tanh(scale * w @ x), sigmoid(v @ x / math.sqrt(layers))
+        tape.append((scale * w, v / math.sqrt(layers), f, t, x))
+        x = t * f + (1.0 - t) * x
+    delta = last = rng.normal(size=units)
+    for w, v, f, t, h in reversed(tape):
+        through_gate = v.T @ (delta * t * (1.0 - t) * (f - h))
+        delta = (1.0 - t) * delta + w.T @ (delta * t * (1.0 - f * f)) + through_gate
+    norm = np.linalg.norm
+    return float(np.log(norm(x) / norm(start))), float(np.log(norm(delta) / norm(last)))
+
+
+def highway_scale(layers: int) -> float:
+    gates = [
+        Multiplier(1.0, 1.0, ((Gate(ACTIVATIONS["sigmoid"], scale, shift, 0.0, False), layers**-0.5),))
+        for scale, shift in ((-1.0, 1.0), (1.0, 0.0))
+    ]
+    return branch_scale(ACTIVATIONS["tanh"], *gates, layers)
+
+
+@pytest.mark.slow
+def test_highway_layers_keep_signal_and_gradient() -> None:
+    """A shortcut through 1 - t has a quarter of its variance left, and the branch supplies the rest.
+
+    At the scale that a linear branch would need, sqrt((1 - t^2) / t^2), both drift by more than two nats.
+    """
+    rng = np.random.default_rng(0)
+    drifts = np.mean([highway_drifts(highway_scale(30), 30, 64, rng) for _ in range(5)], axis=0)
+    assert np.abs(drifts).max() < 1.4
+    linear = np.mean([highway_drifts(math.sqrt(3.0), 30, 64, rng) for _ in range(5)], axis=0)
+    assert linear.max() < -1.6
+
+
+def test_the_branch_of_a_highway_layer_is_found() -> None:
+    rows = initialize(highway(4), seed=0).kernels
+    branches = [row for row in rows if "beside a shortcut gated by sigmoid" in row.why]
+    assert [row.gain for row in branches] == pytest.approx([gain("linear", 32) * highway_scale(4)] * 4)
 
 
 def test_squeeze_and_excite() -> None:
@@ -230,6 +264,36 @@ def test_dropout_leaves_no_drift_with_masks_of_its_own_for_each_network() -> Non
     assert abs(drifts.mean()) < 3.0 * error
     # Without the correction for the width, of 0.026 nats a layer
     assert drifts.mean() + math.log(gain("relu", 64) * math.sqrt(0.5) / row.gain) < -3.0 * error
+
+
+def alpha_dropout_drift(scale: float, rate: float, rng: np.random.Generator) -> float:
+    """Drift of `ln|delta|` of one SELU network of 20 layers with alpha dropout, nats a layer."""
+    units, layers, low = 128, 20, -1.6732632423543772 * 1.0507009873554805
+    a_scale = ((1.0 - rate) * (1.0 + rate * low**2)) ** -0.5
+    selu, h, tape = ACTIVATIONS["selu"], rng.normal(size=units), []
+    w = gain("selu", units, layers) * rng.normal(size=(units, units)) / math.sqrt(units)
+    for _ in range(layers):
+        a, kept = w @ h, rng.random(units) >= rate
+        h = a_scale * (selu.function(a) * kept + low * ~kept) - a_scale * low * rate
+        tape.append((w, a_scale * kept * selu.slope_at(a)))
+        w = scale * rng.normal(size=(units, units)) / math.sqrt(units)
+    delta = start = rng.normal(size=units) * tape[-1][1]
+    for (w, _), (_, slopes) in zip(tape[:0:-1], tape[-2::-1], strict=True):
+        delta = slopes * (w.T @ delta)
+    return float(np.log(np.linalg.norm(delta) / np.linalg.norm(start))) / (layers - 1)
+
+
+@pytest.mark.slow
+def test_alpha_dropout_behind_selu_leaves_no_drift() -> None:
+    """It moves the pre-activations to where SELU's slope is smaller, by brute force."""
+    chain = [layer for _ in range(20) for layer in (L.Dense(128, "selu"), L.AlphaDropout(0.3))]
+    row = initialize(keras.Sequential([keras.Input((128,)), *chain, L.Dense(3)]), seed=0).kernels[3]
+    assert row.why == "fed by selu; alpha dropout of 0.3"
+    rng = np.random.default_rng(0)
+    drifts = np.array([alpha_dropout_drift(row.gain, 0.3, rng) for _ in range(12)])
+    assert abs(drifts.mean()) < 3.0 * drifts.std(ddof=1) / math.sqrt(12) + 0.002
+    # What the gradient's mean square alone asks for is 0.14 nats a layer off.
+    assert math.log(row.gain / gain("selu", 128, 20) / math.sqrt(1.0 + 0.3 * 1.758**2)) > 0.1
 
 
 def test_dropout_is_calibrated_in_training_mode() -> None:

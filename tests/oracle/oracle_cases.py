@@ -82,7 +82,6 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
-SMALL_TABLE = "without data, tanh's gain counts on signals of mean square one, and Keras's tables have 0.03"
 
 
 def case(name: str, **options: Any) -> Callable[[Callable[[Size], Problem]], Callable[[Size], Problem]]:
@@ -143,7 +142,7 @@ def foreign(x: Any) -> Any:
     return torch.clone(x)
 
 
-class TapAtOutput(L.Layer):
+class OwnKernel(L.Layer):
     """A layer of somebody's own with a kernel, (outputs, inputs)."""
 
     def __init__(self, units: int, **options: Any) -> None:

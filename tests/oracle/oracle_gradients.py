@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras_helpers import BACKEND
 from numpy.typing import NDArray
-from oracle_cases import OUTPUT, Problem, TapAtOutput
+from oracle_cases import OUTPUT, OwnKernel, Problem
 
 Floats = NDArray[Any]
 L = keras.layers
@@ -26,7 +26,7 @@ _BEFORE_ACTIVATION = (
     keras.src.layers.convolutional.base_depthwise_conv.BaseDepthwiseConv,
     keras.src.layers.convolutional.base_separable_conv.BaseSeparableConv,
 )
-_AT_OUTPUT = (L.RNN, L.Bidirectional, L.TimeDistributed, TapAtOutput)
+_AT_OUTPUT = (L.RNN, L.Bidirectional, L.TimeDistributed, OwnKernel)
 
 
 @dataclass

@@ -11,7 +11,6 @@ from keras_helpers import BACKEND
 from oracle_cases import (
     CASES,
     OUTPUT,
-    SMALL_TABLE,
     Case,
     Problem,
     Size,
@@ -77,7 +76,7 @@ def tied_output(size: Size) -> Problem:
     return solve(inputs, Transposed(layers[-1])(h), normal(size.width))
 
 
-@case("tied embeddings", fails={"theory": SMALL_TABLE})
+@case("tied embeddings")
 def tied_embeddings(size: Size) -> Problem:
     inputs = keras.Input((6,), dtype="int32")
     table = L.ReversibleEmbedding(9, size.width, name="table")

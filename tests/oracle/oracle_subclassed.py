@@ -11,9 +11,9 @@ from oracle_cases import (
     CASES,
     OUTPUT,
     Case,
+    OwnKernel,
     Problem,
     Size,
-    TapAtOutput,
     foreign,
     normal,
 )
@@ -138,7 +138,7 @@ class InBlocks(keras.Model):
 class OwnLayers(keras.Model):
     def __init__(self, size: Size) -> None:
         super().__init__(name="model")
-        self.hidden = [TapAtOutput(size.width, name=f"h{number}") for number in range(size.depth)]
+        self.hidden = [OwnKernel(size.width, name=f"h{number}") for number in range(size.depth)]
         self.top = L.Dense(2, name=OUTPUT)
 
     def call(self, x: Any) -> Any:
