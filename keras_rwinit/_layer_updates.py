@@ -11,10 +11,10 @@ import keras
 from keras_rwinit._keras.stacked import mark_stacked
 from keras_rwinit._keras.types import Initializer, Tensor
 
-__all__ = ["LayerUpdates", "OptimizerRecipe"]
+__all__ = ["LayerUpdates", "OptimizerSpec"]
 
-# Settings that `Layerwise` sees to itself.
-_NONE_OF_ITS_BUSINESS: dict[str, Any] = {
+# Settings that `Layerwise` applies itself, at their values in the optimizers within it.
+_SETTINGS_OF_LAYERWISE: dict[str, Any] = {
     "use_ema": False,
     "ema_overwrite_frequency": None,
     "loss_scale_factor": None,
@@ -23,7 +23,7 @@ _NONE_OF_ITS_BUSINESS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class OptimizerRecipe:
+class OptimizerSpec:
     """What an optimizer is made of.
 
     Args:
@@ -39,8 +39,8 @@ class OptimizerRecipe:
     learning_rate: float | Callable[..., Any]
 
     @classmethod
-    def of(cls, optimizer: keras.optimizers.Optimizer) -> OptimizerRecipe:
-        """Returns the recipe of an optimizer; ValueError if its rule is more than its `update_step`."""
+    def of(cls, optimizer: keras.optimizers.Optimizer) -> OptimizerSpec:
+        """Returns the spec of an optimizer; ValueError if its rule is more than its `update_step`."""
         for base in type(optimizer).__mro__:
             # The back ends' own classes update many variables at once, to the same effect.
             of_keras = base in keras.optimizers.Optimizer.__mro__ or "keras.src.backend" in base.__module__
@@ -53,7 +53,7 @@ class OptimizerRecipe:
         return cls(type(optimizer), optimizer.get_config(), serialized, rate)
 
     @property
-    def decays_in_its_own_way(self) -> bool:
+    def has_own_weight_decay(self) -> bool:
         """Whether its weight decay is not that of all optimizers."""
         return bool(self.kind._apply_weight_decay is not keras.optimizers.Optimizer._apply_weight_decay)
 
@@ -64,7 +64,7 @@ class OptimizerRecipe:
 
     def make(self, kind: type[keras.optimizers.Optimizer]) -> Any:
         """Returns an optimizer of class `kind` that keeps the state of its rule only."""
-        changes = {name: value for name, value in _NONE_OF_ITS_BUSINESS.items() if name in self.config}
+        changes = {name: value for name, value in _SETTINGS_OF_LAYERWISE.items() if name in self.config}
         return kind.from_config({**self.config, **changes})
 
 
@@ -75,18 +75,18 @@ class LayerUpdates:
 
     Args:
         owner: The `Layerwise` optimizer.
-        recipe: The optimizer whose rule it applies.
+        spec: The optimizer whose rule it applies.
         plain: The variables that are no stacks.
     """
 
     def __init__(
         self,
         owner: keras.optimizers.Optimizer,
-        recipe: OptimizerRecipe,
+        spec: OptimizerSpec,
         plain: Sequence[keras.Variable],
     ) -> None:
-        self._owner, self._recipe = owner, recipe
-        self._plain = recipe.make(recipe.kind)
+        self._owner, self._spec = owner, spec
+        self._plain = spec.make(spec.kind)
         before = len(self._plain.variables)
         if plain:
             self._plain.build(plain)
@@ -96,7 +96,7 @@ class LayerUpdates:
 
     def add(self, index: int, stacked: keras.Variable) -> None:
         """Makes room for the state of a stack, which has the number `index` among the variables."""
-        self._stacks[index] = _StackUpdate(self._owner, self._recipe, stacked)
+        self._stacks[index] = _StackUpdate(self._owner, self._spec, stacked)
 
     def update(self, index: int, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """Updates a variable and its state by a gradient."""
@@ -123,7 +123,7 @@ class _StackUpdate:
     """One variable of many layers: its state, and the rule for one layer that is vectorized over all."""
 
     def __init__(
-        self, owner: keras.optimizers.Optimizer, recipe: OptimizerRecipe, stacked: keras.Variable
+        self, owner: keras.optimizers.Optimizer, spec: OptimizerSpec, stacked: keras.Variable
     ) -> None:
         self._owner = owner
         # A layer's variable: only its shape and its names matter.
@@ -131,7 +131,7 @@ class _StackUpdate:
             keras.ops.zeros(stacked.shape[1:], stacked.dtype), trainable=True, name=stacked.name
         )
         self._layer._path = stacked.path  # by which optimizers exclude variables
-        self._rule = recipe.make(type(f"Layer{recipe.kind.__name__}", (_OneLayer, recipe.kind), {}))
+        self._rule = spec.make(type(f"Layer{spec.kind.__name__}", (_OneLayer, spec.kind), {}))
         self._rule.build([self._layer])
         if self._rule.assigned:
             raise _not_layer_by_layer(self._rule)
@@ -166,14 +166,14 @@ class _StackUpdate:
             for counter in (self._rule._iterations, self._rule._learning_rate)
             if isinstance(counter, keras.Variable)
         ]
-        held = [self._layer, *self._slots]
+        variables = [self._layer, *self._slots]
 
         def change(tensors: list[Tensor]) -> list[Tensor]:
             *values, gradient = tensors
-            mapping = [*counters, *zip(held, values, strict=True)]
+            mapping = [*counters, *zip(variables, values, strict=True)]
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 step(self._rule, self._layer, gradient)
-            return [scope.get_current_value(one) for one in held]
+            return [scope.get_current_value(one) for one in variables]
 
         targets = [variable, *self._stacked_slots]
         tensors = [keras.ops.stop_gradient(keras.ops.convert_to_tensor(target)) for target in targets]

@@ -10,7 +10,7 @@ import keras
 from keras_rwinit._checks import check_fits_dtype, check_positive
 from keras_rwinit._keras.stacked import is_stacked
 from keras_rwinit._keras.types import Tensor
-from keras_rwinit._layer_updates import LayerUpdates, OptimizerRecipe
+from keras_rwinit._layer_updates import LayerUpdates, OptimizerSpec
 
 __all__ = ["Layerwise", "LayerwiseClipping"]
 
@@ -48,8 +48,8 @@ class LayerwiseClipping(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: `clipnorm` is not above 0, or, as the optimizer meets the variables, beyond the range of
-            their dtype; or the inner optimizer clips by norm itself, scales the loss or
-            accumulates gradients.
+            their dtype; or the inner optimizer clips by norm itself, as another LayerwiseClipping does,
+            scales the loss or accumulates gradients.
 
     Example:
         >>> import keras, keras_rwinit
@@ -237,20 +237,20 @@ class Layerwise(keras.optimizers.Optimizer):
                 "The inner optimizer would clip whole variables: leave out its `clipnorm` and use "
                 f"LayerwiseClipping(Layerwise(...), clipnorm=...). Received: clipnorm={inner.clipnorm!r}"
             )
-        recipe = OptimizerRecipe.of(inner)
+        spec = OptimizerSpec.of(inner)
         super().__init__(
-            learning_rate=recipe.learning_rate,
+            learning_rate=spec.learning_rate,
             name=name,
             **{setting: getattr(inner, setting) for setting in _OWN_SETTINGS},
         )
-        self._recipe = recipe
+        self._spec = spec
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         plain = [variable for variable in variables if not is_stacked(variable)]
-        self._updates = LayerUpdates(self, self._recipe, plain)
+        self._updates = LayerUpdates(self, self._spec, plain)
         for variable in variables:
             if is_stacked(variable):
                 self._updates.add(self._get_variable_index(variable), variable)
@@ -261,7 +261,7 @@ class Layerwise(keras.optimizers.Optimizer):
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         # Muon decays what it takes for matrices at another rate.
-        if not self._recipe.decays_in_its_own_way:
+        if not self._spec.has_own_weight_decay:
             super()._apply_weight_decay(variables)
             return
         for variable in variables:
@@ -270,7 +270,7 @@ class Layerwise(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         learning_rate = super().get_config()["learning_rate"]
-        return {"inner_optimizer": self._recipe.serialize(learning_rate), "name": self.name}
+        return {"inner_optimizer": self._spec.serialize(learning_rate), "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Layerwise:

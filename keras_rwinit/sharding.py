@@ -6,17 +6,22 @@ import keras
 
 __all__ = ["layout_map"]
 
-_STACK, _HIDDEN = r"(^|.*/)(hidden|dense)_stack(_\d+)?", r"(^|.*/)hidden_\d+"
+# Names that the package and Keras give. A layer of another kind has a kernel of two axes.
+_PART = r"(hidden|encoder|decoder)_\d+"
+_STACK = rf"(^|.*/)((hidden|dense)_stack(_\d+)?|{_PART}_stack)"
+_HIDDEN = rf"(^|.*/){_PART}"
 
 
 def layout_map(device_mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
     """Returns layouts that share the units of each hidden layer among the devices of the mesh axis `"model"`.
 
-    The kernel `(depth, units, units)` and bias `(depth, units)` of a `DenseStack` are sharded along their
-    last axis, the layer's outputs, as are the kernels and biases of the plain layers `hidden_1`, `hidden_2`,
-    ... of `model_zoo.deep_mlp`. The classifier's kernel is sharded along its inputs, which are on different
-    devices already. Its bias and all weights with other names are on every device as a whole. Each device
-    keeps `1 / devices` of a stack, of its gradient and of the optimizer's moments.
+    The layouts go by the names of layers. The kernel `(depth, units, units)` and bias `(depth, units)` of a
+    `DenseStack` are sharded along their last axis, the layer's outputs, if it has the name that Keras gives
+    it, `dense_stack`, or that of a stack of `model_zoo`: `hidden_stack`, `encoder_1_stack`,
+    `decoder_1_stack`, .... So are the kernels and biases of the plain layers `hidden_1`, `encoder_1`,
+    `decoder_1`, ... of `model_zoo`. The kernel of `classifier` is sharded along its inputs, which are on
+    different devices already. Its bias and all weights with other names are on every device as a whole. Each
+    device keeps `1 / devices` of a stack, of its gradient and of the optimizer's moments.
 
     In the forward pass, each device gathers the activations `(batch, units)` from all devices and multiplies
     them with its columns of the kernel. In the backward pass, the devices add up their parts of the gradient
@@ -30,7 +35,7 @@ def layout_map(device_mesh: keras.distribution.DeviceMesh) -> keras.distribution
 
     Returns:
         `keras.distribution.LayoutMap`, for `keras.distribution.ModelParallel`. Add layouts for layers
-        of other names to it: `layouts["encoder/kernel"] = (None, "model")`.
+        of other names to it: `layouts["projection/kernel"] = (None, "model")`.
 
     Raises:
         ValueError: The mesh has no axis `"model"`.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import keras
 
+from keras_rwinit._checks import check_fits_dtype, check_positive
 from keras_rwinit._keras.types import Initializer
 from keras_rwinit._memory import check_fits
 
 __all__ = [
     "DType",
     "check_excluded",
+    "check_gain",
     "check_parameters_fit",
     "computes_in_float16",
-    "count_parameters",
 ]
 
 DType: TypeAlias = str | keras.DTypePolicy | None
@@ -67,18 +69,26 @@ def check_excluded(
         )
 
 
+def check_gain(
+    name: str, gain: float | None, fan_in: int, dtype: DType, *, factor: float = 1.0
+) -> float | None:
+    """Returns a gain that a user gave as a float, or None; ValueError unless the kernel's weights fit.
+
+    Args:
+        name: Name of the argument. The initializers, which draw later, know each gain as `gain`.
+        gain: The gain; None if it is not given.
+        fan_in: Fan-in of the kernel.
+        dtype: Dtype or dtype policy of the layer.
+        factor: Gain of the kernel over the given one.
+    """
+    if gain is None:
+        return None
+    gain = check_positive(name, gain)
+    weights = str(keras.dtype_policies.get(dtype).variable_dtype)
+    check_fits_dtype(name, gain, weights, number=gain * factor / math.sqrt(fan_in))
+    return gain
+
+
 def computes_in_float16(dtype: DType) -> bool:
     """Returns whether layers of a dtype or policy compute in float16."""
     return bool(keras.dtype_policies.get(dtype).compute_dtype == "float16")
-
-
-def count_parameters(depth: int, width: int, inputs: int, classes: int) -> int:
-    """Returns the number of weights and biases of `deep_mlp(depth, width)`, without building it.
-
-    Example:
-        >>> count_parameters(1000, 64, 64, 10)
-        4160650
-    """
-    # Each unit has a bias beside its weights.
-    hidden = (inputs + 1) * width + (depth - 1) * (width + 1) * width
-    return hidden + (width + 1) * classes

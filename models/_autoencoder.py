@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 import keras
 
-from keras_rwinit._checks import check_count, check_input_shape, check_positive
-from keras_rwinit._keras.activations import keras_activation, theory_activation
+from keras_rwinit._checks import check_count, check_input_shape
+from keras_rwinit._keras.activations import has_weights, keras_activation, theory_activation
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.theory import Activation
-from keras_rwinit.theory.distributions import resolve_distribution
+from keras_rwinit.theory.distributions import MirroredSide, resolve_distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width
 from keras_rwinit.theory.mirrored import mirrored_gain
 
 from ._arguments import (
     DType,
     check_excluded,
+    check_gain,
     check_parameters_fit,
     computes_in_float16,
 )
@@ -68,13 +69,18 @@ def deep_autoencoder(
     as fast at any depth; `unstack` converts it to plain `Dense` layers. The code is the output of the layer
     `"bottleneck"`: `keras.Model(model.input, model.get_layer("bottleneck").output)` is the encoder.
 
+    Train it at the rate of its size, with `model.compile(**model_zoo.recipe(model, loss="mse"))`. Measured
+    with one seed, orthogonal tanh layers, width 32 and bottleneck 8, ten epochs of the digits: 200 layers end
+    at a loss of 0.68, and at 0.90 with Adam's default rate; 40 layers end at 0.53 and 0.51.
+
     Args:
         depth: Number of hidden layers, at least 1. The bottleneck counts, the linear layer does not. If the
             number is even, the encoder has one more than the decoder.
         width: Units of the first hidden layer, at least 1.
         bottleneck: Units of the narrowest layer, at least 1 and at most `width`.
         activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes, such as `"tanh"`,
-            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes.
+            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes. A layer
+            with weights, such as PReLU, is refused where layers of equal width follow one another.
         input_shape: Shape of one input, and of one output; more than one axis is flattened and put back.
             Inputs should have zero mean and unit variance in every dimension, as `keras_rwinit.data.load`
             gives them.
@@ -101,7 +107,7 @@ def deep_autoencoder(
     Example:
         >>> from keras_rwinit import model_zoo
         >>> model = model_zoo.deep_autoencoder(depth=500, width=32, bottleneck=8, input_shape=(8, 8), seed=1)
-        >>> model.compile("adam", "mse")
+        >>> model.compile(**model_zoo.recipe(model, loss="mse"))
         >>> model.get_layer("bottleneck").output.shape, model.output_shape
         ((None, 8), (None, 8, 8))
 
@@ -121,6 +127,11 @@ def deep_autoencoder(
     input_shape = check_input_shape(input_shape)
     features = math.prod(input_shape)
     levels = _levels(depth, width, bottleneck)
+    if has_weights(activation) and any(level.layers > 1 for level in levels):
+        raise ValueError(
+            "`activation` must have no weights of its own, since layers of equal width share it. Use a "
+            f"function, such as 'leaky_relu(0.25)' for PReLU. Received: activation={activation!r}"
+        )
     check_parameters_fit(
         _count_parameters(levels, features), dtype, f"An autoencoder of depth {depth:,} and width {width:,}"
     )
@@ -129,15 +140,20 @@ def deep_autoencoder(
     hidden: Initializer
     last: Initializer
     if kernel_initializer is None:
+        mirrored = resolve_distribution(distribution).mirrored
+        # The last kernel also undoes the activation before it.
+        undone = mirrored_gain(theory_activation(activation), levels[-1].units) if mirrored else 1.0
+        for units in {level.units for level in levels}:
+            gain = check_gain("gain", gain, units, dtype)
+        output_gain = check_gain("output_gain", output_gain, levels[-1].units, dtype, factor=undone)
+        if output_gain is None:
+            output_gain = _OUTPUT_GAIN
         first = hidden = RandomWalk(activation, distribution, depth, gain)
-        output_gain = _OUTPUT_GAIN if output_gain is None else check_positive("output_gain", output_gain)
-        if resolve_distribution(distribution).mirrored:
-            # Neither the data nor the reconstruction come in pairs.
+        # Neither the data nor the reconstruction come in pairs.
+        if mirrored:
             first = RandomWalk(activation, distribution, mirrored="outputs")
-            undone = mirrored_gain(theory_activation(activation), levels[-1].units)
-            last = RandomWalk("linear", distribution, gain=output_gain * undone, mirrored="inputs")
-        else:
-            last = RandomWalk("linear", distribution, gain=output_gain)
+        last_side: MirroredSide = "inputs" if mirrored else "both"
+        last = RandomWalk("linear", distribution, gain=output_gain * undone, mirrored=last_side)
         if computes_in_float16(dtype):
             warn_where_float16_is_too_narrow(*_equivalent_walk(hidden, levels))
     else:

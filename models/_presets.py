@@ -9,13 +9,13 @@ from typing import Any
 
 from keras_rwinit.data.datasets import DATASETS
 
-from ._arguments import count_parameters
+from ._parameters import count_parameters
 
-__all__ = ["Preset", "Recipe", "presets"]
+__all__ = ["Preset", "TrainingRecipe", "presets"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Hyperparameters that train a preset's network.
 
     Args:
@@ -49,10 +49,10 @@ class Preset:
     description: str
     parameters: int
     config: Mapping[str, Any]
-    recipe: Recipe
+    recipe: TrainingRecipe
 
 
-def _preset(description: str, recipe: Recipe, depth: int, width: int, **config: Any) -> Preset:
+def _preset(description: str, recipe: TrainingRecipe, depth: int, width: int, **config: Any) -> Preset:
     dataset = DATASETS[recipe.dataset]
     return Preset(
         description,
@@ -67,7 +67,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
     {
         "digits_tanh_1000": _preset(
             "1000 hidden tanh layers of width 64, orthogonal kernels, on 8x8 digits.",
-            Recipe("digits", "adam", 3e-5, batch_size=32, epochs=12, cosine_decay=True),
+            TrainingRecipe("digits", "adam", 3e-5, batch_size=32, epochs=12, cosine_decay=True),
             depth=1000,
             width=64,
             activation="tanh",
@@ -75,7 +75,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "digits_tanh_100": _preset(
             "100 hidden tanh layers of width 64, orthogonal kernels, on 8x8 digits, in seconds.",
-            Recipe("digits", "adam", 3e-4, batch_size=32, epochs=8, cosine_decay=True),
+            TrainingRecipe("digits", "adam", 3e-4, batch_size=32, epochs=8, cosine_decay=True),
             depth=100,
             width=64,
             activation="tanh",
@@ -85,7 +85,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "digits_relu_30": _preset(
             "30 hidden ReLU layers of width 200, normal kernels (the paper's), on 8x8 digits.",
-            Recipe("digits", "adam", 3e-4, batch_size=32, epochs=15, cosine_decay=True),
+            TrainingRecipe("digits", "adam", 3e-4, batch_size=32, epochs=15, cosine_decay=True),
             depth=30,
             width=200,
             activation="relu",
@@ -93,7 +93,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_leaky_relu_1000": _preset(
             "1000 hidden leaky ReLU layers of width 100, slope 0.9, orthogonal kernels, on MNIST: 97 %.",
-            Recipe("mnist", "adam", 2.5e-5, batch_size=128, epochs=20, cosine_decay=True),
+            TrainingRecipe("mnist", "adam", 2.5e-5, batch_size=128, epochs=20, cosine_decay=True),
             depth=1000,
             width=100,
             activation="leaky_relu(0.9)",
@@ -101,7 +101,7 @@ presets: Mapping[str, Preset] = MappingProxyType(
         ),
         "mnist_relu_200": _preset(
             "200 hidden ReLU layers of width 256, normal kernels (the paper's), on MNIST: 96 %.",
-            Recipe("mnist", "adam", 1.5e-5, batch_size=128, epochs=20, cosine_decay=True),
+            TrainingRecipe("mnist", "adam", 1.5e-5, batch_size=128, epochs=20, cosine_decay=True),
             depth=200,
             width=256,
             activation="relu",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._keras.layer_kinds import layer_kind
+from keras_rwinit._keras.layer_kinds import activates_kernel_output, layer_kind
+from keras_rwinit._keras.types import ActivationLike
 
 __all__ = ["learning_rate", "recipe"]
 
@@ -69,14 +71,15 @@ def recipe(model: keras.Model, *, loss: str | keras.losses.Loss | None = None) -
         model: A built model, new or loaded, as from `deep_mlp`. The rate is measured for plain chains of
             layers with the kernels that `deep_mlp` draws.
         loss: Loss to train with. `None`: the cross-entropy of integer labels, for outputs that are logits or
-            the probabilities of a softmax.
+            the probabilities of a softmax, which may be a layer of its own.
 
     Returns:
         `{"optimizer": ..., "loss": ...}`, new objects at each call.
 
     Raises:
         ValueError: The model has fewer than two kernels or is not built, or `loss` is None and its outputs
-            are neither logits nor probabilities of at least two classes.
+            are not known to be logits or probabilities of at least two classes. Those of a subclassed model
+            are not known.
 
     Example:
         >>> from keras_rwinit import model_zoo
@@ -133,15 +136,65 @@ def _fan_ins(layer: keras.layers.Layer) -> list[int]:
 
 
 def _classification_loss(model: keras.Model) -> keras.losses.Loss:
-    *_, last = _leaves(model)
-    activation = getattr(last, "activation", keras.activations.linear)
-    shapes = model.output_shape
-    one_output = isinstance(shapes, tuple) and all(size is None or isinstance(size, int) for size in shapes)
-    logits = activation is keras.activations.linear
-    classes = shapes[-1] if one_output and shapes[-1] == last.kernel.shape[-1] else 0
-    if classes < 2 or not (logits or activation is keras.activations.softmax):
+    shape: Any = getattr(model, "output_shape", None)
+    one_output = isinstance(shape, tuple) and all(size is None or isinstance(size, int) for size in shape)
+    classes = shape[-1] if one_output and shape else None
+    activations = _output_activations(model) if classes is not None and classes >= 2 else None
+    if activations not in ([], [keras.activations.softmax]):
         raise ValueError(
             "`recipe` knows the loss of a classifier with two or more outputs, logits or a softmax; pass "
-            f"`loss=` for any other model. Received: {model.name!r} with output shape {shapes}"
+            f"`loss` for any other model. Received: {model.name!r} with output shape {shape}"
         )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not activations)
+
+
+def _output_activations(model: keras.Model) -> list[ActivationLike] | None:
+    """Returns the activations after the last kernel, the last one first; None if something else follows it.
+
+    Linear ones are left out.
+    """
+    applied: list[ActivationLike] = []
+    for operation in _operations_backwards(model):
+        activation = _applied_activation(operation)
+        if activation is None:
+            return None
+        if activation is not keras.activations.linear:
+            applied.append(activation)
+        if isinstance(operation, keras.layers.Layer) and _fan_ins(operation):
+            return applied
+    return None
+
+
+def _operations_backwards(operation: keras.Operation) -> Iterator[keras.Operation]:
+    """Yields the operations of a chain, from its output to its input; a part that is no chain as a whole."""
+    kind = layer_kind(operation)
+    if kind.chained:
+        for layer in reversed(getattr(operation, kind.chained)):
+            yield from _operations_backwards(layer)
+    elif kind.wrapped:
+        yield from _operations_backwards(getattr(operation, kind.wrapped))
+    elif isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        tensors = list(operation.outputs)
+        while len(tensors) == 1:
+            before, index, _ = tensors[0]._keras_history
+            if isinstance(before, keras.layers.InputLayer):
+                return
+            yield from _operations_backwards(before)
+            tensors = before._inbound_nodes[index].input_tensors
+        yield operation  # another branch may come in here
+    else:
+        yield operation
+
+
+def _applied_activation(operation: keras.Operation) -> ActivationLike:
+    """Returns the activation with which an operation ends; None if it may do something else to its input."""
+    layers = keras.layers
+    if type(operation) in (layers.Identity, layers.Dropout, layers.ActivityRegularization):
+        return keras.activations.linear
+    # The layer, and the operation of `keras.ops.softmax`, whose class is not public
+    if type(operation).__name__ == "Softmax":
+        return keras.activations.softmax if operation.axis == -1 else None
+    if type(operation) is not layers.Activation and not activates_kernel_output(operation):
+        return None
+    activation = operation.activation
+    return _applied_activation(activation) if isinstance(activation, layers.Layer) else activation

@@ -13,25 +13,14 @@ from numpy.typing import NDArray
 from keras_rwinit._keras.activations import has_weights
 from keras_rwinit._keras.seeding import layer_initializers
 from keras_rwinit.layers import DeepSequential, DenseStack
+from keras_rwinit.layers.dense_stack import DENSE_ARGUMENTS, make_dense
 
 __all__ = ["stack", "unstack"]
 
 Array: TypeAlias = NDArray[Any]
 
-# Entries of the configuration that Dense and DenseStack have in common.
-_SHARED = (
-    "activation",
-    "use_bias",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-    "dtype",
-    "trainable",
-    "lora_rank",
-    "lora_alpha",
-)
+# Entries of the configuration that equal Dense layers and a stack of them have in common.
+_SHARED = (*DENSE_ARGUMENTS, "lora_rank", "lora_alpha")
 
 
 def unstack(model: keras.Model) -> DeepSequential:
@@ -115,7 +104,8 @@ def _group_equal_layers(layers: list[keras.layers.Layer]) -> Iterator[list[keras
         # Only square kernels fit into a stack. A subclass may compute something else than Dense.
         if type(layer) is not keras.layers.Dense or layer.kernel.shape[0] != layer.units:
             return [id(layer)]
-        if has_weights(layer.activation):
+        # A stack has one activation for all its layers, and shows a regularizer its last output only.
+        if has_weights(layer.activation) or layer.activity_regularizer is not None:
             return [id(layer)]
         config = layer.get_config()
         quantization = keras.saving.serialize_keras_object(layer.quantization_config)
@@ -142,24 +132,12 @@ def _dense_stack(group: list[keras.layers.Dense], name: str) -> DenseStack:
 
 def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer]:
     """Returns the plain layers of a stack, named `hidden_1`, `hidden_2` and so on, but for names `taken`."""
-    config = layer.get_config()
     initializers = layer_initializers(layer.kernel_initializer, layer.depth)
     names = (f"hidden_{number}" for number in itertools.count(1))
     free = (name for name in names if name not in taken)
-    layers = [
-        keras.layers.Dense(
-            layer.units,
-            kernel_initializer=initializer,
-            name=name,
-            quantization_config=layer.quantization_config,
-            **{key: config.get(key) for key in _SHARED},
-        )
-        for initializer, name in zip(initializers, free, strict=False)
-    ]
-    if layer.lora_enabled:
-        for dense in layers:
-            dense.build((None, layer.units))
-            dense.lora_alpha = layer.lora_alpha  # `build` sets it to the rank
+    layers = [make_dense(layer, *of_one) for of_one in zip(free, initializers, strict=False)]
+    # It sees the output of the last layer only.
+    layers[-1].activity_regularizer = layer.activity_regularizer
     return layers
 
 

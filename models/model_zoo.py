@@ -15,24 +15,24 @@ from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.data.datasets import DATASETS
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers.dense_stack import check_remat
-from keras_rwinit.theory import Activation
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import MirroredSide, resolve_distribution
-from keras_rwinit.theory.mirrored import mirrored_slope
 
 from ._arguments import (
     DType,
     check_excluded,
+    check_gain,
     check_parameters_fit,
     computes_in_float16,
-    count_parameters,
 )
 from ._autoencoder import deep_autoencoder
 from ._builder import ChainBuilder
 from ._float16 import warn_where_float16_is_too_narrow
+from ._parameters import count_parameters
 from ._presets import Preset, presets
 from ._recipe import learning_rate, recipe
 from ._stacking import stack, unstack
+from .kernel_defaults import kernel_defaults
 
 __all__ = [
     "Preset",
@@ -148,35 +148,43 @@ def deep_mlp(
     classes = check_count("classes", classes)
     input_shape = check_input_shape(input_shape)
     activation = keras_activation(activation)
+    features = math.prod(input_shape)
     check_parameters_fit(
-        count_parameters(depth, width, math.prod(input_shape), classes),
+        count_parameters(depth, width, features, classes),
         dtype,
         f"A network of depth {depth:,} and width {width:,}",
     )
     # Initializers
     if kernel_initializer is None:
         known = theory_activation(activation, width)
-        if distribution is None:
-            distribution = _best_distribution(known, width, random_biases=bias_stddev is not None)
-            if output_gain is None and bias_stddev is None:
-                output_gain = _OUTPUT_GAIN
+        defaults = kernel_defaults(known, width, distribution, random_biases=bias_stddev is not None)
+        distribution = defaults.distribution
         mirrored = resolve_distribution(distribution).mirrored
         if mirrored and bias_stddev is not None:
             raise ValueError(
                 "`bias_stddev` gives each unit a bias of its own, and 'looks_linear' needs pairs of equal "
                 f"units; use distribution='normal'. Received: bias_stddev={bias_stddev!r}"
             )
-        if output_gain is not None:
-            output_gain = check_positive("output_gain", output_gain)
-        if mirrored:
-            input_gain = 1.0 if input_gain is None else input_gain
-            # The classifier's kernel also undoes the activation before it.
-            undone = computed_gain(known, width, depth, distribution=distribution)
-            output_gain = undone if output_gain is None else output_gain * undone
+        # The classifier's kernel also undoes the activation before it.
+        undone = computed_gain(known, width, depth, distribution=distribution) if mirrored else 1.0
+        gain = check_gain("gain", gain, width, dtype)
+        input_gain = check_gain("input_gain", input_gain, features, dtype)
+        output_gain = check_gain("output_gain", output_gain, width, dtype, factor=undone)
         if gain is None:
             gain = computed_gain(known, width, depth, distribution=distribution)
+        if input_gain is None:
+            input_gain = gain if defaults.input_gain is None else defaults.input_gain
+        if output_gain is None:
+            output_gain = defaults.output_gain
         kernels = _random_walk(
-            activation, distribution, depth, gain, input_gain, output_gain, seed, mirrored=mirrored
+            activation,
+            distribution,
+            depth,
+            gain,
+            input_gain,
+            None if output_gain is None else output_gain * undone,
+            seed,
+            mirrored=mirrored,
         )
         if computes_in_float16(dtype):
             warn_where_float16_is_too_narrow(known, width, depth, gain, distribution)
@@ -212,26 +220,12 @@ class _Initializers(NamedTuple):
     last: Initializer
 
 
-# Measured on the digits at depth 20 to 1000, ten epochs at the recipe's rate: a training loss of 0.004 at an
-# output gain of 3 where it is 0.009 at 1 (20 tanh layers), 0.010 for 0.190 (300) and 0.027 for 0.505 (1000).
-_OUTPUT_GAIN = 3.0
-
-
-def _best_distribution(activation: Activation, width: int, *, random_biases: bool) -> str:
-    """Returns the distribution that `deep_mlp` takes if none is given."""
-    if random_biases:
-        return "normal"
-    # A linear network gains nothing from pairs, which halve its width.
-    pairs = mirrored_slope(activation) is not None and len(set(activation.slopes or (0.0, 1.0))) > 1
-    return "looks_linear" if pairs and width > 1 else "orthogonal"
-
-
 def _random_walk(
     activation: ActivationLike,
     distribution: str,
     depth: int,
     gain: float,
-    input_gain: float | None,
+    input_gain: float,
     output_gain: float | None,
     seed: int | None,
     *,
@@ -239,8 +233,6 @@ def _random_walk(
 ) -> _Initializers:
     # Seeds are numbered the same with and without a stack, so that both forms draw the same weights.
     first_seed, hidden_seed, last_seed = layer_seeds(seed, 3)
-    if input_gain is None:
-        input_gain = gain
     # Neither data nor logits come in pairs.
     first_side: MirroredSide = "outputs" if mirrored else "both"
     last_side: MirroredSide = "inputs" if mirrored else "both"
@@ -278,15 +270,22 @@ def _center_logits(chain: ChainBuilder) -> None:
     classifier.bias.assign(-keras.ops.matmul(outputs, classifier.kernel)[0])
 
 
+# Arguments of the random-walk initializer, which another `kernel_initializer` replaces.
+_RANDOM_WALK_ARGUMENTS = ("distribution", "gain", "input_gain", "output_gain")
+
+
 def from_preset(name: str, **overrides: Any) -> keras.Model:
     """Returns the network of a preset, untrained.
 
     Args:
-        name: A key of `presets`.
-        **overrides: Arguments of `deep_mlp` that replace the preset's.
+        name: A key of `presets`, which the model gets as its name.
+        **overrides: Arguments of `deep_mlp`, except `name`, that replace the preset's. A
+            `kernel_initializer` replaces the preset's distribution and gains too.
 
     Returns:
-        The model, not compiled. `presets[name].recipe` says how to train it.
+        The model, not compiled. `presets[name].recipe` is the training that the preset is known for: data
+        set, optimizer, learning rate, batch size and epochs, all for its own depth and width. For other
+        sizes there is `recipe(model)`, which returns what `model.compile` takes.
 
     Raises:
         ValueError: The name is unknown, or an override is wrong.
@@ -299,5 +298,7 @@ def from_preset(name: str, **overrides: Any) -> keras.Model:
     if not isinstance(name, str) or name not in presets:
         raise ValueError(f"`name` must be one of {', '.join(presets)}. Received: name={name!r}")
     preset = presets[name]
-    classes = DATASETS[preset.recipe.dataset].classes
-    return deep_mlp(**{"name": name, "classes": classes, **preset.config, **overrides})
+    config = {"name": name, "classes": DATASETS[preset.recipe.dataset].classes, **preset.config}
+    if overrides.get("kernel_initializer") is not None:
+        config = {key: value for key, value in config.items() if key not in _RANDOM_WALK_ARGUMENTS}
+    return deep_mlp(**{**config, **overrides})

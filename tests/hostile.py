@@ -2,8 +2,8 @@
 
 A `Target` is a function with a pool of values for each of its arguments and a check of its results. Calls
 are drawn from a seeded generator, so that a failure comes again. A good answer is a result that passes the
-check, or one ValueError whose message names an argument. To test another function, add a `Target` in the
-tests of its room.
+check, or one ValueError whose message names an argument, with the value that it was given. To test another
+function, add a `Target` in the tests of its room.
 """
 
 from __future__ import annotations
@@ -154,16 +154,36 @@ def find_fault(call: Call, *, seconds: int = 10) -> str | None:
     except _TooSlowError:
         return f"{call} takes more than {seconds} s of the processor"
     except ValueError as error:
-        # Keras names what an argument should be, such as "initializer", and its value. NumPy refuses to take
-        # an array for a flag.
-        named = re.search("`|Could not interpret|truth value", str(error)) or any(
-            name in str(error) for name in call.arguments
-        )
-        return None if named else f"{call} names no argument: {str(error)!r}"
+        wrong = _find_wrong_message(call, str(error))
+        return None if wrong is None else f"{call} {wrong}"
     except Exception as error:  # what users must never see is what this looks for
         return f"{call} raises {type(error).__name__}: {str(error)[:200]}"
     fault = call.target.find_fault(result, call.arguments)
     return None if fault is None else f"{call}: {fault}"
+
+
+# What Keras could not interpret, such as an initializer or a dtype; NumPy, which takes no array for a flag;
+# the slopes of an activation such as "leaky_relu(1e300)".
+_OTHER_NAMES = "Could not interpret|truth value|`policy`|`config`|`slopes`"
+
+
+def _find_wrong_message(call: Call, message: str) -> str | None:
+    """Returns what is wrong with the message of an error; None if it names an argument, and its own value."""
+    named = any(re.search(rf"\b{name}\b", message) for name in call.arguments)
+    if not named and not re.search(_OTHER_NAMES, message):
+        return f"names no argument: {message!r}"
+    for name, text in re.findall(r"Received: (\w+)=([-+.\w]+)", message):
+        value = call.arguments.get(name, ())
+        if value is None or isinstance(value, int | float):
+            try:
+                received = float(text)
+                # NaN differs from NaN, but not by more than anything.
+                differs = value is None or abs(received - value) > 1e-9 * abs(value)
+            except (OverflowError, ValueError):  # an integer beyond the floats; a text such as None
+                continue
+            if differs:
+                return f"names another argument than the wrong one: {message!r}"
+    return None
 
 
 _DAMAGED_VALUES: tuple[Any, ...] = (

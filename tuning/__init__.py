@@ -16,8 +16,10 @@ except ImportError as error:
 
 from ._comparison import Comparison
 from ._forecast import UntrainableTrialError
+from ._landscape import plot_landscape
 from ._oracle import LocalSearchOracle
-from ._results import SearchResult, TrialRow, plot_landscape
+from ._results import SearchResult
+from ._trial_row import TrialRow
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 from .search import search
 

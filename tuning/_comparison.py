@@ -17,9 +17,18 @@ _CONFIDENCE = 0.95
 class Comparison:
     """The best point and the analytic optimum, trained again under the same fresh seeds.
 
+    Scores, difference and margin are in the units of the objective: nats for a cross-entropy, and a fraction
+    from 0 to 1 for an accuracy.
+
     Args:
         best: Scores of the best point, one per seed; None where a run failed.
         analytic: Scores of the analytic optimum under the same seeds.
+
+    Example:
+        >>> from keras_rwinit import tuning
+        >>> comparison = tuning.Comparison(best=(0.41, 0.39, 0.40), analytic=(0.52, 0.49, None))
+        >>> f"{comparison.difference:.3f} +- {comparison.margin:.3f}", comparison.larger_than_noise
+        ('-0.105 +- 0.064', True)
     """
 
     best: tuple[float | None, ...]

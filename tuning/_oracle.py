@@ -15,7 +15,7 @@ from keras_tuner.errors import FatalValueError
 
 from keras_rwinit._files import DAMAGE, delete_partial_files, read_json, write_json
 
-from ._space import HyperparameterValue
+from ._axes import HyperparameterValue
 
 __all__ = ["ENDED", "LocalSearchOracle", "check_trials_exist", "has_ended"]
 

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ._oracle import ENDED
-from ._results import SearchResult, TrialRow
+from ._results import SearchResult
 from ._trial_files import trial_files
+from ._trial_row import TrialRow
 
 __all__ = ["SearchProgress"]
 

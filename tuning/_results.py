@@ -1,4 +1,4 @@
-"""The table of a search, its summary in words, its files and its picture."""
+"""The table of a search, its summary in words and its files."""
 
 from __future__ import annotations
 
@@ -6,61 +6,20 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_rwinit._files import check_new, write_atomically, write_json
-from keras_rwinit.plots import new_figure
 
 from ._comparison import Comparison
-from ._space import HyperparameterValue
+from ._landscape import plot_landscape
+from ._trial_row import TrialRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SearchResult", "TrialRow", "plot_landscape"]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrialRow:
-    """One trial.
-
-    Args:
-        trial: Number of the trial; 0 is the analytic optimum.
-        gain_ratio: Gain over the analytic one.
-        gain: Gain of the hidden kernels; NaN where none exists.
-        width: Units of a hidden layer.
-        depth: Number of hidden layers.
-        parameters: Number of weights and biases.
-        drift: Predicted mean step of the gradient's log-norm, in nats of `|delta|` per layer.
-        spread: Predicted standard deviation of the log-norm over all layers, in nats of `|delta|`.
-        score: The objective, finite; None unless the trial was completed.
-        seconds: Time that the trial took; None unless it has ended.
-        status: keras-tuner's status: `"COMPLETED"`, `"FAILED"` or `"RUNNING"`.
-        reason: Why it failed; None if it did not.
-        others: The other hyperparameters that were tuned, by name.
-    """
-
-    trial: int
-    gain_ratio: float
-    gain: float
-    width: int
-    depth: int
-    parameters: int
-    drift: float
-    spread: float
-    score: float | None
-    seconds: float | None
-    status: str
-    reason: str | None
-    others: dict[str, HyperparameterValue]
-
-    def as_dict(self) -> dict[str, object]:
-        """Returns the row by column, the other hyperparameters last."""
-        row = dict(vars(self))
-        others = row.pop("others")
-        return {**row, **others}
+__all__ = ["SearchResult"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,55 +158,3 @@ class SearchResult:
     def plot_landscape(self, ax: Axes | None = None) -> Axes:
         """Draws the score over gain ratio and width: see `plot_landscape`."""
         return plot_landscape(self.rows, self.objective, ax)
-
-
-def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes | None = None) -> Axes:
-    """Draws trials over gain ratio and width, colored by score, with a line at the analytic gain.
-
-    With a single width the vertical axis is the score. Failed trials are crosses.
-
-    Args:
-        rows: The trials.
-        objective: Name of the score.
-        ax: Axes to draw on. `None`: those of a new figure.
-
-    Returns:
-        The axes.
-    """
-    if ax is None:
-        ax = new_figure()[1]
-    done = sorted((row for row in rows if row.score is not None), key=lambda row: row.gain_ratio)
-    failed = [row for row in rows if row.status == "FAILED"]
-    ratios, scores = [row.gain_ratio for row in done], [float(row.score or 0.0) for row in done]
-    if len({row.width for row in rows}) > 1:
-        points = ax.scatter(
-            ratios,
-            [row.width for row in done],
-            c=scores,
-            cmap="viridis_r",
-            s=60,
-            edgecolors="0.2",
-            zorder=3,
-            label="trial",
-        )
-        if done:
-            ax.figure.colorbar(points, ax=ax, label=objective)
-        failed_at = [float(row.width) for row in failed]
-        ax.set_ylabel("width")
-    else:
-        ax.plot(ratios, scores, marker="o", zorder=3, label="trial")
-        failed_at = [max(scores, default=0.0)] * len(failed)
-        ax.set_ylabel(objective)
-    if failed:
-        ax.scatter(
-            [row.gain_ratio for row in failed], failed_at, marker="x", color="C3", label="failed", zorder=3
-        )
-    ax.axvline(1.0, color="0.3", linestyle="--", linewidth=1.2, label="analytic optimum")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("{x:g}")
-    ax.set_xlabel("gain / analytic gain")
-    if not ax.get_title():
-        ax.set_title(f"{objective} of {len(done)} trials")
-    ax.legend(fontsize="small", frameon=False)
-    return ax

@@ -11,7 +11,8 @@ from keras_tuner.engine.trial import TrialStatus
 from keras_rwinit._files import DAMAGE, read_json, write_json
 
 from ._oracle import has_ended
-from ._results import SearchResult, TrialRow
+from ._results import SearchResult
+from ._trial_row import TrialRow
 from .hypermodel import DeepMLPHyperModel
 from .settings import SearchSettings
 

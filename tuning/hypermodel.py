@@ -12,32 +12,35 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from keras_rwinit._checks import check_count, check_input_shape, check_positive, check_seed
+from keras_rwinit._checks import (
+    check_count,
+    check_fits_dtype,
+    check_input_shape,
+    check_positive,
+    check_seed,
+)
+from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
 from keras_rwinit.models import model_zoo
+from keras_rwinit.models.kernel_defaults import kernel_defaults
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import resolve_distribution
 from keras_rwinit.training.loop import compile_classifier
 
-from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
-from ._losses import check_loss
-from ._space import (
+from ._axes import (
     Axis,
     Domain,
     HyperparameterValue,
-    Point,
-    check_budget,
     first_value,
     geometric_mean,
-    largest_depth,
     make_search_axis,
-    widths_within,
 )
+from ._budget import check_budget, largest_depth, widths_within
+from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
+from ._losses import check_loss
+from ._point import Point
 
 __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
-
-_RATE_WIDTH = 64
-"""Width whose learning rate the trials train with where none is given: 0.03 / depth."""
 
 
 class DivergedTrialError(FailedTrialError):
@@ -47,10 +50,15 @@ class DivergedTrialError(FailedTrialError):
 class DeepMLPHyperModel(keras_tuner.HyperModel):
     r"""`deep_mlp` as a keras-tuner hypermodel whose default values are the analytic optimum.
 
-    The hyperparameters are `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the
-    trial's own activation, width and depth, and `width`. Others are added where a range or a choice is
-    given. Every argument from `gain_ratio` to `optimizer` takes a number or name (fixed), a tuple
-    `(low, high)` (a range, sampled on a log scale except for `width` and `depth`) or a list (a choice).
+    At gain ratios of 1 its networks are those of `model_zoo.deep_mlp`, weight by weight. The hyperparameters
+    `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the trial's own
+    activation, width and depth, and `width`. Others are added where a range or a choice is given. Every
+    argument from `gain_ratio` to `optimizer` takes a number or name (fixed), a tuple `(low, high)` (a range,
+    sampled on a log scale except for `width` and `depth`) or a list (a choice).
+
+    A gain ratio r tilts the walk of the gradient by `ln r` nats a layer. With `"looks_linear"` kernels,
+    which the default draws for ReLU, the network is linear at first and the walk has no spread: there r
+    also multiplies the length of the signal at each layer.
 
     The default gain ratios are 1. The default width and depth are the widest and the shallowest, which keep
     the predicted walk narrowest. keras-tuner's GridSearch starts there by itself, and so does
@@ -63,10 +71,14 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         width: Units of every hidden layer.
         depth: Number of hidden layers.
         activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes.
-        distribution: Distribution of the kernels.
-        input_gain_ratio: Gain of the first kernel over that of the other hidden ones; must contain 1.
-        output_gain_ratio: Gain of the classifier's kernel over that of a linear layer; must contain 1.
-        learning_rate: Learning rate of the optimizer. `None`: 0.03 / depth, at most 0.001.
+        distribution: Distribution of the kernels. `None`: the one that `deep_mlp` takes for the activation,
+            with which networks train at any depth.
+        input_gain_ratio: Gain of the first kernel over the one that `deep_mlp` gives it, which is that of the
+            other hidden kernels, or 1 with `"looks_linear"`; must contain 1.
+        output_gain_ratio: Gain of the classifier's kernel over the one that `deep_mlp` gives it; must contain
+            1.
+        learning_rate: Learning rate of the optimizer. `None`: `1.92 / (depth width)`, at most 0.001, for each
+            trial's own depth and width; see `model_zoo.learning_rate`.
         optimizer: Keras optimizer id.
         max_parameters: Largest number of weights and biases. With a fixed depth it limits `width`. With a
             range of depths, only `width` is a hyperparameter and the depth is the largest that fits, as in
@@ -87,7 +99,9 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
     Example:
         >>> import keras_tuner
         >>> from keras_rwinit import tuning
-        >>> space = tuning.DeepMLPHyperModel((64,), depth=(10, 400), same_parameters_as=(100, 64))
+        >>> space = tuning.DeepMLPHyperModel(
+        ...     (64,), width=(16, 128), depth=(10, 400), same_parameters_as=(100, 64)
+        ... )
         >>> hp = keras_tuner.HyperParameters()
         >>> hp.Fixed("width", 100)
         100
@@ -106,10 +120,10 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         classes: int = 10,
         *,
         gain_ratio: Domain[float] = (0.8, 1.25),
-        width: Domain[int] = (16, 128),
+        width: Domain[int] = (16, 64),
         depth: Domain[int] = 100,
         activation: Domain[str] = "relu",
-        distribution: Domain[str] = "normal",
+        distribution: Domain[str] | None = None,
         input_gain_ratio: Domain[float] = 1.0,
         output_gain_ratio: Domain[float] = 1.0,
         learning_rate: Domain[float] | None = None,
@@ -145,9 +159,11 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         self.input_gain_ratio = _ratio_axis("input_gain_ratio", input_gain_ratio)
         self.output_gain_ratio = _ratio_axis("output_gain_ratio", output_gain_ratio)
         self.activation = _name_axis("activation", activation, check_activation_name)
-        self.distribution = _name_axis("distribution", distribution, _check_distribution)
+        self.distribution = _distribution_axis(distribution)
         self.optimizer = _name_axis("optimizer", optimizer, check_optimizer_name)
         self.learning_rate = _learning_rate_axis(learning_rate)
+        # Width at whose learning rate all trials train. `None`: each at that of its own width.
+        self.rate_width: int | None = None
 
     @property
     def _axes(self) -> list[Axis[Any]]:
@@ -190,8 +206,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         optimizer = self.optimizer.declare(hp)
         learning_rate = self.learning_rate.declare(hp)
         if learning_rate is None:
-            # One rate for all widths, so that the trials of a resumed search are those of its beginning.
-            learning_rate = model_zoo.learning_rate(max(depth, 1), _RATE_WIDTH, decays=True)
+            # A trial is short: it trains at the rate with which a decaying schedule starts.
+            learning_rate = model_zoo.learning_rate(max(depth, 1), self.rate_width or width, decays=True)
         return Point(
             gain_ratio=gain_ratio,
             width=width,
@@ -229,17 +245,30 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         forecast = self.forecast(point)
         if forecast.reason is not None:
             raise UntrainableTrialError(forecast.reason)
-        linear = computed_gain("linear", point.width, None, distribution=point.distribution)
+        defaults = kernel_defaults(theory_activation(point.activation), point.width, point.distribution)
+        input_gain, output_gain = defaults.input_gain, defaults.output_gain
+        if input_gain is None:
+            input_gain = forecast.gain
+        if output_gain is None:
+            output_gain = computed_gain("linear", point.width, None, distribution=defaults.distribution)
+        input_gain, output_gain = input_gain * point.input_gain_ratio, output_gain * point.output_gain_ratio
+        # Under the names that a user knows here
+        weights = str(keras.dtype_policies.get(self.dtype).variable_dtype)
+        for name, ratio, gain, fan_in in (
+            ("input_gain_ratio", point.input_gain_ratio, input_gain, math.prod(self.input_shape)),
+            ("output_gain_ratio", point.output_gain_ratio, output_gain, point.width),
+        ):
+            check_fits_dtype(name, ratio, weights, number=gain / math.sqrt(fan_in))
         model = model_zoo.deep_mlp(
             point.depth,
             point.width,
             point.activation,
             input_shape=self.input_shape,
             classes=self.classes,
-            distribution=point.distribution,
+            distribution=defaults.distribution,
             gain=forecast.gain,
-            input_gain=forecast.gain * point.input_gain_ratio,
-            output_gain=linear * point.output_gain_ratio,
+            input_gain=input_gain,
+            output_gain=output_gain,
             seed=self.seed if seed is None else seed,
             dtype=self.dtype,
         )
@@ -315,13 +344,17 @@ def _name_axis(name: str, domain: Domain[str], check: Callable[[str, str], str])
     return make_search_axis(name, domain, lambda argument, value: check(value, argument), first_value)
 
 
-def _learning_rate_axis(domain: Domain[float] | None) -> Axis[float | None]:
-    def check(name: str, value: float | None) -> float | None:
-        return None if value is None else check_positive(name, value)
+def _distribution_axis(domain: Domain[str] | None) -> Axis[Any]:
+    if domain is None:
+        return Axis("distribution", "fixed", (None,), None)
+    return _name_axis("distribution", domain, _check_distribution)
 
-    return make_search_axis(
-        "learning_rate", domain, check, geometric_mean if isinstance(domain, tuple) else first_value
-    )
+
+def _learning_rate_axis(domain: Domain[float] | None) -> Axis[Any]:
+    if domain is None:
+        return Axis("learning_rate", "fixed", (None,), None)
+    choose_default = geometric_mean if isinstance(domain, tuple) else first_value
+    return make_search_axis("learning_rate", domain, check_positive, choose_default)
 
 
 def _check_distribution(name: str, argument: str) -> str:

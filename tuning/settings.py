@@ -59,6 +59,8 @@ class SearchSettings(SearchOptions):
     space: dict[str, Any]
     backend: str
     dtype_policy: str
+    # Files of earlier releases lack it: all their trials train at the learning rate of width 64.
+    rate_width: int | None = 64
 
     @classmethod
     def from_options(
@@ -77,11 +79,15 @@ class SearchSettings(SearchOptions):
             space=hypermodel.get_config(),
             backend=keras.backend.backend(),
             dtype_policy=keras.config.dtype_policy().name,
+            rate_width=hypermodel.rate_width,
         )
 
     def make_hypermodel(self) -> DeepMLPHyperModel:
         """Returns the saved space."""
-        return DeepMLPHyperModel(**self.space)
+        hypermodel = DeepMLPHyperModel(**self.space)
+        if self.rate_width is not None:
+            hypermodel.rate_width = check_count("rate_width", self.rate_width)
+        return hypermodel
 
     def save(self, directory: Path) -> None:
         """Writes `settings.json`."""

@@ -24,6 +24,7 @@ __all__ = [
     "NUMBER",
     "RUNS",
     "Activation",
+    "BestDistribution",
     "DataDir",
     "Depth",
     "Distribution",
@@ -79,6 +80,14 @@ Activation = Annotated[
 Width = Annotated[int, typer.Option(**INTEGER, help="Units of a hidden layer.")]
 Depth = Annotated[int, typer.Option(**INTEGER, help="Number of hidden layers.")]
 Distribution = Annotated[str, typer.Option(help=f"Distribution of the kernels: {', '.join(DISTRIBUTIONS)}.")]
+BestDistribution = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Distribution of the kernels under random_walk: {', '.join(DISTRIBUTIONS)}; default: one that "
+        "trains at any depth, looks_linear for relu, leaky_relu, gelu, silu and softplus, and orthogonal for "
+        "others."
+    ),
+]
 Seed = Annotated[int, typer.Option(**INTEGER, help="Random seed.")]
 JsonOutput = Annotated[Path | None, typer.Option(help="New JSON file for the result.")]
 Samples = Annotated[int, typer.Option(**INTEGER, help="Networks to simulate as a check; 0 for none.")]
@@ -123,12 +132,19 @@ def _option(parameter: str) -> str:
 
 
 def _name_options(message: str, options: Mapping[str, str]) -> str:
-    """Replaces an argument's name in backquotes, or before the value that was received, by the option."""
+    """Replaces an argument's name in backquotes, or before the value that was received, by the option.
+
+    An argument in backquotes may have a value, as in `distribution='orthogonal'`.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        return options.get(match["quoted"] or match["received"], match[0])
+        option = options.get(match["quoted"] or match["received"])
+        if option is None:
+            return match[0]
+        return option if match["value"] is None else f"{option} {shlex.quote(match['value'])}"
 
-    return re.sub(r"`(?P<quoted>\w+)`|(?<=Received: )(?P<received>\w+)(?==)", replace, message)
+    argument = r"`(?P<quoted>\w+)(='(?P<value>[^`']*)')?`|(?<=Received: )(?P<received>\w+)(?==)"
+    return re.sub(argument, replace, message)
 
 
 @contextlib.contextmanager

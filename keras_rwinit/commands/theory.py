@@ -14,7 +14,8 @@ from rich.text import Text
 
 from keras_rwinit._files import write_json
 from keras_rwinit.theory import gain as computed_gain
-from keras_rwinit.theory import plan_width, predict_walk, simulate_walk
+from keras_rwinit.theory import plan_width, predict_walk, resolve_activation, simulate_walk
+from keras_rwinit.theory.distributions import resolve_distribution
 
 from .options import (
     INTEGER,
@@ -85,9 +86,17 @@ def gain(
             "seed": seed,
         }
 
-    depth_text = f"depth {depth:,}" if depth else "any depth"
     _write(output, result)
+    depth_text = _describe_depth(activation, depth, distribution)
     _print_table(f"{activation}, width {width:,}, {depth_text}, {distribution} kernels", rows)
+
+
+def _describe_depth(activation: str, depth: int | None, distribution: str) -> str:
+    """Returns the depth that a gain is for; without one it is the limit of great depth."""
+    if depth is not None:
+        return f"depth {depth:,}"
+    two_slopes = resolve_activation(activation).slopes is not None
+    return "any depth" if two_slopes or resolve_distribution(distribution).mirrored else "very deep"
 
 
 @plain_errors

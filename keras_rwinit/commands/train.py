@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import keras
 import typer
@@ -11,8 +11,10 @@ import typer
 from keras_rwinit import data
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import latest_run, new_directory
+from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.models import model_zoo
+from keras_rwinit.models.kernel_defaults import kernel_defaults
 from keras_rwinit.training.run import TrainingRun
 from keras_rwinit.training.settings import Settings
 from keras_rwinit.training.strategies.select import STRATEGIES
@@ -22,9 +24,9 @@ from .options import (
     NUMBER,
     RUNS,
     Activation,
+    BestDistribution,
     DataDir,
     Depth,
-    Distribution,
     Seed,
     Width,
     can_draw,
@@ -36,27 +38,73 @@ from .options import (
 
 __all__ = ["train"]
 
-_main_job = model_zoo.presets["digits_tanh_1000"]
+_MAIN_JOB = "digits_tanh_1000"
+_main_job = model_zoo.presets[_MAIN_JOB]
 
 
 def _use_preset(context: typer.Context, name: str | None) -> str | None:
-    """Makes a preset's network and recipe the defaults of the other options."""
+    """Makes a preset's network and recipe the defaults of those options that do not depend on others."""
     if name is None:
         return None
     if name not in model_zoo.presets:
         raise typer.BadParameter(f"it must be one of {', '.join(model_zoo.presets)}. Received: {name!r}")
-    network, recipe = dict(model_zoo.presets[name].config), model_zoo.presets[name].recipe
-    del network["input_shape"]  # the data set has one
+    network, recipe = model_zoo.presets[name].config, model_zoo.presets[name].recipe
     context.default_map = {
-        **network,
+        "depth": network["depth"],
+        "width": network["width"],
+        "activation": network["activation"],
         "dataset": recipe.dataset,
         "optimizer": recipe.optimizer,
-        "learning_rate": recipe.learning_rate,
         "cosine_decay": recipe.cosine_decay,
         "batch": recipe.batch_size,
         "epochs": recipe.epochs,
     }
     return name
+
+
+class _Kernels(NamedTuple):
+    """The settings of the random walk's kernels and of the biases."""
+
+    distribution: str
+    input_gain: float | None
+    output_gain: float | None
+    bias_stddev: float | None
+
+
+def _choose_kernels(
+    preset: model_zoo.Preset,
+    activation: str,
+    width: int,
+    *,
+    distribution: str | None,
+    input_gain: float | None,
+    output_gain: float | None,
+    bias_stddev: float | None,
+) -> _Kernels:
+    """Returns the settings of the kernels; those that are None are chosen.
+
+    They are the preset's if the activation is the preset's. With another activation they are the defaults of
+    `deep_mlp`, which train with any activation.
+    """
+    config = preset.config if activation == preset.config["activation"] else {}
+    bias_stddev = _first_given(bias_stddev, config.get("bias_stddev"))
+    defaults = kernel_defaults(
+        theory_activation(activation, width),
+        width,
+        config.get("distribution") if distribution is None else distribution,
+        random_biases=bias_stddev is not None,
+    )
+    return _Kernels(
+        distribution=defaults.distribution,
+        input_gain=_first_given(input_gain, config.get("input_gain"), defaults.input_gain),
+        output_gain=_first_given(output_gain, config.get("output_gain"), defaults.output_gain),
+        bias_stddev=bias_stddev,
+    )
+
+
+def _first_given(*values: float | None) -> float | None:
+    """Returns the first value that is not None, if there is one."""
+    return next((value for value in values if value is not None), None)
 
 
 @plain_errors
@@ -67,7 +115,9 @@ def train(
         typer.Option(
             callback=_use_preset,
             is_eager=True,  # before the options whose defaults it sets
-            help=f"Network and recipe; other options override them: {', '.join(model_zoo.presets)}.",
+            help="Network and recipe; other options override them. Its distribution and gains are for its "
+            "activation, and its learning rate is for its depth and width. One of: "
+            f"{', '.join(model_zoo.presets)}.",
         ),
     ] = None,
     dataset: Annotated[
@@ -77,7 +127,7 @@ def train(
     depth: Depth = _main_job.config["depth"],
     width: Width = _main_job.config["width"],
     activation: Activation = _main_job.config["activation"],
-    distribution: Distribution = _main_job.config["distribution"],
+    distribution: BestDistribution = None,
     input_gain: Annotated[
         float | None,
         typer.Option(**NUMBER, help="Gain of the first kernel, for random_walk; computed by default."),
@@ -129,7 +179,7 @@ def train(
 ) -> None:
     """Train a very deep network, next to the same one under another initializer.
 
-    Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about a minute on two cores.
+    Without options: 1000 hidden tanh layers on 8x8 handwritten digits, about two minutes on two cores.
 
     Strategies with TensorFlow: mirrored (all GPUs of this machine), multi-worker and tpu.
 
@@ -142,15 +192,25 @@ def train(
         return
     # Checked here under the names of the options; Settings has names of its own.
     depth, width = check_count("depth", depth), check_count("width", width)
+    base = model_zoo.presets[preset or _MAIN_JOB]
     if learning_rate is None:
-        learning_rate = model_zoo.learning_rate(depth, width, decays=cosine_decay)
+        learning_rate = _learning_rate(base, depth, width, decays=cosine_decay)
+    kernels = _choose_kernels(
+        base,
+        activation,
+        width,
+        distribution=distribution,
+        input_gain=input_gain,
+        output_gain=output_gain,
+        bias_stddev=bias_stddev,
+    )
     settings = Settings(
         dataset=dataset,
         data_dir=None if data_dir is None else str(data_dir.resolve()),
         depth=depth,
         width=width,
         activation=activation,
-        distribution=distribution,
+        distribution=kernels.distribution,
         initializer=initializer,
         compare=None if no_compare else compare,
         optimizer=optimizer,
@@ -161,9 +221,9 @@ def train(
         seed=check_count("seed", seed, minimum=0),
         backend=keras.backend.backend(),
         strategy=strategy,
-        input_gain=input_gain,
-        output_gain=output_gain,
-        bias_stddev=bias_stddev,
+        input_gain=kernels.input_gain,
+        output_gain=kernels.output_gain,
+        bias_stddev=kernels.bias_stddev,
     )
     run = TrainingRun(settings, console, draw=can_draw())
     # Made last: a command that is refused leaves nothing behind.
@@ -171,6 +231,14 @@ def train(
     if run.strategy.chief:
         directory = new_directory(output, RUNS, "train", name="--output", resume="--resume")
     _execute(run, directory, new=True)
+
+
+def _learning_rate(preset: model_zoo.Preset, depth: int, width: int, *, decays: bool) -> float:
+    """Returns the preset's learning rate for its own network, else that of the size."""
+    recipe = preset.recipe
+    if (depth, width, decays) == (preset.config["depth"], preset.config["width"], recipe.cosine_decay):
+        return recipe.learning_rate
+    return model_zoo.learning_rate(depth, width, decays=decays)
 
 
 def _resume(context: typer.Context, output: Path | None) -> None:

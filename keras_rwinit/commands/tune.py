@@ -89,20 +89,29 @@ def tune(
     ] = "0.8:1.25",
     width: Annotated[Parsed, typer.Option(**_INTEGERS, help="Units of a hidden layer.")] = "16:64",
     depth: Annotated[Parsed, typer.Option(**_INTEGERS, help="Number of hidden layers.")] = "100",
-    activation: Annotated[Parsed, typer.Option(**_NAMES, help="Activation of the hidden layers.")] = "tanh",
+    activation: Annotated[Parsed, typer.Option(**_NAMES, help="Activation of the hidden layers.")] = "relu",
     distribution: Annotated[
-        Parsed, typer.Option(**_NAMES, help="Distribution of the kernels.")
-    ] = "orthogonal",
+        Parsed,
+        typer.Option(
+            **_NAMES,
+            help="Distribution of the kernels; default: one that trains at any depth, looks_linear for relu, "
+            "leaky_relu, gelu, silu and softplus, and orthogonal for others.",
+        ),
+    ] = None,
     input_gain_ratio: Annotated[
         Parsed,
-        typer.Option(**_NUMBERS, help="Gain of the first kernel divided by that of the other hidden ones."),
+        typer.Option(**_NUMBERS, help="Gain of the first kernel divided by its default in deep_mlp."),
     ] = "1",
     output_gain_ratio: Annotated[
-        Parsed, typer.Option(**_NUMBERS, help="Gain of the output layer divided by that of a linear layer.")
+        Parsed,
+        typer.Option(**_NUMBERS, help="Gain of the output layer divided by its default in deep_mlp."),
     ] = "1",
     learning_rate: Annotated[
         Parsed,
-        typer.Option(**_NUMBERS, help="Learning rate; default: the smaller of 0.03 / depth and 0.001."),
+        typer.Option(
+            **_NUMBERS,
+            help="Learning rate; default: 1.92 / (depth x width) of each network, at most 0.001.",
+        ),
     ] = None,
     optimizer: Annotated[Parsed, typer.Option(**_NAMES, help="Keras optimizer.")] = _preset.recipe.optimizer,
     max_parameters: Annotated[

@@ -20,7 +20,7 @@ from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import new_figure, plot_walk
 
-from .options import INTEGER, RUNS, DataDir, Seed, can_draw, plain_errors, print_text
+from .options import INTEGER, RUNS, BestDistribution, DataDir, Seed, can_draw, plain_errors, print_text
 
 __all__ = ["walk"]
 
@@ -48,10 +48,7 @@ def walk(
         str | None,
         typer.Option(help="Initializer of a fresh network: random_walk (default) or a Keras initializer."),
     ] = None,
-    distribution: Annotated[
-        str | None,
-        typer.Option(help="Distribution of the kernels under random_walk; default: normal."),
-    ] = None,
+    distribution: BestDistribution = None,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="New directory for picture, table and JSON; default: runs/walk-N.")

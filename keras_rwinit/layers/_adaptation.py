@@ -1,8 +1,10 @@
-"""`AdaptableStack`: the weights of a stack of Dense layers, their low-rank updates and their quantization."""
+"""`AdaptableStack`: the kernels of a stack of Dense layers, their low-rank updates and their quantization."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,13 +18,11 @@ from ._drawing import StackedInitializer
 from ._per_layer import PerLayerConstraint, PerLayerRegularizer
 from ._scanned_dense import ScannedDense
 
-__all__ = ["AdaptableStack"]
+__all__ = ["DENSE_ARGUMENTS", "AdaptableStack", "make_dense"]
 
-# Arguments of Dense that a stack of them has, too.
-_DENSE_ARGUMENTS = (
+DENSE_ARGUMENTS = (
     "activation",
     "use_bias",
-    "kernel_initializer",
     "bias_initializer",
     "kernel_regularizer",
     "bias_regularizer",
@@ -31,10 +31,11 @@ _DENSE_ARGUMENTS = (
     "dtype",
     "trainable",
 )
+"""Arguments with which a Dense layer and a stack of such layers are made the same; kernels aside."""
 
 
 class AdaptableStack(keras.layers.Layer):
-    """The part of `DenseStack` that holds the kernels and changes their form: `enable_lora`, `quantize`.
+    """The part of `DenseStack` that holds the kernels and changes their form.
 
     Args:
         lora_rank, lora_alpha, quantization_config: As for `DenseStack`.
@@ -67,11 +68,16 @@ class AdaptableStack(keras.layers.Layer):
         scale = (self.lora_alpha or self.lora_rank) / self.lora_rank
         return keras.ops.add(self._kernel, scale * update)
 
+    @property
+    def units(self) -> int | None:
+        """Width of the layers; None before `build`."""
+        return self._units
+
     def _add_kernels(self) -> None:
         """Adds the kernels in the form that the dtype policy asks for."""
         if self.quantization_mode:
             self._is_quantized = True
-            self._add_quantized_weights(self._make_dense(f"{self.name}_layer"))
+            self._add_quantized_weights(make_dense(self, f"{self.name}_layer"))
         else:
             shape = (self._units, self._units)
             self._kernel = self._add_stacked(
@@ -99,24 +105,9 @@ class AdaptableStack(keras.layers.Layer):
         )
         return mark_stacked(weight)
 
-    def _make_dense(self, name: str) -> keras.layers.Dense:
-        """Returns a built Dense layer with the settings of the stack's layers."""
-        config = self.get_config()
-        dense = keras.layers.Dense(
-            self._units,
-            name=name,
-            lora_rank=self.lora_rank if self.lora_enabled else None,
-            lora_alpha=self.lora_alpha if self.lora_enabled else None,
-            quantization_config=self.quantization_config,
-            **{key: config[key] for key in _DENSE_ARGUMENTS},
-        )
-        dense.build((None, self._units))
-        dense.lora_alpha = self.lora_alpha  # `build` sets it to the rank
-        return dense
-
     def _layer(self, number: int) -> keras.layers.Dense:
         """Returns one layer with a copy of its weights."""
-        dense = self._make_dense(f"{self.name}_{number}")
+        dense = make_dense(self, f"{self.name}_{number}")
         weights = {weight.name: weight for weight in self.weights}
         for variable in dense.variables:
             variable.assign(weights[variable.name].value[number])
@@ -143,6 +134,14 @@ class AdaptableStack(keras.layers.Layer):
         Raises:
             ValueError: The stack is not built, has a kernel constraint or has LoRA already, or an argument is
                 out of range.
+
+        Example:
+            >>> from keras_rwinit import model_zoo
+            >>> model = model_zoo.deep_mlp(depth=201, width=32, input_shape=(64,))
+            >>> stack = model.get_layer("hidden_stack")
+            >>> stack.enable_lora(rank=4)
+            >>> [tuple(w.shape) for w in stack.trainable_weights]
+            [(200, 32), (200, 32, 4), (200, 4, 32)]
         """
         rank = check_count("rank", rank)
         alpha = rank if lora_alpha is None else check_positive("lora_alpha", lora_alpha)
@@ -160,7 +159,7 @@ class AdaptableStack(keras.layers.Layer):
         self._tracker.lock()
         self.lora_enabled, self.lora_rank, self.lora_alpha = True, rank, alpha
         if self.quantization_mode:
-            self._scanned = ScannedDense(self._make_dense(f"{self.name}_layer"))
+            self._scanned = ScannedDense(make_dense(self, f"{self.name}_layer"))
 
     def _add_lora_kernel(
         self, name: str, shape: tuple[int | None, ...], initializer: Initializer | str
@@ -170,36 +169,14 @@ class AdaptableStack(keras.layers.Layer):
             name, shape, keras.initializers.get(initializer), self.kernel_regularizer, dtype="float32"
         )
 
-    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
-        """Replaces the kernels by integers, each layer's as Keras's Dense does.
-
-        Args:
-            mode: `"int8"` or `"int4"`.
-            type_check: Whether to refuse subclasses.
-            config: A configuration of Keras's, instead of the mode.
-
-        Raises:
-            NotImplementedError: (a warning in `Model.quantize`) The mode is another one of Keras's, or the
-                layer is a subclass.
-        """
-        # A subclass may do anything with its kernels.
-        if type_check and type(self).__mro__[1] is not AdaptableStack:
-            raise self._not_implemented_error(self.quantize)
-        if mode not in ("int8", "int4"):
-            raise NotImplementedError(
-                f"A DenseStack can be quantized to int8 and int4; for {mode} use Dense layers, as "
-                f"`model_zoo.unstack(model)` makes them. The layer {self.name!r} stays as it is."
-            )
+    def _quantize_kernels(self, mode: str, config: Any) -> None:
+        """Replaces the kernels by integers, each layer's as Keras's Dense does."""
         quantized: list[list[Any]] = []
-        # Dense collects garbage as it drops its kernel: for each layer anew in all objects that there are.
-        gc.freeze()
-        try:
+        with _few_objects_to_collect():
             for number in range(self.depth):
                 dense = self._layer(number)
                 dense.quantize(mode, config=config)
                 quantized.append([keras.ops.convert_to_numpy(variable) for variable in dense.variables])
-        finally:
-            gc.unfreeze()
         del self._kernel
         self._is_quantized, self.quantization_config = True, config
         self.dtype_policy = dense.dtype_policy
@@ -226,8 +203,15 @@ class AdaptableStack(keras.layers.Layer):
     def _run_quantized(self, x: Tensor) -> Tensor:
         """Returns the last layer's output for inputs of shape (batch, units)."""
         assert self._scanned is not None
-        weights = {weight.name: keras.ops.convert_to_tensor(weight) for weight in self.weights}
-        return self._scanned.run(x, weights)
+        return self._scanned.run(x, self._weight_tensors())
+
+    def _run_quantized_layer(self, index: int | Tensor, x: Tensor, **replaced: object) -> Tensor:
+        """Returns the output of one layer, with other attributes in place of its own; see `ScannedDense`."""
+        assert self._scanned is not None
+        return self._scanned.run_layer(index, x, self._weight_tensors(), **replaced)
+
+    def _weight_tensors(self) -> dict[str, Tensor]:
+        return {weight.name: keras.ops.convert_to_tensor(weight) for weight in self.weights}
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -245,3 +229,44 @@ class AdaptableStack(keras.layers.Layer):
             config = {**config, "quantization_config": loaded}
         stack: AdaptableStack = super().from_config(config)
         return stack
+
+
+@contextlib.contextmanager
+def _few_objects_to_collect() -> Iterator[None]:
+    """Spares Dense, which collects garbage as it drops its kernel, all objects that there are already."""
+    # `unfreeze` would also release what the caller has frozen, as servers do before they fork.
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def make_dense(
+    stack: AdaptableStack, name: str, kernel_initializer: Initializer | None = None
+) -> keras.layers.Dense:
+    """Returns a built Dense layer with the settings of a stack's layers and weights of its own.
+
+    It has no activity regularizer: that of a stack sees the output of the last layer only.
+
+    Args:
+        stack: A built stack.
+        name: Name of the layer.
+        kernel_initializer: Initializer of its kernel. `None`: that of the stack.
+    """
+    config = stack.get_config()
+    dense = keras.layers.Dense(
+        stack.units,
+        name=name,
+        kernel_initializer=kernel_initializer or config["kernel_initializer"],
+        lora_rank=stack.lora_rank if stack.lora_enabled else None,
+        lora_alpha=stack.lora_alpha if stack.lora_enabled else None,
+        quantization_config=stack.quantization_config,
+        **{key: config[key] for key in DENSE_ARGUMENTS},
+    )
+    dense.build((None, stack.units))
+    dense.lora_alpha = stack.lora_alpha  # `build` sets it to the rank
+    return dense

@@ -35,26 +35,40 @@ class ScannedDense:
         """
 
         def layer(index: int | Tensor, h: Tensor) -> Tensor:
-            weights = {}
-            for name, values in stacked.items():
-                weight = keras.ops.take(values, index, axis=0)
-                is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
-                weights[name] = keras.ops.cast(weight, x.dtype) if is_float else weight
-            return keras.ops.cast(_WithWeights(self._dense, weights).quantized_call(h), x.dtype)
+            return self.run_layer(index, h, stacked)
 
         # Keras's `scan` would stack every layer's output on TensorFlow.
         return keras.ops.fori_loop(0, stacked["kernel"].shape[0], layer, x)
 
+    def run_layer(
+        self, index: int | Tensor, x: Tensor, stacked: Mapping[str, Tensor], **replaced: object
+    ) -> Tensor:
+        """Returns the output of one layer.
 
-class _WithWeights:
-    """A layer with tensors for its variables.
+        Args:
+            index: Which layer, from 0.
+            x: Its inputs, of shape (batch, units).
+            stacked: The layers' weights, as for `run`.
+            **replaced: Attributes of the Dense layer in place of its own, such as its `activation`.
+        """
+        weights = {}
+        for name, values in stacked.items():
+            weight = keras.ops.take(values, index, axis=0)
+            is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
+            weights[name] = keras.ops.cast(weight, x.dtype) if is_float else weight
+        layer = _WithAttributes(self._dense, {**weights, **replaced})
+        return keras.ops.cast(layer.quantized_call(x), x.dtype)
+
+
+class _WithAttributes:
+    """A layer with tensors for its variables, and other attributes in place of its own.
 
     A `StatelessScope` would not do: on TensorFlow, the gradient of a quantized kernel reads the variable, and
     the scope has ended by then.
     """
 
-    def __init__(self, layer: keras.layers.Dense, weights: Mapping[str, Tensor]) -> None:
-        self.__dict__.update({"_kernel" if name == "kernel" else name: w for name, w in weights.items()})
+    def __init__(self, layer: keras.layers.Dense, attributes: Mapping[str, object]) -> None:
+        self.__dict__.update({"_kernel" if name == "kernel" else name: v for name, v in attributes.items()})
         self._layer = layer
 
     def __getattr__(self, name: str) -> Any:

@@ -22,20 +22,20 @@ class DeepSequential(keras.Model):
     builds it, its `layers` are the layers it was given, and it saves, loads and trains like any model.
 
     Args:
-        layers: Layers in order, at least one. Each has one input and one output.
+        layers: Layers in order, at least one, each once. Each has one input and one output.
         input_shape: Shape of one input, without the batch.
         name: Name of the model.
 
     Raises:
-        ValueError: `layers` is empty or holds something else than layers.
+        ValueError: `layers` is empty, holds something else than layers, or holds a layer twice.
 
     Example:
         >>> import keras, keras_rwinit
         >>> model = keras_rwinit.layers.DeepSequential(
-        ...     [keras.layers.Dense(8) for _ in range(1100)], input_shape=(8,)
+        ...     [keras.layers.Dense(8) for _ in range(200)], input_shape=(8,)
         ... )
         >>> len(model.layers), model.count_params()
-        (1100, 79200)
+        (200, 14400)
     """
 
     def __init__(
@@ -51,6 +51,11 @@ class DeepSequential(keras.Model):
         for layer in layers:
             if not isinstance(layer, keras.layers.Layer):
                 raise ValueError(f"`layers` must be Keras layers. Received: {layer!r}")
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError(
+                "`layers` must hold each layer once, since a model counts and saves a layer once. Build a "
+                f"functional model to apply a layer again. Received: {[layer.name for layer in layers[:9]]}"
+            )
         self.chain = list(layers)
         self.build((None, *input_shape))
 

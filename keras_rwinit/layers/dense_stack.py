@@ -17,9 +17,9 @@ from keras_rwinit._keras.layer_kinds import KernelKind, LayerKind, register_laye
 from keras_rwinit._keras.types import ActivationLike, Initializer, Tensor
 from keras_rwinit.initializers import RandomWalk
 
-from ._adaptation import AdaptableStack
+from ._adaptation import DENSE_ARGUMENTS, AdaptableStack, make_dense
 
-__all__ = ["DenseStack", "run_stack"]
+__all__ = ["DENSE_ARGUMENTS", "DenseStack", "check_remat", "make_dense", "run_stack"]
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 # Imported once, here: PyTorch's compiler cannot look through an import inside a function.
@@ -197,11 +197,6 @@ class DenseStack(AdaptableStack):
         if self.lora_rank is not None:
             self.enable_lora(self.lora_rank, self.lora_alpha)
 
-    @property
-    def units(self) -> int | None:
-        """Width of the layers; None before `build`."""
-        return self._units
-
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
@@ -212,6 +207,35 @@ class DenseStack(AdaptableStack):
 
     def quantized_call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self._as_inputs(self._run_quantized(self._as_matrix(inputs)), inputs)
+
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        """Replaces the kernels by integers, each layer's as Keras's Dense does.
+
+        Args:
+            mode: `"int8"` or `"int4"`.
+            type_check: Whether to refuse subclasses.
+            config: A configuration of Keras's, instead of the mode.
+
+        Raises:
+            NotImplementedError: (a warning in `Model.quantize`) The mode is another one of Keras's, or the
+                layer is a subclass.
+
+        Example:
+            >>> from keras_rwinit import model_zoo
+            >>> model = model_zoo.deep_mlp(depth=9, width=32, input_shape=(64,))
+            >>> model.get_layer("hidden_stack").quantize("int8")
+            >>> model.get_layer("hidden_stack").kernel.dtype
+            'int8'
+        """
+        # A subclass may do anything with its kernels.
+        if type_check and type(self) is not DenseStack:
+            raise self._not_implemented_error(self.quantize)
+        if mode not in ("int8", "int4"):
+            raise NotImplementedError(
+                f"A DenseStack can be quantized to int8 and int4; for {mode} use Dense layers, as "
+                f"`model_zoo.unstack(model)` makes them. The layer {self.name!r} stays as it is."
+            )
+        self._quantize_kernels(mode, config)
 
     def _as_matrix(self, inputs: Tensor) -> Tensor:
         """Returns the inputs with one row for each position."""

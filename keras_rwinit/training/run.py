@@ -80,7 +80,11 @@ class TrainingRun:
 
     def _check_same_state(self, directory: Path | None, new: bool) -> None:
         """Checks, before anything is written, that all processes begin or resume the same run."""
-        state = 0 if new else 2 if _is_finished(directory) else 1
+        state = 1  # begun
+        if new:
+            state = 0
+        elif _is_finished(directory):
+            state = 2
         # Each worker may have the data in another place.
         options = {**dataclasses.asdict(self.settings), "data_dir": None}
         labels = np.concatenate([self.data.y_train, self.data.y_test])
@@ -180,7 +184,7 @@ class TrainingRun:
             input_shape=(self.data.features,),
             classes=self.data.classes,
             kernel_initializer=None if walk else name,
-            distribution=settings.distribution if walk else "normal",
+            distribution=settings.distribution if walk else None,
             input_gain=settings.input_gain if walk else None,
             output_gain=settings.output_gain if walk else None,
             bias_stddev=settings.bias_stddev,

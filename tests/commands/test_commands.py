@@ -17,6 +17,7 @@ from rich.table import Table
 import keras_rwinit
 from keras_rwinit import cli
 from keras_rwinit.commands.options import console, print_text
+from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.training import plan as training_plan
 from keras_rwinit.training import run as training_run
 
@@ -313,6 +314,90 @@ def test_train_takes_the_activations_of_gain(activation: str, monkeypatch: pytes
     assert (finished.code, finished.err) == (0, "")
     assert runs[0].settings.activation == activation
     assert runs[0].plan.prediction is not None
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[training_run.TrainingRun]:
+    """The runs that `train` would execute."""
+    planned: list[training_run.TrainingRun] = []
+    monkeypatch.setattr(
+        training_run.TrainingRun, "execute", lambda self, *args, **kwargs: planned.append(self)
+    )
+    return planned
+
+
+@pytest.mark.parametrize(
+    ("options", "network"),
+    [
+        (("--activation", "relu"), {"activation": "relu"}),
+        (("--activation", "gelu"), {"activation": "gelu"}),
+        (("--preset", "digits_tanh_100", "--activation", "relu"), {"activation": "relu"}),
+        (("--activation", "relu", "--bias-stddev", 0.1), {"activation": "relu", "bias_stddev": 0.1}),
+        (("--activation", "relu", "--distribution", "normal"), {"distribution": "normal"}),
+        ((), {"activation": "tanh", "distribution": "orthogonal"}),
+        (
+            ("--preset", "digits_tanh_100"),
+            {"activation": "tanh", "distribution": "orthogonal", "input_gain": 0.1, "output_gain": 3.0},
+        ),
+    ],
+    ids=case_name,
+)
+def test_train_builds_the_network_of_deep_mlp(
+    options: tuple[Any, ...], network: dict[str, Any], runs: list[training_run.TrainingRun]
+) -> None:
+    """Kernel by kernel. Every activation had the orthogonal kernels of the tanh preset."""
+    finished = run_cli("train", "--depth", 4, "--width", 16, *options)
+    assert (finished.code, finished.err) == (0, "")
+    built = runs[0]._build("random_walk").get_weights()
+    expected = deep_mlp(4, 16, input_shape=(64,), seed=0, **network).get_weights()
+    for found, wanted in zip(built, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    prediction, settings = runs[0].plan.prediction, runs[0].settings
+    assert prediction is not None
+    assert prediction.gain == keras_rwinit.gain(
+        settings.activation, 16, 4, distribution=settings.distribution
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        (("--preset", "digits_tanh_100"), 3e-4),
+        (("--preset", "digits_tanh_100", "--depth", 1000), 3e-5),
+        (("--preset", "digits_tanh_100", "--width", 128), 1.5e-4),
+        (("--preset", "digits_relu_30"), 3e-4),
+        (("--preset", "digits_relu_30", "--learning-rate", 0.1), 0.1),
+        ((), 3e-5),
+    ],
+    ids=case_name,
+)
+def test_the_learning_rate_of_a_preset_is_for_its_size(
+    options: tuple[Any, ...], rate: float, runs: list[training_run.TrainingRun]
+) -> None:
+    assert run_cli("train", *options).code == 0
+    assert runs[0].settings.learning_rate == pytest.approx(rate, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "depth"),
+    [
+        (("--activation", "tanh"), "very deep"),
+        (("--activation", "relu"), "any depth"),
+        (("--activation", "gelu", "--distribution", "looks_linear"), "any depth"),
+    ],
+    ids=case_name,
+)
+def test_a_gain_without_a_depth_says_for_which_it_is(options: tuple[Any, ...], depth: str) -> None:
+    """The gain of tanh is that of the limit, 1.105, where it is 1.226 at 50 layers."""
+    assert f", width 100, {depth}, " in run_cli("gain", *options).out
+
+
+def test_a_missing_gain_names_an_option_that_works() -> None:
+    options = ("gain", "--activation", "gelu", "--depth", 50)
+    line = refusal(*options)
+    assert "--distribution looks_linear" in line
+    assert "gain=" not in line
+    assert run_cli(*options, "--distribution", "looks_linear").code == 0
 
 
 @pytest.mark.usefixtures("no_training")

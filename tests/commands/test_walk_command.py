@@ -99,6 +99,7 @@ def test_a_saved_model(name: str, directory: Path) -> None:
     np.testing.assert_array_equal(walk.backward, expected.backward)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_knows_what_the_package_registers(directory: Path) -> None:
     """A command imports only what it needs, and a saved model may hold any registered class."""
     model = model_zoo.deep_mlp(3, 16, "relu", input_shape=(64,), seed=0)

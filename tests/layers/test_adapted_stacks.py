@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import keras
@@ -167,7 +168,13 @@ class TestQuantization:
         with pytest.warns(UserWarning, match="can be quantized to int8 and int4"):
             model.quantize("float8")
         np.testing.assert_array_equal(run(model, X), before)
-        model.quantize("int8")
+        assert gc.get_freeze_count() == 0
+        gc.freeze()  # as a server does before it forks
+        try:
+            model.quantize("int8")
+            assert gc.get_freeze_count() > 0
+        finally:
+            gc.unfreeze()
         assert str(model.layers[0].kernel.dtype) == "int8"
         assert 0.0 < relative_error(run(model, X), before) < 0.05
         with pytest.raises(ValueError, match="already quantized"):

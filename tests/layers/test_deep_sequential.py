@@ -184,6 +184,13 @@ def test_what_is_no_layer(wrong: Any) -> None:
         DeepSequential([layers.Dense(3), wrong], (3,))
 
 
+def test_a_layer_twice() -> None:
+    """A model lists, counts and saves it once; `unstack` would drop the second."""
+    again = layers.Dense(3, name="again")
+    with pytest.raises(ValueError, match=r"`layers` must hold each .* functional .*\['again', 'again'\]"):
+        DeepSequential([again, again], (3,))
+
+
 def test_inputs_of_another_width() -> None:
     with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 12"):
         make_chain()(X[:, :5])

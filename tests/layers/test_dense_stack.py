@@ -30,7 +30,7 @@ from keras_helpers import (
     weights_of,
 )
 
-from keras_rwinit._keras.autodiff import double_precision
+from keras_rwinit._keras.execution import double_precision
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
 from keras_rwinit.layers.dense_stack import run_stack

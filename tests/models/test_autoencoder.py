@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,8 @@ def test_saved_and_loaded(activation: str, tmp_path: Path) -> None:
 
 
 @backends
-@pytest.mark.parametrize("depth", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [100, 1000])
 def test_very_many_layers_make_a_step(depth: int) -> None:
     limit = sys.getrecursionlimit()
     model = small(depth=depth, width=24, bottleneck=12, distribution="orthogonal", input_shape=(5, 6))
@@ -361,8 +363,14 @@ def test_another_initializer_excludes_the_random_walks_settings(excluded: dict[s
             ({"input_shape": value}, "`input_shape` must be")
             for value in ((0,), (None,), (3, -1), 6, (), "9")
         ),
-        *(({name: -1.0}, f"`{name}` must be a finite number above 0") for name in ("gain", "output_gain")),
-        ({"output_gain": 0}, "`output_gain` must be a finite number above 0"),
+        *(
+            (
+                {name: value, "activation": "relu", "distribution": law},
+                f"`{name}` must .*: {name}={re.escape(repr(value))}",
+            )
+            for name in ("gain", "output_gain")
+            for value, law in ((-1.0, "normal"), (0, "normal"), (1e39, "looks_linear"))
+        ),
         ({"distribution": "cauchy"}, "`distribution` must be one of"),
         ({"distribution": ["normal"]}, "`distribution` must be one of"),
         ({"activation": "sotfmax"}, "`activation` must be the name of|Could not interpret activation"),
@@ -378,8 +386,16 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         small(**arguments)
 
 
+def test_layers_of_equal_width_share_no_weights_of_an_activation() -> None:
+    with pytest.raises(ValueError, match="`activation` must have no weights .*'leaky_relu.*PReLU"):
+        small(activation=keras.layers.PReLU())
+    without_stacks = small(depth=3, activation=keras.layers.PReLU())
+    activations = [layer.activation for layer in without_stacks.layers[1:-1]]
+    assert len({id(activation) for activation in activations}) == 3
+
+
 def test_an_activation_without_a_gain() -> None:
-    with pytest.raises(NoGainError, match="gelu at width .* and depth 300.*or pass `gain=` yourself"):
+    with pytest.raises(NoGainError, match="gelu at width .* and depth 300.*looks_linear"):
         small(depth=300, activation="gelu")
     assert small(depth=300, activation="gelu", gain=1.4).built
 

@@ -233,6 +233,19 @@ def test_hostile_calls(count: int, seed: int) -> None:
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.parametrize("received", ["gain=-1.0", "gain=1.0", "scale=2"])
+def test_a_message_about_another_argument_is_a_fault(received: str) -> None:
+    """As when the gain that an initializer receives is `input_gain` of the model."""
+
+    def wrong(gain: Any, input_gain: Any) -> None:
+        name = received.split("=")[0]
+        raise ValueError(f"`{name}` must be above 0. Received: {received}")
+
+    for gain, faulty in ((None, True), (1.0, received != "gain=1.0"), (-1, received != "gain=-1.0")):
+        call = Call(Target(wrong, {}, finite_weights), {"gain": gain, "input_gain": -1.0})
+        assert (find_fault(call) is not None) is faulty
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

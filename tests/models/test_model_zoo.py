@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from keras_helpers import BACKEND, Array, by_layer, run, to_numpy
 from keras_rwinit import model_zoo
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
-from keras_rwinit.models._presets import Recipe, _preset
+from keras_rwinit.models._presets import TrainingRecipe, _preset
 from keras_rwinit.theory import NoGainError, gain, resolve_activation
 
 backends = pytest.mark.backends  # where a back end takes part
@@ -53,7 +54,9 @@ def test_layers_and_names(stacked: bool) -> None:
 
 @backends
 @pytest.mark.parametrize(
-    "stacked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["stacked", "plain"]
+    "stacked",
+    [True, pytest.param(False, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+    ids=["stacked", "plain"],
 )
 def test_thousand_layers_within_the_recursion_limit(stacked: bool) -> None:
     limit = sys.getrecursionlimit()
@@ -217,7 +220,11 @@ def test_activations_that_are_no_names(activation: Any, stacked: bool) -> None:
         *(({"width": value}, "`width` must be an integer of at least 1") for value in (0, 2.5, None)),
         *(({"classes": value}, "`classes` must be an integer of at least 1") for value in (0, 1.0)),
         *(({"input_shape": value}, "`input_shape` must be") for value in ((0,), (None,), (3, -1), 6, ())),
-        *(({name: -1.0}, "`gain` must be a finite number above 0") for name in ("gain", "input_gain")),
+        *(
+            ({name: value, "distribution": law}, f"`{name}` must .*: {name}={re.escape(repr(value))}")
+            for name in ("gain", "input_gain", "output_gain")
+            for value, law in ((-1.0, "normal"), (1e39, "normal"), (1e-300, "looks_linear"), ("2", "uniform"))
+        ),
         ({"output_gain": 0}, "`output_gain` must be a finite number above 0"),
         ({"bias_stddev": 0.0}, "`bias_stddev` must be a finite number above 0"),
         ({"distribution": "cauchy"}, "`distribution` must be one of"),
@@ -237,7 +244,7 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @both_forms
 def test_an_activation_without_a_gain(stacked: bool) -> None:
-    with pytest.raises(NoGainError, match="gelu at width 20 and depth 300.*or pass `gain=` yourself"):
+    with pytest.raises(NoGainError, match="gelu at width 20 and depth 300.*looks_linear"):
         small(depth=300, activation="gelu", distribution="normal", stacked=stacked)
     assert small(depth=30, activation="gelu", distribution="normal", gain=1.4, stacked=stacked).built
     assert small(depth=30, activation="mish", gain=1.4, stacked=stacked).built
@@ -276,7 +283,7 @@ def test_presets_describe_their_networks(name: str) -> None:
 
 
 def test_a_preset_has_the_features_and_classes_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe("timit", "adam", 1e-3, batch_size=32, epochs=1)
+    recipe = TrainingRecipe("timit", "adam", 1e-3, batch_size=32, epochs=1)
     preset = _preset("Two layers on TIMIT.", recipe, depth=2, width=3, activation="relu")
     monkeypatch.setattr(model_zoo, "presets", {"timit": preset})
     model = model_zoo.from_preset("timit", seed=0)
@@ -288,6 +295,12 @@ def test_preset_overrides() -> None:
     model = model_zoo.from_preset("digits_tanh_1000", depth=3, seed=0, stacked=False)
     assert (model.name, len(model.layers)) == ("digits_tanh_1000", 4)
     assert model.layers[0].kernel_initializer.distribution == "orthogonal"
+    # Another initializer replaces what the preset says of the random walk's, and only that.
+    glorot = model_zoo.from_preset("mnist_relu_200", depth=2, width=3, kernel_initializer="glorot_uniform")
+    assert isinstance(glorot.get_layer("hidden_stack").kernel_initializer, keras.initializers.GlorotUniform)
+    assert glorot.get_layer("hidden_stack").bias.numpy().any()
+    with pytest.raises(ValueError, match="^gain: these belong"):
+        model_zoo.from_preset("digits_tanh_100", depth=2, kernel_initializer="he_normal", gain=2.0)
     with pytest.raises(TypeError, match="widht"):
         model_zoo.from_preset("digits_tanh_1000", widht=3)
     with pytest.raises(ValueError, match="`name` must be one of digits_tanh_1000.*Received: name='nonesuch'"):

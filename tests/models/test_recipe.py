@@ -12,7 +12,7 @@ from cli_helpers import run_cli
 from keras_helpers import to_numpy
 
 from keras_rwinit import data, gradient_walk, initialize, model_zoo
-from keras_rwinit.layers import DenseStack
+from keras_rwinit.layers import DeepSequential, DenseStack
 from keras_rwinit.training.settings import Settings
 
 L = keras.layers
@@ -32,16 +32,11 @@ def test_the_law() -> None:
     assert model_zoo.learning_rate(1, 8) == model_zoo.learning_rate(2, 8, decays=True) == 1e-3
 
 
-def test_recorded_runs_and_searches_have_the_same_law() -> None:
+def test_recorded_runs_have_the_same_law() -> None:
     """They had 0.03 / depth, which is the rate of width 64."""
     depths = (30, 100, 1000)
     expected = [0.03 / depth for depth in depths]
     assert [model_zoo.learning_rate(depth, 64, decays=True) for depth in depths] == expected
-    keras_tuner = pytest.importorskip("keras_tuner")
-    from keras_rwinit import tuning
-
-    spaces = [tuning.DeepMLPHyperModel((8,), depth=depth, width=(16, 32)) for depth in depths]
-    assert [space.point(keras_tuner.HyperParameters()).learning_rate for space in spaces] == expected
 
 
 @pytest.mark.parametrize(("width", "options", "decays"), [(48, [], True), (64, ["--no-cosine-decay"], False)])
@@ -102,22 +97,120 @@ def test_other_models() -> None:
     assert not model_zoo.recipe(images)["loss"].get_config()["from_logits"]
 
 
+def chain(*layers: Any, kind: Any = keras.Sequential) -> keras.Model:
+    """Returns a model that ends with some layers."""
+    hidden = L.Dense(8, "relu")
+    if kind is DeepSequential:
+        return DeepSequential([hidden, *layers], (4,))
+    if kind is keras.Sequential:
+        return keras.Sequential([keras.Input((4,)), hidden, *layers])
+    inputs = keras.Input((4,))
+    outputs = hidden(inputs)
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs)
+
+
+def nested(*layers: Any) -> keras.Model:
+    """Returns layers as a model of their own, without a kernel."""
+    return keras.Sequential([keras.Input((3,)), *layers])
+
+
 def test_the_loss() -> None:
     model = model_zoo.deep_mlp(2, 4, classes=3)
     assert model_zoo.recipe(model)["loss"].get_config()["from_logits"]
-    probabilities = model_zoo.deep_mlp(2, 4, classes=3, classifier_activation="softmax")
-    assert not model_zoo.recipe(probabilities)["loss"].get_config()["from_logits"]
     assert model_zoo.recipe(model, loss="mse")["loss"] == "mse"
+    probabilities = chain(L.Dense(3), L.Softmax())
+    assert not model_zoo.recipe(probabilities)["loss"].get_config()["from_logits"]
+    with pytest.raises(ValueError, match="logits or a softmax; pass `loss`"):
+        model_zoo.recipe(chain(L.Dense(3), L.Activation("sigmoid")))
     first, second = model_zoo.recipe(model), model_zoo.recipe(model)
     assert first["optimizer"] is not second["optimizer"]
+
+
+LOGITS: list[tuple[Any, ...]] = [
+    (L.Dense(3),),
+    (L.Dense(3, "linear"), L.Activation("linear", dtype="float32")),
+    (L.Dense(3), L.Dropout(0.5), L.Identity(), L.ActivityRegularization(l2=0.1)),
+    (L.Dense(3), nested(L.Dropout(0.5))),
+    (L.Reshape((2, 4)), L.TimeDistributed(L.Dense(3))),
+    (L.Dense(3, "softmax"), L.Dense(3)),
+]
+PROBABILITIES: list[tuple[Any, ...]] = [
+    (L.Dense(3, "softmax"),),
+    (L.Dense(3, L.Softmax()),),
+    (L.Dense(3), L.Softmax()),
+    (L.Dense(3), L.Activation("softmax", dtype="float32")),
+    (L.Dense(3), nested(L.Dropout(0.5), L.Softmax()), L.Identity()),
+    (keras.Sequential([keras.Input((8,)), L.Dense(3)]), L.Softmax()),
+]
+UNKNOWN: list[tuple[Any, ...]] = [
+    (L.Dense(3), L.Activation("sigmoid")),
+    (L.Dense(3), L.ReLU()),
+    (L.Dense(3, "relu"), L.Softmax()),
+    (L.Dense(3, "softmax"), L.Softmax()),
+    (L.Reshape((2, 4)), L.Dense(3), L.Softmax(axis=1)),
+    (L.Dense(3), L.GaussianNoise(0.1)),
+    (L.Dense(3), L.Rescaling(2.0)),
+    (L.Dense(3), L.BatchNormalization()),
+    (L.Reshape((2, 4)), L.Dense(3), L.LSTM(3, activation="linear")),
+    (L.Dense(6), L.Reshape((2, 3))),
+    (L.Dense(3), nested(L.Activation("tanh"))),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [DeepSequential, keras.Sequential, keras.Model])
+def test_the_loss_of_every_end_of_a_chain(kind: Any) -> None:
+    """Where the outputs are not known to be logits or probabilities, no loss is guessed."""
+
+    def copies(layers: tuple[Any, ...]) -> list[Any]:
+        return [type(layer).from_config(layer.get_config()) for layer in layers]
+
+    for from_logits, ends in ((True, LOGITS), (False, PROBABILITIES)):
+        for layers in ends:
+            loss = model_zoo.recipe(chain(*copies(layers), kind=kind))["loss"]
+            assert loss.get_config()["from_logits"] is from_logits, [layer.name for layer in layers]
+    for layers in UNKNOWN:
+        with pytest.raises(ValueError, match="logits or a softmax; pass `loss`"):
+            model_zoo.recipe(chain(*copies(layers), kind=kind))
+
+
+def test_the_loss_of_operations_and_branches() -> None:
+    inputs = keras.Input((4,))
+    hidden, head = L.Dense(8, "relu")(inputs), L.Dense(3)
+    for softmax in (keras.ops.softmax, keras.activations.softmax):
+        model = keras.Model(inputs, softmax(head(hidden)))
+        assert not model_zoo.recipe(model)["loss"].get_config()["from_logits"]
+    residual = keras.Model(inputs, head(L.Add()([hidden, L.Dense(8)(hidden)])))
+    assert model_zoo.recipe(residual)["loss"].get_config()["from_logits"]
+    for outputs in (keras.ops.sigmoid(head(hidden)), head(hidden) * 2.0, head(hidden) + L.Dense(3)(hidden)):
+        with pytest.raises(ValueError, match="pass `loss`"):
+            model_zoo.recipe(keras.Model(inputs, outputs))
+
+
+def test_a_subclassed_model_needs_a_loss() -> None:
+    class Subclassed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.head = L.Dense(8, "relu"), L.Dense(3)
+
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.softmax(self.head(self.hidden(inputs)))
+
+    model = Subclassed()
+    model(np.ones((2, 4), "float32"))
+    with pytest.raises(ValueError, match="pass `loss` for any other model"):
+        model_zoo.recipe(model)
+    assert rate(model, loss="mse") == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: model_zoo.deep_mlp(2, 4, classes=1), "classifier with two or more outputs.*pass `loss=`"),
+        (lambda: model_zoo.deep_mlp(2, 4, classes=1), "classifier with two or more outputs.*pass `loss`"),
         (lambda: model_zoo.deep_mlp(2, 4, classifier_activation="sigmoid"), "logits or a softmax"),
-        (lambda: model_zoo.deep_autoencoder(3, 4, 2, input_shape=(2, 3)), "pass `loss=`"),
+        (lambda: model_zoo.deep_autoencoder(3, 4, 2, input_shape=(2, 3)), "pass `loss`"),
         (lambda: keras.Sequential([keras.Input((3,)), L.Dense(2)]), "a hidden layer .*Received: 1 kernels"),
         (lambda: keras.Sequential([L.Dense(2), L.Dense(2)]), "with weights: build it"),
         (lambda: "deep_mlp", "must be a Keras model.*Received: 'deep_mlp'"),

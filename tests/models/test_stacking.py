@@ -188,12 +188,33 @@ def test_settings_are_carried_over() -> None:
     assert plain.trainable_weights == again.trainable_weights == []
 
 
+@tensorflow_only
+def test_an_activity_regularizer_keeps_its_loss() -> None:
+    """A Dense layer with one stays as it is; that of a stack goes to the last layer."""
+    plain = keras.Sequential(
+        [keras.Input((WIDTH,)), *(layers.Dense(WIDTH, "tanh", activity_regularizer="l2") for _ in range(2))]
+    )
+    for _ in range(2):
+        plain.add(layers.Dense(WIDTH, "tanh"))
+    stacked = model_zoo.stack(plain)
+    assert [type(layer) for layer in stacked.layers[1:]] == [layers.Dense, layers.Dense, DenseStack]
+    regularized = as_model(make_stack(3, "tanh", activity_regularizer=regularizers.L1(0.1)))
+    for model, converted in ((plain, stacked), (regularized, model_zoo.unstack(regularized))):
+        run(model, X)
+        run(converted, X)
+        expected = sum(float(to_numpy(loss)) for loss in model.losses)
+        assert expected > 0.01
+        assert sum(float(to_numpy(loss)) for loss in converted.losses) == pytest.approx(expected, rel=1e-5)
+
+
 def test_what_is_no_chain() -> None:
     inputs = keras.Input((WIDTH,))
     hidden = layers.Dense(WIDTH)(inputs)
     branched = keras.Model(inputs, layers.Add()([inputs, hidden]))
     two_inputs = keras.Model([inputs, keras.Input((3,), name="unused")], hidden)
-    for model in (branched, two_inputs):
+    again = layers.Dense(WIDTH)
+    repeated = keras.Model(inputs, again(again(inputs)))
+    for model in (branched, two_inputs, repeated):
         for convert in (model_zoo.stack, model_zoo.unstack):
             with pytest.raises(ValueError, match="must be a chain of layers.*Received: model="):
                 convert(model)

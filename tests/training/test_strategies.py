@@ -285,6 +285,7 @@ def wait_for_workers(workers: list[subprocess.Popen[str]]) -> list[tuple[int, st
     return results
 
 
+@pytest.mark.slow
 def test_a_worker_alone_learns_as_one_device() -> None:
     """The strategy of several workers in a cluster of one: TensorFlow allows it, the command does not."""
     import tensorflow as tf
@@ -323,6 +324,7 @@ def test_two_workers_have_the_curve_of_one_device_and_only_the_chief_writes(
     assert same_curve(curve(directory), curve(one_device))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_cluster_that_lost_a_worker_goes_on_where_it_was(one_device: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"

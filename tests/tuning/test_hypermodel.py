@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from keras_rwinit import model_zoo
 keras_tuner = pytest.importorskip("keras_tuner")
 
 from keras_rwinit import tuning  # noqa: E402
+from keras_rwinit.commands.tune import tune  # noqa: E402
+from keras_rwinit.tuning._budget import largest_depth  # noqa: E402
 from keras_rwinit.tuning._forecast import forecast_trial  # noqa: E402
-from keras_rwinit.tuning._space import Point, largest_depth  # noqa: E402
+from keras_rwinit.tuning._point import Point  # noqa: E402
 
 
 def hp_with(**fixed: Any) -> Any:
@@ -35,26 +38,64 @@ def test_the_default_point_is_the_analytic_optimum_of_the_narrowest_walk() -> No
     assert space.forecast(point).gain == keras_rwinit.gain("relu", 16, 2, distribution="orthogonal")
 
 
-def test_the_model_is_deep_mlp_at_the_point() -> None:
-    space = small_space(width=32, depth=4, seed=3)
-    expected = model_zoo.deep_mlp(4, 32, "relu", input_shape=(64,), distribution="orthogonal", seed=3)
-    for ours, theirs in zip(
-        space.build(keras_tuner.HyperParameters()).get_weights(), expected.get_weights(), strict=True
-    ):
-        assert (ours == theirs).all()
-    assert not (space.build(hp_with(gain_ratio=1.1)).get_weights()[0] == expected.get_weights()[0]).all()
-
-
 @pytest.mark.parametrize(
-    ("name", "kernel"), [("gain_ratio", 2), ("input_gain_ratio", 0), ("output_gain_ratio", -2)]
+    ("activation", "distribution"),
+    [
+        ("relu", None),
+        ("tanh", None),
+        ("gelu", "looks_linear"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("gelu", None),
+                ("leaky_relu(0.5)", "looks_linear"),
+                ("relu", "orthogonal"),
+                ("selu", "normal"),
+                ("selu", "uniform"),
+                ("selu", "truncated_normal"),
+            )
+        ),
+    ],
 )
-def test_each_ratio_scales_its_own_kernel(name: str, kernel: int) -> None:
-    space = small_space(width=32, seed=3, input_gain_ratio=(0.5, 2.0), output_gain_ratio=(0.5, 2.0))
-    plain = space.build(hp_with()).get_weights()
-    scaled = space.build(hp_with(**{name: 1.2})).get_weights()
-    assert scaled[kernel] == pytest.approx(1.2 * plain[kernel], rel=1e-5)
-    untouched = 0 if name == "output_gain_ratio" else -2
-    assert scaled[untouched] == pytest.approx(plain[untouched], rel=1e-6)
+def test_the_first_model_is_that_of_deep_mlp(activation: str, distribution: str | None) -> None:
+    """Kernel by kernel; each ratio multiplies its own kernel only."""
+    shape = {"activation": activation, "distribution": distribution, "seed": 3}
+    space = small_space(width=16, depth=4, input_gain_ratio=(0.5, 2.0), output_gain_ratio=(0.5, 2.0), **shape)
+    expected = model_zoo.deep_mlp(4, 16, input_shape=(64,), **shape).get_weights()
+    for ours, theirs in zip(space.build(hp_with()).get_weights(), expected, strict=True):
+        assert (ours == theirs).all()
+    mirrored = space.build(hp_with()).get_layer("hidden_stack").kernel_initializer.distribution
+    scaled = {"gain_ratio": [2], "input_gain_ratio": [0], "output_gain_ratio": [-2]}
+    if mirrored != "looks_linear":
+        scaled["gain_ratio"] = [0, 2]  # the first kernel has the hidden gain
+    for name, kernels in scaled.items():
+        weights = space.build(hp_with(**{name: 1.2})).get_weights()
+        factors = {index % len(expected): 1.2 for index in kernels}
+        for index, (ours, theirs) in enumerate(zip(weights, expected, strict=True)):
+            assert ours == pytest.approx(factors.get(index, 1.0) * theirs, rel=1e-5, abs=1e-7), (name, index)
+
+
+def test_the_default_space_is_that_of_deep_mlp_and_of_the_command() -> None:
+    space = inspect.signature(tuning.DeepMLPHyperModel).parameters
+    network = inspect.signature(model_zoo.deep_mlp).parameters
+    for name in ("depth", "activation", "distribution"):
+        assert space[name].default == network[name].default, name
+    command = inspect.signature(tune).parameters
+    for name in ("gain_ratio", "input_gain_ratio", "output_gain_ratio", "width", "depth", "activation"):
+        default = space[name].default
+        text = f"{default[0]}:{default[1]}" if isinstance(default, tuple) else str(default).removesuffix(".0")
+        assert command[name].default == text, name
+    for name in ("distribution", "learning_rate", "optimizer", "max_parameters", "same_parameters_as"):
+        assert command[name].default == space[name].default, name
+
+
+def test_each_trial_has_the_learning_rate_of_its_own_size() -> None:
+    space = small_space(width=(32, 320), depth=100)
+    narrow, wide = (space.point(hp_with(width=width)).learning_rate for width in (32, 320))
+    assert narrow == model_zoo.learning_rate(100, 32, decays=True) == pytest.approx(10 * wide)
+    # Searches of earlier releases trained all widths at the rate of width 64.
+    space.rate_width = 64
+    assert space.point(hp_with(width=320)).learning_rate == 0.03 / 100
 
 
 def test_all_that_can_be_tuned_is_registered() -> None:
@@ -106,6 +147,8 @@ def test_all_that_can_be_tuned_is_registered() -> None:
         ({"optimizer": "admm"}, "optimizer.*admm"),
         ({"learning_rate": -1.0}, "learning_rate.*above 0"),
         ({"dtype": "int7"}, "dtype.*int7"),
+        ({"learning_rate": [None, 1e-3]}, "`learning_rate` must be a finite number above 0.*None"),
+        ({"distribution": [None, "normal"]}, "`distribution` must be one of .*None"),
         ({"max_parameters": 100}, "No width of 8 to 16 gives 3 hidden layers on a budget of 100"),
         ({"max_parameters": 0}, "max_parameters.*at least 1"),
         ({"max_parameters": 9, "same_parameters_as": (3, 8)}, "Give one of"),
@@ -162,6 +205,16 @@ def test_every_name_that_gain_takes_is_an_activation(name: str) -> None:
 def test_a_choice_of_two_learning_rates_begins_with_the_first() -> None:
     space = small_space(learning_rate=[1e-3, 1e-2])
     assert space.point(keras_tuner.HyperParameters()).learning_rate == 1e-3
+
+
+def test_a_budget_of_a_range_without_end() -> None:
+    """The widths that fit are found in a few steps."""
+    space = small_space(width=(8, 10**12), depth=(2, 10**6), max_parameters=10**5)
+    low, high = space.width.values
+    depths = [largest_depth(width, 64, 10, 10**5) for width in (low - 1, low, high, high + 1)]
+    assert low == 8
+    assert depths[2] >= 2 > depths[3]
+    assert small_space(width=[99, 8, 16], depth=2, max_parameters=10**4).width.values == (8, 16)
 
 
 def test_the_budget_of_a_model() -> None:
@@ -237,10 +290,8 @@ def tuned_by(name: str, directory: Path, space: Any, **options: Any) -> Any:
 
 # scikit-learn's, where keras-tuner fits a Gaussian process to so few trials.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == "RandomSearch" else pytest.mark.slow) for name in TUNERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUNERS)
 def test_every_tuner_of_keras_tuner(name: str, tmp_path: Path) -> None:
     space = small_space(depth=1, width=[9, 16] if name == "GridSearch" else (9, 16))
     tuner = tuned_by(name, tmp_path, space)

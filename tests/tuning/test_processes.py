@@ -56,6 +56,7 @@ def outcomes_of(directory: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_search_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
     arguments: list[object] = [*TINY, "--trials", 3, "--gain-ratio", "0.5:2", "--output"]
@@ -329,6 +330,7 @@ def test_a_worker_gives_up_a_silent_chief(monkeypatch: pytest.MonkeyPatch) -> No
         time.sleep(20)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_several_machines_by_environment_variables(tmp_path: Path) -> None:
     """The same command as chief and as worker; the worker comes first and waits."""

@@ -1,4 +1,4 @@
-"""The chief's door: calls carry the search's token and the worker's name, and a stranger's are refused.
+"""Authenticates the calls that the chief receives: they carry the search's token and the worker's name.
 
 Any program on the machine can connect to the chief's port. The token is in a file of the search's directory
 that only the user can read.
@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from keras_rwinit._files import write_secret
 
-__all__ = ["Caller", "Gate", "make_token", "open_channel", "read_token"]
+__all__ = ["AuthenticatingInterceptor", "Caller", "make_token", "open_channel", "read_token"]
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -99,7 +99,7 @@ class Caller(NamedTuple):
     process: str
 
 
-class Gate(grpc.ServerInterceptor):
+class AuthenticatingInterceptor(grpc.ServerInterceptor):
     """Lets the calls of a search's own processes in, one at a time.
 
     A call is read by one of many threads and then waits for its turn in a single one: a call whose request

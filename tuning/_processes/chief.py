@@ -20,7 +20,7 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
 from .._oracle import LocalSearchOracle, check_trials_exist
 from . import heartbeat
-from .channel import Caller, Gate
+from .channel import AuthenticatingInterceptor, Caller
 
 __all__ = ["check_port_free", "serve"]
 
@@ -54,7 +54,7 @@ class _Servicer(OracleServicer):
         self.processes: dict[str, str] = {}
         self.failure: OSError | None = None
 
-    def hear(self, caller: Caller, context: grpc.ServicerContext) -> None:
+    def record_call(self, caller: Caller, context: grpc.ServicerContext) -> None:
         """Notes that a worker is alive, and refuses a second one of its name."""
         if self.processes.setdefault(caller.worker, caller.process) != caller.process:
             context.abort(
@@ -98,10 +98,10 @@ def serve(
     """
     check_port_free(address)
     servicer = _Servicer(oracle)
-    gate = Gate(token, servicer.hear, servicer.keep_failure)
+    interceptor = AuthenticatingInterceptor(token, servicer.record_call, servicer.keep_failure)
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=_THREADS),
-        interceptors=[gate],
+        interceptors=[interceptor],
         # A call from a machine that has gone is given up.
         options=[
             ("grpc.so_reuseport", 0),
@@ -116,21 +116,24 @@ def serve(
         raise ValueError(f"The chief cannot listen at {address}: {error}") from error
     server.start()
     try:
-        _wait_for_end(servicer, oracle, gate, on_tick)
+        _wait_for_end(servicer, oracle, interceptor, on_tick)
     finally:
         server.stop(grace=1.0).wait()
 
 
 def _wait_for_end(
-    servicer: _Servicer, oracle: LocalSearchOracle, gate: Gate, on_tick: Callable[[], None]
+    servicer: _Servicer,
+    oracle: LocalSearchOracle,
+    interceptor: AuthenticatingInterceptor,
+    on_tick: Callable[[], None],
 ) -> None:
     ended_at: float | None = None
     while True:
         time.sleep(_TICK)
-        gate.run(servicer.release_silent_workers)
+        interceptor.run(servicer.release_silent_workers)
         if servicer.failure is not None:
             raise servicer.failure
-        gate.run(check_trials_exist, oracle)
+        interceptor.run(check_trials_exist, oracle)
         on_tick()
         # An exhausted space ends the search by the answer to a worker's request for a trial. If all trials
         # have ended there may be no worker left to ask.

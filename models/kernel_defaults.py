@@ -1,0 +1,69 @@
+"""Which kernels `deep_mlp` draws where their distribution and gains are not given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keras_rwinit.theory import Activation
+from keras_rwinit.theory.distributions import resolve_distribution
+from keras_rwinit.theory.mirrored import mirrored_slope
+
+__all__ = ["KernelDefaults", "kernel_defaults"]
+
+# Measured on the digits at depth 20 to 1000, ten epochs at the recipe's rate: a training loss of 0.004 at an
+# output gain of 3 where it is 0.009 at 1 (20 tanh layers), 0.010 for 0.190 (300) and 0.027 for 0.505 (1000).
+_OUTPUT_GAIN = 3.0
+
+
+class KernelDefaults(NamedTuple):
+    """What the arguments of `deep_mlp` stand for where they are None.
+
+    Args:
+        distribution: Name of the kernels' distribution.
+        input_gain: Gain of the first kernel. `None`: that of the hidden kernels.
+        output_gain: Gain of the classifier's kernel; with a mirrored distribution that of the linear network
+            which the model is at first. `None`: that of a linear layer.
+    """
+
+    distribution: str
+    input_gain: float | None
+    output_gain: float | None
+
+
+def kernel_defaults(
+    activation: Activation, width: int, distribution: str | None = None, *, random_biases: bool = False
+) -> KernelDefaults:
+    """Returns the distribution and the gains of the first and the last kernel that `deep_mlp` takes.
+
+    Args:
+        activation: Activation of the hidden layers.
+        width: Units of a hidden layer.
+        distribution: Name of the distribution. `None`: one that trains at any depth.
+        random_biases: Whether the hidden biases are drawn at random.
+
+    Raises:
+        ValueError: The distribution is unknown.
+
+    Example:
+        >>> from keras_rwinit.theory import resolve_activation
+        >>> kernel_defaults(resolve_activation("relu"), 64)
+        KernelDefaults(distribution='looks_linear', input_gain=1.0, output_gain=3.0)
+        >>> kernel_defaults(resolve_activation("relu"), 64, "normal")
+        KernelDefaults(distribution='normal', input_gain=None, output_gain=None)
+    """
+    chosen = distribution
+    if chosen is None:
+        chosen = _best_distribution(activation, width, random_biases=random_biases)
+    # The first kernel reads data that come without an activation, and the last one undoes the activation
+    # before it: with mirrored kernels both gains are those of a linear network.
+    neutral = 1.0 if resolve_distribution(chosen).mirrored else None
+    trains_at_any_depth = distribution is None and not random_biases
+    return KernelDefaults(chosen, neutral, _OUTPUT_GAIN if trains_at_any_depth else neutral)
+
+
+def _best_distribution(activation: Activation, width: int, *, random_biases: bool) -> str:
+    if random_biases:
+        return "normal"
+    # A linear network gains nothing from pairs, which halve its width.
+    pairs = mirrored_slope(activation) is not None and len(set(activation.slopes or (0.0, 1.0))) > 1
+    return "looks_linear" if pairs and width > 1 else "orthogonal"
