@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_matplotlib", "new_figure", "plot_histories", "plot_walk", "plot_walk_history"]
+__all__ = [
+    "check_matplotlib",
+    "new_figure",
+    "plot_correlation",
+    "plot_histories",
+    "plot_walk",
+    "plot_walk_history",
+]
 
 Array = NDArray[np.float64]
 
@@ -52,6 +59,25 @@ class Prediction(Protocol):
 
     @property
     def std(self) -> Array: ...
+
+
+class Correlation(Protocol):
+    """How alike examples are, such as `WalkCorrelation`: numbers of the inputs, arrays of shape (layers,)."""
+
+    @property
+    def forward(self) -> Array: ...
+
+    @property
+    def backward(self) -> Array: ...
+
+    @property
+    def effective_rank(self) -> Array: ...
+
+    @property
+    def inputs(self) -> float: ...
+
+    @property
+    def inputs_rank(self) -> float: ...
 
 
 class Record(Protocol):
@@ -157,6 +183,61 @@ def plot_walk(
     ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
     for handle in ax.legend(fontsize="small", frameon=False).get_lines():
         handle.set_linewidth(max(handle.get_linewidth(), 0.8))  # as thin as the examples they would be lost
+    return ax
+
+
+def plot_correlation(
+    correlation: Correlation, prediction: Prediction | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draws how alike different examples are at each layer: their correlation, and their effective rank.
+
+    The correlation is on the left axis, that of the inputs at layer 0; the effective rank is on a second axis
+    on the right.
+
+    Args:
+        correlation: `gradient_walk(...).correlation`.
+        prediction: What `predict_correlation` predicts for a pair; its mean and a band of one standard
+            deviation over networks are drawn. `None`: no band.
+        ax: Axes to draw on. `None`: those of a new figure.
+
+    Returns:
+        The axes on the left.
+
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
+    """
+    if ax is None:
+        ax = new_figure()[1]
+    layers = np.arange(1, len(correlation.forward) + 1)
+    if prediction is not None:
+        low, high = prediction.mean - prediction.std, prediction.mean + prediction.std
+        ax.fill_between(
+            layers,
+            np.maximum(low, -1.0),
+            np.minimum(high, 1.0),
+            color="0.3",
+            alpha=0.18,
+            linewidth=0,
+            label="predicted, 1 standard deviation",
+        )
+        ax.plot(layers, prediction.mean, color="0.3", linewidth=0.8, linestyle="--", label="predicted mean")
+    from_inputs = np.append(0, layers), np.append(correlation.inputs, correlation.forward)
+    ax.plot(*from_inputs, color="C0", linewidth=1.6, label="activations")
+    ax.plot(layers, correlation.backward, color="C1", linewidth=1.2, label="gradients")
+    ranks = ax.twinx()
+    with_inputs = np.append(correlation.inputs_rank, correlation.effective_rank)
+    ranks.plot(from_inputs[0], with_inputs, color="C2", linewidth=1.0, linestyle=":", label="effective rank")
+    ranks.set_ylabel("effective rank of the activations")
+    ranks.set_ylim(bottom=0.0)
+    ax.set_ylim(top=1.05)
+    ax.set_title("How alike different examples are at each layer")
+    ax.set_xlabel("hidden layer, 0: the inputs")
+    ax.set_ylabel("mean correlation of two examples")
+    handles, labels = (
+        one + other
+        for one, other in zip(ax.get_legend_handles_labels(), ranks.get_legend_handles_labels(), strict=True)
+    )
+    ax.legend(handles, labels, fontsize="small", frameon=False)
     return ax
 
 

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation
-from keras_rwinit.theory.activations import ActivationError, average_activation
+from keras_rwinit.theory.activations import NOT_ELEMENTWISE, ActivationError, average_activation
 
-from .evaluation import built_layer, choose_units, evaluate_activation
+from .evaluation import built_layer, evaluate_activation
 from .types import ActivationLike, Tensor
+from .units import choose_units
 
 __all__ = [
     "NamedActivation",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _PRELU_UNITS = 1024
-_MIXING = ("softmax", "log_softmax", "sparsemax", "glu")
 _CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
 
 _Memo: TypeAlias = dict[tuple[int, int | None], tuple[object, Activation]]
@@ -220,13 +220,13 @@ def theory_activation(activation: ActivationLike, units: int | None = None) -> A
     memo, key = _memo.get(), (id(activation), units)
     if memo is not None and key in memo:
         return memo[key][1]
-    known = _look_at(activation, units)
+    known = _evaluate(activation, units)
     if memo is not None:
         memo[key] = activation, known  # the object itself as well, so that no other one gets its id
     return known
 
 
-def _look_at(activation: Callable[[Tensor], Tensor], units: int | None) -> Activation:
+def _evaluate(activation: Callable[[Tensor], Tensor], units: int | None) -> Activation:
     if isinstance(activation, keras.layers.Activation):
         return theory_activation(activation.activation, units)
     if isinstance(activation, keras.layers.Lambda):
@@ -234,7 +234,7 @@ def _look_at(activation: Callable[[Tensor], Tensor], units: int | None) -> Activ
     if type(activation) is keras.layers.PReLU:
         return _prelu(activation, units)
     name = getattr(activation, "__name__", None)
-    if name in _MIXING and getattr(keras.activations, name, None) is activation:
+    if name in NOT_ELEMENTWISE and getattr(keras.activations, name, None) is activation:
         return resolve_activation(name)
     return evaluate_activation(name or type(activation).__name__, activation, units)
 

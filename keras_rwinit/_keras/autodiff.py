@@ -2,132 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
-from .threads import replace_function
+from .execution import has_value
 from .types import Tensor
 
-__all__ = ["TapKey", "Tapped", "double_precision", "gradients_at_taps", "has_value", "uncompiled"]
+__all__ = ["TapKey", "Tapped", "can_differentiate", "gradients_at_taps", "value_and_slopes"]
 
 
-def double_precision() -> contextlib.AbstractContextManager[object]:
-    """Returns a context in which float64 stays float64: JAX computes in float32 by default."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.enable_x64(True)
-    return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def uncompiled(*, inline: bool = False) -> Iterator[None]:
-    """Lets the present thread run operation by operation: no function is rematerialized or compiled.
-
-    A value inside a function that the back end traces is out of reach. On TensorFlow, a function that is
-    traced on copies of a model's weights would also keep them, and be called with them ever after. All other
-    threads compile and rematerialize as before, except that on PyTorch those that begin to compile meanwhile
-    run uncompiled.
-
-    Args:
-        inline: Whether `jax.jit` and JAX's loops run operation by operation too, which is slow.
-    """
-    with contextlib.ExitStack() as stack:
-        switch_off = _UNCOMPILED.get(keras.backend.backend())
-        for context in switch_off(inline) if switch_off else []:
-            stack.enter_context(context)
-        yield
-
-
-Contexts: TypeAlias = list[contextlib.AbstractContextManager[object]]
-
-
-def _same_function(function: Callable[..., Any] | None = None, **options: object) -> Any:
-    """Stands for `tf.recompute_grad` and `jax.checkpoint`, which are also decorators with options."""
-    return _same_function if function is None else function
-
-
-def _uncompiled_tensorflow(inline: bool) -> Contexts:
-    import tensorflow as tf
-
-    compiled = type(tf.function(lambda: None))
-    original = compiled.__call__
-
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # TensorFlow's own functions, such as that of `tf.vectorized_map`, may be written for a graph alone.
-        if str(getattr(self.python_function, "__module__", "")).startswith("tensorflow."):
-            return original(self, *args, **kwargs)
-        return self.python_function(*args, **kwargs)
-
-    return [
-        replace_function(compiled, "__call__", run),
-        replace_function(tf, "recompute_grad", _same_function),
-    ]
-
-
-def _uncompiled_jax(inline: bool) -> Contexts:
-    import jax
-
-    contexts: Contexts = [replace_function(jax, name, _same_function) for name in ("checkpoint", "remat")]
-    return [*contexts, jax.disable_jit()] if inline else contexts
-
-
-def _uncompiled_torch(inline: bool) -> Contexts:
-    import torch
-    import torch.utils.checkpoint
-
-    module = torch.utils.checkpoint
-
-    def run(
-        function: Callable[..., Any],
-        *args: Any,
-        use_reentrant: object = None,
-        context_fn: object = None,
-        determinism_check: object = None,
-        debug: object = None,
-        early_stop: object = None,
-        preserve_rng_state: object = None,
-        **kwargs: Any,
-    ) -> Any:
-        return function(*args, **kwargs)
-
-    contexts: Contexts = [
-        replace_function(module, "checkpoint", run),
-        # Those who imported `checkpoint` by its name come past here, if they want the reentrant kind.
-        replace_function(module.CheckpointFunction, "apply", lambda function, keep, *args: function(*args)),
-    ]
-    if "torch._dynamo" in sys.modules:  # only then has anything been compiled
-        contexts.append(torch.compiler.set_stance("force_eager"))
-    return contexts
-
-
-_UNCOMPILED = {
-    "tensorflow": _uncompiled_tensorflow,
-    "jax": _uncompiled_jax,
-    "torch": _uncompiled_torch,
-}
-
-
-def has_value(tensor: Tensor) -> bool:
-    """Returns whether a tensor has a value that can be read, which those of a traced function do not have."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return not isinstance(tensor, jax.core.Tracer)
-    if backend == "tensorflow":
-        return hasattr(tensor, "numpy")
-    if backend == "torch":
-        try:
-            return bool(tensor.data_ptr() or tensor.numel() == 0)
-        except RuntimeError:  # of a tensor inside `torch.vmap`
-            return False
-    return True
+def can_differentiate() -> bool:
+    """Returns whether the present back end takes gradients."""
+    return keras.backend.backend() in _TAP
 
 
 class TapKey(NamedTuple):
@@ -176,15 +65,15 @@ def gradients_at_taps(function: TappedFunction, tensors: Sequence[Tensor]) -> Gr
 
     Returns:
         Gradients with respect to `tensors`, and what was found at the taps, in their order; None at a value
-        that is not to be seen from outside.
+        that cannot be read from outside the traced function.
     """
-    backend = keras.backend.backend()
-    if backend not in _TAP:
+    if not can_differentiate():
         *others, last = _TAP
         raise ValueError(
-            f"Gradients need Keras's {', '.join(others)} or {last} back end. Received: {backend!r}"
+            f"Gradients need Keras's {', '.join(others)} or {last} back end. "
+            f"Received: {keras.backend.backend()!r}"
         )
-    return _TAP[backend](function, list(tensors))
+    return _TAP[keras.backend.backend()](function, list(tensors))
 
 
 def _tap_tensorflow(function: TappedFunction, tensors: list[Tensor]) -> Gradients:
@@ -275,7 +164,7 @@ def _tap_jax(function: TappedFunction, tensors: list[Tensor]) -> Gradients:
 
 
 def _reading_tap() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Returns a function that reads a value without a value: it comes out as a gradient.
+    """Returns a function that reads a traced value, which has no number yet: it comes out as a gradient.
 
     The function returns its first argument `a`. With `g` the gradient at it, the gradients of its arguments
     are `g`, `g`, `a`, and the number of times that it is run.
@@ -315,9 +204,12 @@ def _tap_torch(function: TappedFunction, tensors: list[Tensor]) -> Gradients:
             values[key] = tapped
         return tapped
 
-    # Dropout on PyTorch draws from the generator that everything else draws from.
-    with torch.random.fork_rng(), torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    # Dropout on PyTorch draws from the generator that everything else draws from. In the caller's inference
+    # mode all gradients would be zero.
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+        # Only a copy of a tensor that was made in inference mode can be differentiated.
+        copies = [tensor.clone() if tensor.is_inference() else tensor.detach() for tensor in tensors]
+        leaves = [tensor.requires_grad_() for tensor in copies]
         result = function(leaves, tap, True)
         forward = False
         seen = {key: value for key, value in values.items() if value is not None}
@@ -338,3 +230,43 @@ def _tap_torch(function: TappedFunction, tensors: list[Tensor]) -> Gradients:
 
 
 _TAP = {"tensorflow": _tap_tensorflow, "jax": _tap_jax, "torch": _tap_torch}
+
+
+Values: TypeAlias = tuple[Tensor, Tensor | None]
+
+
+def value_and_slopes(function: Callable[[Tensor], Tensor], x: Tensor) -> Values:
+    """Returns `function(x)` and the gradient of its sum, which is the slopes of an element-wise function.
+
+    The slopes are None where the back end finds no way from the value to `x`.
+    """
+    return _SLOPES[keras.backend.backend()](function, x)
+
+
+def _slopes_tensorflow(function: Callable[[Tensor], Tensor], x: Tensor) -> Values:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return y, tape.gradient(y, x) if tf.is_tensor(y) else None
+
+
+def _slopes_jax(function: Callable[[Tensor], Tensor], x: Tensor) -> Values:
+    import jax
+
+    y, pull_back = jax.vjp(function, x)
+    return y, pull_back(jax.numpy.ones_like(y))[0]
+
+
+def _slopes_torch(function: Callable[[Tensor], Tensor], x: Tensor) -> Values:
+    import torch
+
+    x = x.detach().clone().requires_grad_()
+    y = function(x)
+    if not torch.is_tensor(y) or not y.requires_grad:
+        return y, None
+    return y.detach(), torch.autograd.grad(y.sum(), x, allow_unused=True)[0]
+
+
+_SLOPES = {"tensorflow": _slopes_tensorflow, "jax": _slopes_jax, "torch": _slopes_torch}

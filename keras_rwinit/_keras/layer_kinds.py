@@ -15,6 +15,7 @@ from typing import TypeAlias
 import keras
 
 from keras_rwinit.theory import ACTIVATIONS
+from keras_rwinit.theory.activations import SELU_ALPHA, SELU_SCALE
 
 from .types import ActivationLike
 
@@ -26,6 +27,7 @@ __all__ = [
     "activates_kernel_output",
     "contracted_axes",
     "is_known_layer",
+    "kernel_kind_being_built",
     "layer_kind",
     "register_layer_kind",
 ]
@@ -41,11 +43,14 @@ class Effect(enum.Enum):
 
     ACTIVATION = "acts element by element"
     NORMALIZATION = "gives its output unit variance"
+    UNIT_LENGTH = "gives its output unit length"
     SUM = "adds its inputs"
+    MEAN = "takes the mean of its inputs"
     PRODUCT = "multiplies its inputs"
     QUOTIENT = "divides its first input by the second"
     CONCATENATION = "puts its inputs side by side"
     EMBEDDING = "looks up rows of a table"
+    FUNCTION = "computes what its values tell"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Factor:
         reason: What the layer does, for reports.
         random: Whether the factors are drawn anew for each example, in training only.
         only_backward: Whether the signal itself is changed by less than the gradient.
+        dropped_value: What alpha dropout puts in the place of a unit that it drops; else 0.
     """
 
     mean_square: float
@@ -66,6 +72,7 @@ class Factor:
     reason: str
     random: bool = False
     only_backward: bool = False
+    dropped_value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _einsum_axes(layer: keras.layers.EinsumDense, axes: Axes) -> Axes:
     return summed or axes[:-1]
 
 
-def _one_step_shape(shape: Shape) -> Shape:
+def _time_step_shape(shape: Shape) -> Shape:
     """Returns the shape of one time step."""
     return (shape[0], *shape[2:])
 
@@ -202,7 +209,14 @@ def _alpha_dropout_factor(layer: keras.layers.AlphaDropout) -> Factor | None:
         return None
     mean_square = 1.0 / (1.0 + rate * _SELU_LOWEST**2)
     reason = f"alpha dropout of {rate:g}"
-    return Factor(mean_square, 1.0 / (1.0 - rate), reason, random=True, only_backward=True)
+    return Factor(
+        mean_square,
+        1.0 / (1.0 - rate),
+        reason,
+        random=True,
+        only_backward=True,
+        dropped_value=_SELU_LOWEST,
+    )
 
 
 def _average_pooling_factor(layer: keras.layers.AveragePooling2D) -> Factor | None:
@@ -221,7 +235,18 @@ def _as_tuple(value: int | Axes) -> Axes:
 
 
 def _named_activation(name: str) -> LayerKind:
-    return LayerKind(effect=Effect.ACTIVATION, activation=lambda operation: name)
+    """Returns the kind of an operation that is the activation `name` of the theory's table."""
+
+    def find(operation: Operation) -> ActivationLike:
+        parameters = {key: value for key, value in operation.get_config().items() if key != "name"}
+        # Operations have defaults of their own: `keras.ops.gelu` is the approximate one.
+        if name == "gelu" and parameters.get("approximate"):
+            return "gelu_tanh"
+        if name in _FAMILY_PARAMETERS:
+            return f"{name}({float(parameters[_FAMILY_PARAMETERS[name]])!r})"
+        return operation if set(parameters) - {"approximate"} else name
+
+    return LayerKind(effect=Effect.ACTIVATION, activation=find)
 
 
 def _class_name(name: str) -> str:
@@ -244,10 +269,13 @@ _RECURRENT = LayerKind(
     skip_reason="recurrent kernels repeat over time and make no random walk",
     measured=True,
 )
-_SELU_LOWEST = -1.6732632423543772 * 1.0507009873554805
+_SELU_LOWEST = -SELU_ALPHA * SELU_SCALE
 _AVERAGE_POOLING = LayerKind(factor=_average_pooling_factor)
 _NORMALIZATION = LayerKind(effect=Effect.NORMALIZATION)
 _ITSELF = LayerKind(effect=Effect.ACTIVATION, activation=lambda layer: layer)
+_FUNCTION = LayerKind(effect=Effect.FUNCTION)
+# Parameters of operations whose activations have a name with a parameter in the theory's table
+_FAMILY_PARAMETERS = {"leaky_relu": "negative_slope", "elu": "alpha", "celu": "alpha", "squareplus": "b"}
 
 _KINDS: dict[type, LayerKind] = {
     # Layers that compute `activation(inputs @ kernel + bias)` and nothing after it
@@ -264,7 +292,7 @@ _KINDS: dict[type, LayerKind] = {
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
     # Layers of other layers
-    L.TimeDistributed: LayerKind(wrapped="layer", wrapped_shape=_one_step_shape, hides_sublayers=True),
+    L.TimeDistributed: LayerKind(wrapped="layer", wrapped_shape=_time_step_shape, hides_sublayers=True),
     L.RNN: _RECURRENT,
     L.Bidirectional: _RECURRENT,
     L.SpectralNormalization: LayerKind(
@@ -283,7 +311,7 @@ _KINDS: dict[type, LayerKind] = {
     L.LayerNormalization: _NORMALIZATION,
     L.GroupNormalization: _NORMALIZATION,
     L.RMSNormalization: _NORMALIZATION,
-    L.UnitNormalization: _NORMALIZATION,
+    L.UnitNormalization: LayerKind(effect=Effect.UNIT_LENGTH),
     L.Dropout: LayerKind(factor=_dropout_factor),
     L.GaussianDropout: LayerKind(factor=_gaussian_dropout_factor),
     L.AlphaDropout: LayerKind(factor=_alpha_dropout_factor),
@@ -297,21 +325,31 @@ _KINDS: dict[type, LayerKind] = {
     L.ReLU: LayerKind(effect=Effect.ACTIVATION, activation=_relu_activation),
     L.PReLU: _ITSELF,
     L.Add: LayerKind(effect=Effect.SUM),
-    L.Average: LayerKind(effect=Effect.SUM),
+    L.Average: LayerKind(effect=Effect.MEAN),
     L.Subtract: LayerKind(effect=Effect.SUM),
     L.Multiply: LayerKind(effect=Effect.PRODUCT),
+    L.Maximum: _FUNCTION,
+    L.Minimum: _FUNCTION,
+    L.Rescaling: _FUNCTION,
     L.Concatenate: LayerKind(effect=Effect.CONCATENATION),
 }
+
+# Functions of `keras.ops` that move, repeat, select or linearly combine the elements of a tensor. Such as
+# softmax are among them, which have no gain.
+_PASSING = """
+    Rearrange Cast SaturateCast Copy Identity StopGradient ConvertToTensor Slice SliceUpdate Scatter
+    ScatterUpdate Unstack GetItem Reshape Ravel View Transpose Moveaxis Swapaxes Squeeze ExpandDims Flip
+    Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo Pad Append Split ArraySplit Hsplit Vsplit Dsplit Take
+    TakeAlongAxis Tril Triu Diag Diagonal Trace Sort Max Amax Min Amin Median MaxPool AdaptiveMaxPool Mean
+    Average Sum Cumsum Diff Correlate AveragePool AdaptiveAveragePool Einsum Matmul Dot Tensordot Vdot Inner
+    Conv DepthwiseConv SeparableConv ConvTranspose DotProductAttention Softmax LogSoftmax Sparsemax Glu Resize
+    CropImages PadImages ExtractPatches AffineTransform GaussianBlur DepthToSpace SpaceToDepth Unfold Fold
+"""
 
 # Functions of `keras.ops`, by the names of their classes, which are not public.
 _OPERATIONS: dict[str, LayerKind] = {
     **{_class_name(name): _named_activation(name) for name in ACTIVATIONS},
-    "LeakyRelu": LayerKind(
-        effect=Effect.ACTIVATION,
-        activation=lambda operation: f"leaky_relu({float(operation.negative_slope)!r})",
-    ),
     "Add": LayerKind(effect=Effect.SUM),
-    "Average": LayerKind(effect=Effect.SUM),
     "Subtract": LayerKind(effect=Effect.SUM),
     "Multiply": LayerKind(effect=Effect.PRODUCT),
     "Divide": LayerKind(effect=Effect.QUOTIENT),
@@ -320,11 +358,16 @@ _OPERATIONS: dict[str, LayerKind] = {
     "Stack": LayerKind(effect=Effect.CONCATENATION),
     "Hstack": LayerKind(effect=Effect.CONCATENATION),
     "Vstack": LayerKind(effect=Effect.CONCATENATION),
+    "LayerNorm": _NORMALIZATION,
+    "RMSNorm": _NORMALIZATION,
+    "BatchNorm": _NORMALIZATION,
+    **dict.fromkeys(_PASSING.split(), LayerKind()),
 }
 
 # Any other layer may have a weight called `kernel`, as recurrent cells have.
 _OTHER_LAYER = _DENSE
-_OTHER_OPERATION = LayerKind()
+# Any other operation is looked at by its values.
+_OTHER_OPERATION = _FUNCTION
 
 
 def register_layer_kind(cls: type[keras.layers.Layer], kind: LayerKind) -> None:
@@ -361,6 +404,14 @@ def activates_kernel_output(layer: keras.layers.Layer) -> bool:
     return bool(type(layer).call is cls.call)  # type: ignore[attr-defined]
 
 
+def kernel_kind_being_built(layer: keras.layers.Layer | None) -> KernelKind | None:
+    """Returns the kind of the next kernel that `layer` creates; None where nothing is known of it."""
+    kernels = () if layer is None else layer_kind(layer).kernels
+    # Layers create their kernels in the table's order: the first one that is missing is next.
+    missing = (kernel for kernel in kernels if getattr(layer, kernel.attribute, None) is None)
+    return next(missing, kernels[-1] if kernels else None)
+
+
 def contracted_axes(layer: keras.layers.Layer | None, rank: int) -> Axes:
     """Returns which axes of the next kernel that `layer` creates are summed over.
 
@@ -369,9 +420,5 @@ def contracted_axes(layer: keras.layers.Layer | None, rank: int) -> Axes:
         rank: Number of axes of the kernel.
     """
     axes = tuple(range(rank))
-    kernels = () if layer is None else layer_kind(layer).kernels
-    if not kernels:
-        return axes[:-1]
-    # Layers create their kernels in the table's order: the first one that is missing is next.
-    missing = (kernel for kernel in kernels if getattr(layer, kernel.attribute, None) is None)
-    return next(missing, kernels[-1]).contracted(layer, axes)
+    kind = kernel_kind_being_built(layer)
+    return axes[:-1] if layer is None or kind is None else kind.contracted(layer, axes)

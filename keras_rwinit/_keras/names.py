@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 
 from .activations import get_activation, theory_activation
@@ -40,6 +42,7 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
         argument: Name of the argument, for the message.
     """
     _check_string(name, argument, RANDOM_WALK)
+    state = random.getstate()  # Keras draws the seeds of unseeded initializers from it
     try:
         initializer = keras.initializers.get(name)
         # A kernel is drawn, since the base class, an initializer of vectors or one of windows draw none.
@@ -51,6 +54,8 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
             f"`{argument}` must be {RANDOM_WALK} or a Keras initializer, such as he_normal, "
             f"glorot_uniform or orthogonal. Received: {name!r}"
         ) from error
+    finally:
+        random.setstate(state)
     return name
 
 

@@ -21,7 +21,7 @@ _MISSING = object()
 def replace_function(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Replaces a function of an object, class or module, for calls of the present thread alone.
 
-    For an object it goes around `__setattr__`, in which Keras and PyTorch keep books.
+    For an object it goes around `__setattr__`, which Keras and PyTorch use for tracking.
     """
     attributes = vars(owner)
     before, original = attributes.get(name, _MISSING), getattr(owner, name)

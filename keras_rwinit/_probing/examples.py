@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_rwinit._checks import check_real
+from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.types import ArrayTree
 
-__all__ = ["check_examples"]
+__all__ = ["check_equally_many", "check_examples"]
 
 
 def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
@@ -21,11 +22,7 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
     """
     if value is None:
         raise _NoArrayError(name, value)
-    arrays = keras.tree.map_structure(
-        # An optional input that is left out
-        lambda leaf: None if leaf is None else _as_array(name, leaf),
-        _list_to_array(value),
-    )
+    arrays = map_arrays(lambda leaf: _as_array(name, leaf), _list_to_array(name, value))
     flat = [array for array in keras.tree.flatten(arrays) if array is not None]
     counts = {len(array) for array in flat}
     if not flat or len(counts) != 1 or counts == {0}:
@@ -34,6 +31,16 @@ def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:
             f"Received: shapes {[array.shape for array in flat]}"
         )
     return arrays, counts.pop()
+
+
+def check_equally_many(name: str, value: ArrayTree, examples: int) -> ArrayTree:
+    """Returns `value` as NumPy arrays; ValueError unless they hold as many examples as the inputs, `x`."""
+    arrays, count = check_examples(name, value)
+    if count != examples:
+        raise ValueError(
+            f"`x` and `{name}` must hold equally many examples. Received: {examples} and {count}."
+        )
+    return arrays
 
 
 class _NoArrayError(ValueError):
@@ -46,12 +53,12 @@ class _NoArrayError(ValueError):
         )
 
 
-def _list_to_array(value: ArrayTree) -> ArrayTree:
+def _list_to_array(name: str, value: ArrayTree) -> ArrayTree:
     """Makes one array of nested lists of numbers; a list of arrays stays as it is."""
     if isinstance(value, list) and not any(
         leaf is None or hasattr(leaf, "shape") for leaf in keras.tree.flatten(value)
     ):
-        return np.asarray(value)
+        return check_real(name, value)
     return value
 
 

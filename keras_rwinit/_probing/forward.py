@@ -9,8 +9,9 @@ import keras
 
 from keras_rwinit._keras.activations import NamedActivation
 from keras_rwinit._keras.types import Tensor
+from keras_rwinit.layers import DenseStack
 
-__all__ = ["dense_call", "run_layers"]
+__all__ = ["dense_call", "run_layers", "run_quantized_layers"]
 
 
 def dense_call(layer: keras.layers.Dense) -> Callable[..., Tensor]:
@@ -40,6 +41,46 @@ def run_layers(
         pre_activations.append(h @ kernel + bias)
         h = activation(pre_activations[-1])
     return h, keras.ops.stack(pre_activations)
+
+
+def run_quantized_layers(
+    stack: DenseStack, x: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Returns the output of the layers of a quantized stack, and their pre-activations along the first axis.
+
+    The gradient at the inputs of an integer kernel is that which Keras's Dense defines.
+
+    Args:
+        stack: The stack.
+        x: Its inputs, shape (..., units).
+        biases: What each layer adds, shape (depth, ..., units).
+        activation: The activation of the layers.
+    """
+
+    def step(h: Tensor, layer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def activate(a: Tensor) -> Tensor:
+            seen.append(a)
+            return activation(a)
+
+        h = stack._run_quantized_layer(layer[0], h, bias=layer[1], activation=activate)
+        return h, seen[0]
+
+    units, depth = x.shape[-1], stack.depth
+    h, rows = keras.ops.reshape(x, (-1, units)), keras.ops.reshape(biases, (depth, -1, units))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.disable_jit(False):
+            h, pre_activations = jax.lax.scan(step, h, (keras.ops.arange(depth), rows))
+    else:
+        each = []
+        for number, bias in enumerate(keras.ops.unstack(rows, depth)):
+            h, a = step(h, (number, bias))
+            each.append(a)
+        pre_activations = keras.ops.stack(each)
+    return keras.ops.reshape(h, x.shape), keras.ops.reshape(pre_activations, biases.shape)
 
 
 def _has_no_state(activation: Callable[[Tensor], Tensor]) -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
+from keras_rwinit._keras.types import Tensor
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import kernels_of
 
-__all__ = ["CallKey", "LayerCall", "LayerMeasurement"]
+from .norms import Array, Floats, Mask, log_norm, saturated_units, units_last
+from .pairs import gram_matrix, mean_correlation
 
-Array = NDArray[np.float64]
+__all__ = ["CallKey", "ForwardMeasurement", "LayerCall", "LayerMeasurement"]
 
 
 class CallKey(NamedTuple):
@@ -60,7 +63,7 @@ class LayerCall:
         """`name` with the layer's path, which tells layers of the same name apart."""
         return f"{self.layer.path}{self._suffix}"
 
-    @property
+    @cached_property
     def key(self) -> CallKey:
         """The key that the same call has in the traced model."""
         # The kernel of a wrapper such as TimeDistributed belongs to the layer inside.
@@ -77,7 +80,7 @@ class LayerCall:
         return index + (f"#{self.call}" if self.call > 1 else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerMeasurement:
     """What was measured at one call of a layer.
 
@@ -88,6 +91,9 @@ class LayerMeasurement:
         rms: Root mean square of the pre-activations over examples and units.
         weight_gradient: ln of the norm of the kernel's gradient of the mean loss.
         dead: Share of the units that are dead or saturated for every example.
+        forward_correlation: Mean cosine of different examples' outputs; nan for a single example.
+        backward_correlation: The same of their gradients.
+        gram: Inner products of the examples' outputs; see `gram_matrix`.
     """
 
     layer_call: LayerCall
@@ -96,3 +102,91 @@ class LayerMeasurement:
     rms: float
     weight_gradient: float
     dead: float
+    forward_correlation: float
+    backward_correlation: float
+    gram: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardMeasurement:
+    """What the forward pass shows at some layers of one kind, before the gradient is known.
+
+    The arrays have an axis of the layers, which are those of a stack, or one.
+
+    Args:
+        layer_calls: The calls of the layers.
+        forward: `ln|h|` of the layers' outputs, shape (layers, examples).
+        rms: Root mean square of the pre-activations, shape (layers,).
+        flat: Units with next to no slope for any example, shape (layers, units); None where it is unknown.
+        correlation: Mean cosine of different examples' outputs, shape (layers,).
+        grams: Inner products of the examples' outputs, shape (layers, examples, examples).
+    """
+
+    layer_calls: Sequence[LayerCall]
+    forward: Array
+    rms: Array
+    flat: Mask | None
+    correlation: Array
+    grams: Array
+
+    @classmethod
+    def of(
+        cls,
+        layer_calls: Sequence[LayerCall],
+        pre_activations: Floats,
+        outputs: Floats,
+        activation: Callable[[Tensor], Tensor],
+        examples: int,
+    ) -> ForwardMeasurement:
+        """Measures layers; the arrays hold one or several rows for each example, after the axis of layers."""
+        rows = _by_example(outputs, examples)
+        forward = log_norm(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2])
+        size = max(pre_activations[0].size, 1)
+        return cls(
+            layer_calls,
+            forward,
+            np.exp(log_norm(pre_activations)) / np.sqrt(size),
+            saturated_units(activation, units_last(layer_calls[0].layer, pre_activations)),
+            np.array([mean_correlation(*layer) for layer in zip(rows, forward, strict=True)]),
+            np.array([gram_matrix(*layer) for layer in zip(rows, forward, strict=True)]),
+        )
+
+    def complete(self, deltas: Floats, kernel_norms: Mapping[int, Array]) -> list[LayerMeasurement]:
+        """Returns the measurements with the gradient.
+
+        Args:
+            deltas: Gradients at the pre-activations, with the axis of layers first.
+            kernel_norms: ln of the norm of the gradient of every kernel, layer by layer of a stack, by the
+                `id` of its variable.
+        """
+        layer, examples = self.layer_calls[0].layer, self.forward.shape[1]
+        kernels = kernels_of(layer)
+        # A layer with several kernels is tapped behind its last one.
+        norms = kernel_norms.get(id(kernels[-1].variable)) if kernels else None
+        rows = _by_example(deltas, examples)
+        backward = log_norm(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2])
+        no_gradient = ~units_last(layer, deltas).any(axis=1)
+        # A unit is dead if its own slope vanishes, or if no gradient arrives from above.
+        dead = no_gradient if self.flat is None else self.flat | no_gradient
+        return [
+            LayerMeasurement(
+                layer_call,
+                self.forward[number],
+                backward[number],
+                float(self.rms[number]),
+                # The objective is a sum over examples, the loss a mean.
+                float("nan")
+                if norms is None
+                else float(norms[layer_call.key.stack_index] - np.log(examples)),
+                float(dead[number].mean()),
+                float(self.correlation[number]),
+                mean_correlation(rows[number], backward[number]),
+                self.grams[number],
+            )
+            for number, layer_call in enumerate(self.layer_calls)
+        ]
+
+
+def _by_example(values: Floats, examples: int) -> Floats:
+    """Returns, for each layer, a row for each example, of which there may be several along the first axis."""
+    return values.reshape(len(values), examples, -1)

@@ -74,14 +74,19 @@ def kernel_log_norms(kernel: Kernel, gradient: Tensor) -> Array:
 
 
 def units_last(layer: keras.layers.Layer, values: Floats) -> Floats:
-    """Returns a row for each example and position, a column for each unit or channel."""
-    if getattr(layer, "data_format", None) == "channels_first" and values.ndim > 2:
-        values = np.moveaxis(values, 1, -1)
-    return values.reshape(-1, values.shape[-1])
+    """Returns a row for each example and position, a column for each unit; layers stay the first axis."""
+    if getattr(layer, "data_format", None) == "channels_first" and values.ndim > 3:
+        values = np.moveaxis(values, 2, -1)
+    return values.reshape(len(values), -1, values.shape[-1])
 
 
 def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask | None:
-    """Returns which units have next to no slope at any example and position; None where it is unknown."""
+    """Returns which units have next to no slope at any example and position; None where it is unknown.
+
+    Args:
+        activation: The activation.
+        a: Pre-activations, shape (..., rows, units).
+    """
     if activation is keras.activations.linear:
         return None
     try:
@@ -89,11 +94,17 @@ def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask |
     except ValueError:  # softmax and others that do not act unit by unit
         return None
     steepest = max(_steepest_slope(unit) for unit in known.units or (known,))
-    # A derivative may return one number for the whole array.
-    slopes = np.broadcast_to(np.abs(known.slope_at(cast(Array, a))), a.shape)  # float32 will do
-    return np.asarray((slopes <= FLAT * steepest).all(axis=0))
+    return np.asarray((_slopes(known, a) <= FLAT * steepest).all(axis=-2))
 
 
 @cache_by_value(maxsize=256)
 def _steepest_slope(activation: Activation) -> float:
-    return float(np.abs(activation.slope_at(np.linspace(-8.0, 8.0, 1601))).max())
+    return float(_slopes(activation, np.linspace(-8.0, 8.0, 1601)).max())
+
+
+def _slopes(activation: Activation, a: Floats) -> Floats:
+    """Returns the absolute slopes at an array, nan where they overflow."""
+    with np.errstate(all="ignore"):  # the verdict tells of signals that have exploded
+        slopes = np.abs(activation.slope_at(cast(Array, a)))  # float32 will do
+    # A derivative may return one number for the whole array.
+    return np.broadcast_to(slopes, a.shape)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
+from keras_rwinit._keras.arrays import map_arrays, to_tensor
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
-from .examples import check_examples
+from .examples import check_equally_many
+from .targets import BadTargetsError, ObjectiveError, check_losses, check_target
 
-__all__ = ["DIRECTION_SEED", "LossLike", "Objective", "make_objective", "random_direction"]
-
-T = TypeVar("T")
-
-Targets: TypeAlias = NDArray[np.integer | np.floating]
+__all__ = ["DIRECTION_SEED", "LossLike", "Objective", "check_targets", "make_objective", "random_direction"]
 
 OutputLoss: TypeAlias = str | keras.losses.Loss | Callable[[Tensor, Tensor], Tensor] | None
 """Keras loss of one output, or its name; None for an output that no loss is computed of."""
@@ -59,15 +56,9 @@ def make_objective(
         sample_weight: Weights of the examples, as `fit` takes them.
         training: Whether the loss is one in training, for a `compute_loss` of its own.
     """
-    if y is None:
-        if loss is not None or sample_weight is not None:
-            name = "A loss needs" if loss is not None else "Weights of examples need"
-            raise ValueError(
-                f"{name} targets: pass `y=`, or leave `{'loss' if loss else 'sample_weight'}` out."
-            )
+    targets, weights = check_targets(y, loss, examples, sample_weight)
+    if targets is None:
         return random_direction
-    targets = _check_batch("y", y, examples)
-    weights = None if sample_weight is None else _check_batch("sample_weight", sample_weight, examples)
     compute = _LossOfModel(model, loss, training)
 
     def objective(outputs: ArrayTree) -> Tensor:
@@ -76,17 +67,34 @@ def make_objective(
     return objective
 
 
-def _check_batch(name: str, value: ArrayTree, examples: int) -> ArrayTree:
-    arrays, count = check_examples(name, value)
-    if count != examples:
-        raise ValueError(
-            f"`x` and `{name}` must hold equally many examples. Received: {examples} and {count}."
-        )
-    return arrays
+def check_targets(
+    y: ArrayTree, loss: LossLike, examples: int, sample_weight: ArrayTree = None
+) -> tuple[ArrayTree, ArrayTree]:
+    """Returns targets and weights of the examples as NumPy arrays, both None without targets.
+
+    Raises:
+        ValueError: They do not hold as many examples as the inputs, or there is a loss or weights and no
+            targets.
+    """
+    if y is None:
+        if loss is not None:
+            raise ValueError("A loss needs targets: pass `y=`, or leave `loss` out.")
+        if sample_weight is not None:
+            raise ValueError("Weights of examples need targets: pass `y=`, or leave `sample_weight` out.")
+        return None, None
+    weights = sample_weight
+    if weights is not None:
+        weights = check_equally_many("sample_weight", weights, examples)
+    return check_equally_many("y", y, examples), weights
 
 
 def random_direction(outputs: ArrayTree) -> Tensor:
-    """Returns the sum over the examples of a random projection of their outputs, the same for all of them."""
+    """Returns the sum over the examples of a random projection of their outputs, the same for all of them.
+
+    Raises:
+        ObjectiveError: (a ValueError) No output is of a floating dtype.
+    """
+    _check_float(outputs)
     # A generator of its own leaves the seeds of the model, Keras and NumPy alone.
     rng = np.random.default_rng(DIRECTION_SEED)
     total: Tensor = 0.0
@@ -100,13 +108,13 @@ def random_direction(outputs: ArrayTree) -> Tensor:
     return total
 
 
-class _BadTargetsError(ValueError):
-    """`y` does not fit the loss or the outputs."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"`y` does not fit the loss and the model's outputs: {reason}. Pass `y` and `loss` as you would "
-            "to `fit` and `compile`, or leave both out."
+def _check_float(outputs: ArrayTree) -> None:
+    """Raises ObjectiveError if no output is of a floating dtype: integers have no gradient."""
+    dtypes = [keras.backend.standardize_dtype(o.dtype) for o in keras.tree.flatten(outputs) if o is not None]
+    if not any(keras.backend.is_float_dtype(dtype) for dtype in dtypes):
+        raise ObjectiveError(
+            "The model's outputs must have a gradient, and integers have none: pass a model that ends before "
+            f"them, for example before an argmax. Received: outputs of dtype {', '.join(dtypes) or None}"
         )
 
 
@@ -143,11 +151,15 @@ class _LossOfModel:
     def __call__(self, x: ArrayTree, y: ArrayTree, outputs: ArrayTree, sample_weight: ArrayTree) -> Tensor:
         """Returns the loss of a batch, a scalar."""
         if self.loss is None and not self.is_own and not self.model.losses:
-            raise ValueError(
+            raise ObjectiveError(
                 "Targets need a loss: pass `loss=`, compile the model with one, or leave `y` out."
             )
+        if not self.is_own and not self.model.losses:
+            _check_float(outputs)
         dtype = _loss_dtype(outputs)
-        x, y, sample_weight = (_to_tensors(values, dtype) for values in (x, y, sample_weight))
+        x, y, sample_weight = (
+            map_arrays(lambda array: to_tensor(array, dtype), values) for values in (x, y, sample_weight)
+        )
         options = {"x": x, "y": y, "y_pred": outputs, "sample_weight": sample_weight}
         if not self.is_own:
             options["y_pred"], options["y"] = _leave_out_none(outputs), _leave_out_none(y)
@@ -159,10 +171,10 @@ class _LossOfModel:
             options["training"] = self.training
         try:
             value = self.compute(stand_in, **options)
-        except _BadTargetsError:
+        except BadTargetsError:
             raise
         except Exception as error:  # of a loss of the user's, or of any back end
-            raise _BadTargetsError(f"{type(error).__name__}: {error}") from error
+            raise BadTargetsError(f"{type(error).__name__}: {error}") from error
         # A loss without reduction has a value for each example; Keras reports their mean.
         return keras.ops.mean(value) if len(value.shape) else value
 
@@ -171,7 +183,7 @@ class _LossOfModel:
         if self.loss is None:
             return None
         names = _output_names(self.model, outputs)
-        _check_losses(self.loss, outputs, targets, names)
+        check_losses(self.loss, outputs, targets, names)
         compiled = _Compiled(self.loss, self.weights, names)._compile_loss
         build = compiled.build
 
@@ -191,15 +203,6 @@ def _loss_dtype(outputs: ArrayTree) -> str:
     return "float64" if "float64" in dtypes else keras.config.floatx()
 
 
-def _to_tensors(values: ArrayTree, dtype: str) -> ArrayTree:
-    def convert(array: Targets | None) -> Tensor:
-        if array is None:
-            return None
-        return keras.ops.convert_to_tensor(array, dtype if array.dtype.kind == "f" else str(array.dtype))
-
-    return keras.tree.map_structure(convert, values)
-
-
 def _leave_out_none(values: ArrayTree) -> ArrayTree:
     """Returns a list or tuple without the members that are None; a single one that is left alone."""
     if not isinstance(values, list | tuple) or all(value is not None for value in values):
@@ -216,25 +219,6 @@ def _output_names(model: keras.Model, outputs: ArrayTree) -> list[str]:
     return names if len(names) == count else [f"output_{number}" for number in range(count)]
 
 
-def _check_losses(loss: LossLike, outputs: ArrayTree, targets: ArrayTree, names: list[str]) -> None:
-    """Refuses losses and targets that no output fits, some of which Keras would leave out."""
-    count = len(keras.tree.flatten(outputs))
-    for given in (loss, targets):
-        unknown = sorted(set(given) - set(names)) if isinstance(given, dict) else []
-        if unknown:
-            raise _BadTargetsError(
-                f"there is no output {', '.join(unknown)}; the outputs are {', '.join(names) or 'unnamed'}"
-            )
-    losses = [one for one in keras.tree.flatten(loss) if one is not None]
-    if not losses:
-        raise _BadTargetsError("no output has a loss")
-    if isinstance(loss, list | tuple) and len(keras.tree.flatten(loss)) != count:
-        raise _BadTargetsError(f"there are {count} outputs and {len(loss)} losses or weights")
-    arrays = len([target for target in keras.tree.flatten(targets) if target is not None])
-    if arrays != count and not (keras.tree.is_nested(loss) and arrays == len(losses)):
-        raise _BadTargetsError(f"the model has {count} outputs, and `y` holds {arrays} arrays")
-
-
 def _prepare_loss(loss: keras.losses.Loss, dtype: str) -> keras.losses.Loss:
     """Returns a copy of a loss that computes in `dtype` and refuses targets that Keras would broadcast."""
     # `copy.copy` would save and load it.
@@ -245,50 +229,8 @@ def _prepare_loss(loss: keras.losses.Loss, dtype: str) -> keras.losses.Loss:
     call = prepared.call
 
     def checked_call(y_true: Tensor, y_pred: Tensor) -> Tensor:
-        _check_target(loss, y_true, y_pred)
+        check_target(loss, y_true, y_pred)
         return call(y_true, y_pred)
 
     prepared.call = checked_call
     return prepared
-
-
-_LABELS = ("sparse", "circle", "ctc", "generalized")  # in the names of losses whose targets are not outputs
-
-
-def _check_target(loss: keras.losses.Loss, y_true: ArrayTree, y_pred: ArrayTree) -> None:
-    """Raises an error for targets that a Keras loss would take for others than they are."""
-    function = getattr(loss, "fn", loss)
-    owner = getattr(function, "__module__", None) or type(function).__module__
-    # Only its author knows what another loss takes.
-    if not str(owner).startswith("keras.") or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
-        return
-    name, target, shape = str(loss.name), tuple(y_true.shape), tuple(y_pred.shape)
-    if "sparse" in name:
-        _check_labels(name, np.asarray(keras.ops.convert_to_numpy(y_true)), shape, loss)
-    elif any(word in name for word in _LABELS):
-        return
-    # Keras would broadcast other shapes silently, into another loss.
-    elif target != shape and target != tuple(size for size in shape if size != 1):
-        raise _BadTargetsError(f"{name} of outputs of shape {shape} received targets of shape {target}")
-
-
-def _check_labels(name: str, target: Targets, shape: tuple[int, ...], loss: keras.losses.Loss) -> None:
-    ignored = getattr(loss, "ignore_class", None)
-    ignored = getattr(loss, "_fn_kwargs", {}).get("ignore_class", ignored)
-    axis = getattr(loss, "_fn_kwargs", {}).get("axis", -1)
-    classes = shape[axis]
-    axis %= len(shape)
-    without = (*shape[:axis], *shape[axis + 1 :])
-    labels = target[target != ignored] if ignored is not None else target
-    # Not every back end refuses a label that is out of range.
-    whole = labels.size == 0 or ((labels == np.round(labels)) & (labels >= 0) & (labels < classes)).all()
-    if target.shape not in (without, (*without, 1)) or not whole:
-        raise _BadTargetsError(
-            f"{name} of {classes} classes needs whole numbers from 0 to {classes - 1}, of shape "
-            f"{without}; it has shape {target.shape} and holds {_number(target.min())} to "
-            f"{_number(target.max())}"
-        )
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 
-from keras_rwinit._keras.autodiff import uncompiled
+from keras_rwinit._keras.execution import uncompiled
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.measure import ModelMeasurement, measure_layers, warn_unseen
 from keras_rwinit._probing.measurements import CallKey, LayerCall, LayerMeasurement
 from keras_rwinit._probing.objective import LossLike, make_objective
-from keras_rwinit._probing.probe import ModelMeasurement, measure_layers, warn_unseen
 from keras_rwinit._tracing.calls import observe
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.trace import trace
 
-from ._prediction import predict_model_walk
+from ._correlation import measure_correlation
+from ._prediction import predict_model_correlation, predict_model_walk
 from ._record import GradientWalk
+from ._repeats import find_repeats
 from ._waiting import find_first_gradients
 
 __all__ = ["gradient_walk"]
@@ -80,7 +83,8 @@ def gradient_walk(
     Raises:
         ValueError: The model is not built or has no kernel, none of its layers can be measured, `x` is
             empty, not finite, too large for the model's dtype or does not fit the model, there are targets
-            and no loss, or they do not fit it.
+            and no loss, or they do not fit it, or none of the outputs is of a floating dtype, as after an
+            argmax.
 
     Example:
         >>> import numpy as np
@@ -100,30 +104,28 @@ def gradient_walk(
     objective = make_objective(
         model, y, loss, examples, x=inputs, sample_weight=sample_weight, training=training
     )
-    contexts, _ = trace_contexts(trace(model, inputs))
-    found: list[ModelMeasurement] = []
-
-    def measure() -> Sequence[LayerMeasurement]:
-        found.append(measure_layers(model, inputs, objective, training=training))
-        return _leave_out_outputs(found[-1].layers, contexts)
 
     # The lock of `observe` is held throughout: all measurements are of one model.
-    with observe(model), uncompiled():
-        hidden = measure()
-        if hidden:
-            warn_unseen(found[0])
+    with observe(model):
+        contexts, _ = trace_contexts(trace(model, inputs))
+
+        def measure() -> ModelMeasurement:
+            measured = measure_layers(model, inputs, objective, training=training)
+            return replace(measured, layers=_leave_out_outputs(measured.layers, contexts))
+
+        with uncompiled():
+            measured = measure()
+            hidden = measured.layers
+            if not hidden:
+                raise _NothingMeasuredError(model, measured.unseen)
+            warn_unseen(measured)
             first = find_first_gradients(model, inputs, objective, training, hidden, measure)
-    if not hidden:
-        if found[0].unseen:
-            layers = "; ".join(f"{path} {reason}" for path, reason in found[0].unseen.items())
-            raise ValueError(
-                f"No layer of the model can be measured. Received: model={model.name!r}; {layers}"
-            )
-        raise ValueError(
-            "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
-            f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
-        )
+        repeats = find_repeats(contexts)
     prediction = predict_model_walk(contexts)
+    correlation = measure_correlation(inputs, hidden)
+    predicted = predict_model_correlation(contexts, correlation.inputs)
+    if predicted is not None and len(predicted.mean) == len(hidden):
+        correlation = replace(correlation, prediction=predicted)
     return GradientWalk(
         _unique_names([measurement.layer_call for measurement in hidden]),
         np.stack([measurement.backward for measurement in hidden], axis=1),
@@ -132,15 +134,30 @@ def gradient_walk(
         first.dead,
         # A prediction for other layers than the measured ones would mislead.
         prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
-        found[0].dtype,
+        measured.dtype,
         first.waits,
         first.backward,
+        correlation,
+        np.array([measurement.layer_call.key in repeats for measurement in hidden]),
     )
 
 
+class _NothingMeasuredError(ValueError):
+    """A model has no layer that can be measured."""
+
+    def __init__(self, model: keras.Model, unseen: dict[str, str]) -> None:
+        layers = "; ".join(f"{path} {reason}" for path, reason in unseen.items())
+        super().__init__(
+            f"No layer of the model can be measured. Received: model={model.name!r}; {layers}"
+            if unseen
+            else "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
+            f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
+        )
+
+
 def _leave_out_outputs(
-    measurements: Sequence[LayerMeasurement], contexts: Sequence[KernelContext]
-) -> Sequence[LayerMeasurement]:
+    measurements: list[LayerMeasurement], contexts: Sequence[KernelContext]
+) -> list[LayerMeasurement]:
     """Returns the measurements of layers that feed another kernel; all of them if none does."""
     outputs = {CallKey.of(context) for context in contexts if not context.followed}
     hidden = [one for one in measurements if one.layer_call.key not in outputs]

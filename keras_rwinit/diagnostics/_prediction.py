@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,11 +14,12 @@ from keras_rwinit._probing.norms import log_norm
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.layers import DenseStack
-from keras_rwinit.theory import WalkPrediction
+from keras_rwinit.theory import Activation, WalkPrediction
+from keras_rwinit.theory.correlation import CorrelationPrediction, predict_correlation
 from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution
 from keras_rwinit.theory.walk import predict_chain
 
-__all__ = ["predict_model_walk"]
+__all__ = ["predict_model_correlation", "predict_model_walk"]
 
 _ORTHOGONAL_WITHIN = 1e-3  # of the unit matrix; a float32 kernel of a thousand units is within 1e-5
 
@@ -27,25 +30,79 @@ def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | No
     Its gains are the kernels' own, `sqrt(fan_in)` times the root mean square of their entries. With two
     slopes the widths may differ; with other activations they must not.
     """
+    chain = _find_chain(contexts)
+    if chain is None or (chain.activation.slopes is None and len(set(chain.widths)) > 1):
+        return None
+    try:
+        return predict_chain(
+            chain.activation, chain.widths, chain.gains, distribution=chain.distribution.name
+        )
+    except ValueError:  # such kernels and this activation are no chain of the theory's
+        return None
+
+
+def predict_model_correlation(
+    contexts: Sequence[KernelContext], correlation: float
+) -> CorrelationPrediction | None:
+    """Predicts how alike two examples are in a chain of Dense layers of one width and two slopes, else None.
+
+    Args:
+        contexts: The contexts of the model's kernels.
+        correlation: Correlation of the inputs; nan where it is unknown.
+    """
+    chain = _find_chain(contexts)
+    if chain is None or not chain.widths or not np.isfinite(correlation):
+        return None
+    # That of other activations takes seconds, many times the measurement.
+    slopes = chain.activation.slopes
+    if slopes is None or len(slopes) != 2 or len(set(chain.widths)) > 1:
+        return None
+    try:
+        # With two slopes the gain does not matter, and one number for it finds the last result again.
+        prediction = predict_correlation(
+            chain.activation,
+            chain.widths[0],
+            len(chain.widths) + 1,
+            correlation=correlation,
+            gain=1.0,
+            distribution=chain.distribution.name,
+        )
+    except ValueError:
+        return None
+    return dataclasses.replace(prediction, gain=float(np.exp(np.mean(np.log(chain.gains)))))
+
+
+class _Chain(NamedTuple):
+    """A chain of hidden Dense layers.
+
+    Args:
+        activation: The activation of all of them.
+        widths: Fan-in of each kernel but the first.
+        gains: Gain of each of these.
+        distribution: Distribution of the kernels.
+    """
+
+    activation: Activation
+    widths: list[int]
+    gains: list[float]
+    distribution: Distribution
+
+
+def _find_chain(contexts: Sequence[KernelContext]) -> _Chain | None:
+    """Returns the chain that a model is; None for other models."""
     hidden = contexts[:-1]
     if not hidden or not _is_chain(contexts):
         return None
     activations = {context.signal.activation for context in contexts[1:]}
     if len(activations) != 1:
         return None
-    activation = activations.pop()
+    kernels = [context.kernel for context in hidden]
     # The first kernel reads the data, and the gradient at the first layer has not passed it.
-    steps = _widths_and_gains([context.kernel for context in hidden])[1:]
+    steps = _widths_and_gains(kernels)[1:]
     if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
         return None
     widths, gains = [width for width, _ in steps], [gain for _, gain in steps]
-    if activation.slopes is None and len(set(widths)) > 1:
-        return None
-    # The widest kernel has the most entries to tell the distribution by. The first one may have other blocks.
-    widest = max((context.kernel for context in hidden), key=lambda kernel: int(kernel.fan_in))
-    inner = [context.kernel for context in hidden[1:]]
-    distribution = _guess_distribution(inner[0] if inner and _is_mirrored(_first_layer(inner[0])) else widest)
-    return predict_chain(activation, widths, gains, distribution=distribution.name)
+    return _Chain(activations.pop(), widths, gains, _guess_distribution(kernels))
 
 
 def _is_chain(contexts: Sequence[KernelContext]) -> bool:
@@ -61,6 +118,9 @@ def _is_chain(contexts: Sequence[KernelContext]) -> bool:
             return False
         # Dropout, gates and constants are not part of the theory's chain.
         if signal.factors or signal.gates or signal.scale != 1.0:
+            return False
+        # The integers of a quantized kernel are no weights: scales of their own belong to them.
+        if not keras.backend.is_float_dtype(context.kernel.variable.dtype):
             return False
     return True
 
@@ -83,11 +143,13 @@ def _values(kernel: Kernel) -> NDArray[np.floating]:
     return values if kernel.stacked else values[None]
 
 
-def _guess_distribution(kernel: Kernel) -> Distribution:
-    """Tells which distribution drew a kernel: by mirrored blocks, by its isometry, or by the kurtosis."""
-    values = _first_layer(kernel)
-    if _is_mirrored(values):
+def _guess_distribution(kernels: Sequence[Kernel]) -> Distribution:
+    """Tells which distribution drew kernels: by mirrored blocks, by their isometry, or by the kurtosis."""
+    # The widest kernel has the most entries to tell the distribution by. The first one may have other blocks.
+    widest = max(kernels, key=lambda kernel: int(kernel.fan_in))
+    if any(_is_mirrored(_first_layer(kernel)) for kernel in (*kernels[1:2], widest)):
         return DISTRIBUTIONS["looks_linear"]
+    values = _first_layer(widest)
     # An orthogonal kernel has orthogonal columns, or rows if it is wide, of equal length.
     tall = values if values.shape[0] >= values.shape[1] else values.T
     gram = tall.T @ tall

@@ -4,59 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._files import check_new, read_json, write_json
 from keras_rwinit._probing.norms import mean_log_norm
-from keras_rwinit.plots import plot_walk
+from keras_rwinit.plots import plot_correlation, plot_walk
 from keras_rwinit.theory import WalkPrediction
 
+from ._correlation import WalkCorrelation
 from ._table import LayerRow, format_table
-from ._verdict import judge
+from ._verdict import Verdict, judge
+from ._walk_file import (
+    FORMAT,
+    GradientWalkContent,
+    describe_correlation,
+    describe_prediction,
+    read_correlation,
+    read_prediction,
+    to_array,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["GradientWalk", "GradientWalkContent"]
+__all__ = ["GradientWalk"]
 
 Array = NDArray[np.float64]
 
-_FORMAT = "keras_rwinit.GradientWalk/1"
 
-
-class PredictionContent(TypedDict):
-    """`WalkPrediction` as numbers and lists of numbers."""
-
-    gain: float
-    mean: list[float]
-    std: list[float]
-    dead_probability: float
-
-
-class GradientWalkContent(TypedDict):
-    """`GradientWalk` as numbers, strings and lists; see its attributes of the same names."""
-
-    format: str
-    verdict: str
-    drift: float
-    example_spread: float
-    dtype: str
-    layer_names: list[str]
-    backward: list[list[float]]
-    forward: list[list[float]]
-    weight_gradient: list[float]
-    dead: list[float]
-    prediction: PredictionContent | None
-    waits: list[float]
-    first_backward: list[list[float]]
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
+# Arrays have no equality that is true or false.
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GradientWalk:
     """The walk that `gradient_walk` measured; all logarithms are natural, all norms Euclidean.
 
@@ -69,12 +51,12 @@ class GradientWalk:
             layers). -inf where the gradient is zero.
         forward: `ln|h|` of each layer's output, after its own activation, same shape.
         weight_gradient: ln of the norm of each kernel's gradient of the mean loss, shape (layers,); nan
-            where a layer's kernel is unknown. For a shared layer that of all its calls.
+            where a kernel is unknown or quantized. For a shared layer that of all its calls.
         dead: Share of each layer's units that are dead or saturated for every example of the batch: no
             gradient, or a slope of at most 1 % of the activation's steepest. Shape (layers,). Where the
             layer waits, the share once a gradient reaches it.
         prediction: Prediction for a chain of Dense layers with the gains its kernels have; None for models
-            of another kind.
+            of another kind. It takes all biases for zero; others move the walk away from it.
         dtype: Dtype that the model was computed in.
         waits: Number of training steps after which a gradient reaches each layer, shape (layers,): 0 where
             it does at once; more behind weights that start at zero, such as an output layer of zeros or the
@@ -83,9 +65,27 @@ class GradientWalk:
         first_backward: `ln|delta|` when a gradient first reaches each layer, shape (examples, layers). A
             weight that leaves zero gives all layers behind it the same factor, so that only differences
             between layers of equal `waits` mean something. `None`: `backward`.
+        correlation: How alike different examples are at each layer; see `WalkCorrelation`. None where it was
+            not measured, as in files of earlier versions.
+        repeats: Whether each layer has the very kernel of another layer before it, as layers get that share
+            one seeded initializer, shape (layers,). `None`: none has.
 
     Raises:
         ValueError: The parts do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit import gradient_walk, model_zoo
+        >>> model = model_zoo.deep_mlp(depth=12, width=32, input_shape=(8,), seed=0)
+        >>> walk = gradient_walk(model, np.random.default_rng(0).normal(size=(4, 8)))
+        >>> walk
+        GradientWalk(layers=12, examples=4, verdict='fine')
+        >>> walk.relative.shape, walk.layer_names[-1]
+        ((4, 12), 'hidden_stack[10]')
+
+    References:
+        Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
+        arXiv:1412.6558.
     """
 
     layer_names: tuple[str, ...]
@@ -97,6 +97,8 @@ class GradientWalk:
     dtype: str = "float64"
     waits: Array = None  # type: ignore[assignment]  # `__post_init__` fills it in
     first_backward: Array = None  # type: ignore[assignment]
+    correlation: WalkCorrelation | None = None
+    repeats: NDArray[np.bool_] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.waits is None:
@@ -104,6 +106,8 @@ class GradientWalk:
             object.__setattr__(self, "waits", np.where(never, np.inf, 0.0))
         if self.first_backward is None:
             object.__setattr__(self, "first_backward", self.backward)
+        if self.repeats is None:
+            object.__setattr__(self, "repeats", np.zeros(len(self.layer_names), bool))
         _check_parts(self)
 
     @property
@@ -125,6 +129,8 @@ class GradientWalk:
 
     def _groups(self) -> list[NDArray[np.int64]]:
         """Returns the layers that the gradient reaches in one step, step by step."""
+        # A weight that leaves zero multiplies the gradient of all layers behind it by a factor that says
+        # nothing of the network, so that only layers of equal `waits` are compared.
         steps = np.unique(self.waits[np.isfinite(self.waits)])
         return [np.flatnonzero(self.waits == step) for step in steps]
 
@@ -139,6 +145,8 @@ class GradientWalk:
     def drift(self) -> float:
         """Mean step of `ln|delta|` towards the input, in nats per layer; 0 for a single layer.
 
+            drift = mean over examples of ln(|delta_1| / |delta_D|) / (D - 1)   for D layers
+
         Steps are those between layers that the gradient reaches at the same time. Examples whose gradient is
         zero or not finite at the first or last of them are left out; where none remains, -inf or nan.
         """
@@ -148,6 +156,8 @@ class GradientWalk:
     @property
     def example_spread(self) -> float:
         """Standard deviation over the examples of `ln(|delta_1| / |delta_last|)`, in nats.
+
+            example_spread = sqrt(mean over examples of (r - mean of r)^2),  r = ln(|delta_1| / |delta_D|)
 
         It is that of one network; `prediction.spread` is over networks. Examples are left out as in `drift`;
         nan where none remains.
@@ -180,14 +190,27 @@ class GradientWalk:
         - shrinking, growing: more than ln(10) = 2.3 nats, and beyond what chance explains: the whole walk
           is longer than two standard deviations of its `prediction`, or the gradient changes by a factor of
           more than 1.05 from layer to layer.
+        - inputs collapsed: the gradient is well, but the outputs of different inputs are nearly parallel (a
+          mean correlation above 0.99), and have lost three quarters of the directions in which the inputs
+          differ (by `correlation.effective_rank`). A deep network that starts so hardly learns.
+        - kernels repeat: layers have the very kernel of a layer before them, as one initializer with a seed
+          gives it. Stands beside what else is wrong.
         - fine: none of these.
 
-        "From layer d on" holds for all layers between it and the input. Where layers nearer the input are
-        well, for example past a dead residual branch, the verdict says "partly dead", or at how many layers
-        the word holds. A note says how many layers wait for weights that start at zero: they are judged by
-        the gradient that reaches them later. A verdict is about the size of the gradient alone: where the
-        outputs of all inputs are alike, a network does not learn, however well its gradient is.
+        "From layer d on" holds for all layers between it and the input, and for collapsed inputs for all
+        layers up to the last. Where layers nearer the input are well, for example past a dead residual branch,
+        the verdict says "partly dead", or at how many layers the word holds. A note says how many layers wait
+        for weights that start at zero: they are judged by the gradient that reaches them later. `advice` says
+        what to try.
         """
+        return self._judge().text
+
+    @property
+    def advice(self) -> str:
+        """What to try if the verdict is not fine, in a sentence; empty if it is."""
+        return self._judge().advice
+
+    def _judge(self) -> Verdict:
         return judge(
             self.layer_names,
             self.forward,
@@ -196,7 +219,36 @@ class GradientWalk:
             self.waits,
             self.drift,
             None if self.prediction is None else self.prediction.spread,
+            self.repeats,
+            self.correlation,
         )
+
+    def assert_healthy(self) -> None:
+        """Does nothing if the verdict is fine, for the tests of your own models.
+
+        Layers that only wait for weights that start at zero are fine.
+
+        Raises:
+            AssertionError: The verdict is another one. The message says which, from which layer on, and what
+                to try.
+
+        Example:
+            >>> import keras, numpy as np
+            >>> from keras_rwinit import gradient_walk, model_zoo
+            >>> x = np.random.default_rng(0).normal(size=(16, 8))
+            >>> model = model_zoo.deep_mlp(depth=50, width=32, input_shape=(8,), seed=0)
+            >>> gradient_walk(model, x).assert_healthy()
+            >>> for layer in model.layers[1:-1]:
+            ...     layer.set_weights([weight / 2.0 for weight in layer.get_weights()])
+            >>> gradient_walk(model, x).assert_healthy()  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+                ...
+            AssertionError: The gradient's walk is not healthy: vanishing from hidden_stack[...] (layer ... on.
+            Draw the kernels with `keras_rwinit.initialize(model, x)`, or with the gain ...
+        """
+        verdict = self._judge()
+        if verdict.faults:
+            raise AssertionError(f"The gradient's walk is not healthy: {verdict.text}.\n{verdict.advice}")
 
     def summary(self) -> str:
         """Returns a table as text: at most two dozen of the layers, and the verdict."""
@@ -206,7 +258,11 @@ class GradientWalk:
             [None] * count if prediction is None else zip(prediction.mean, prediction.std, strict=True)
         )
         means = mean_log_norm(self.relative), predicted, mean_log_norm(self.forward)
-        columns = (self.layer_names, *means, self.weight_gradient, self.dead)
+        pairs: list[Iterable[float | None]] = [[None] * count] * 3
+        if self.correlation is not None:
+            correlation = self.correlation
+            pairs = [correlation.forward, correlation.backward, correlation.effective_rank]
+        columns = (self.layer_names, *means, self.weight_gradient, self.dead, *pairs)
         rows = [LayerRow(*row) for row in zip(*columns, strict=True)]
         without = int((self.first_backward[:, np.isfinite(self.waits)] == -np.inf).any(axis=1).sum())
         left_out = f"{without:,} of {examples:,} examples are left out where they have no gradient\n"
@@ -216,6 +272,22 @@ class GradientWalk:
             f"{left_out if without else ''}"
             f"drift {self.drift:+.4f} nats per layer, example spread {self.example_spread:.3f} nats, "
             f"{self.dtype}\n"
+            f"{self._describe_correlation()}"
+            f"{f'Try: {self.advice}' + chr(10) if self.advice else ''}"
+        )
+
+    def _describe_correlation(self) -> str:
+        """Returns a line on the two ends of the model, and the prediction for the last layer."""
+        if self.correlation is None or np.isnan(self.correlation.inputs):
+            return ""
+        correlation, prediction = self.correlation, self.correlation.prediction
+        predicted = ""
+        if prediction is not None:
+            predicted = f" (predicted {prediction.mean[-1]:.4f} ± {prediction.std[-1]:.4f})"
+        return (
+            f"correlation of examples {correlation.inputs:.4f} in the inputs, {correlation.forward[-1]:.4f} in "
+            f"the last layer{predicted}; effective rank {correlation.inputs_rank:.1f} and "
+            f"{correlation.effective_rank[-1]:.1f}\n"
         )
 
     def __str__(self) -> str:
@@ -228,7 +300,7 @@ class GradientWalk:
     def to_dict(self) -> GradientWalkContent:
         """Returns everything measured and derived, as lists, strings and numbers."""
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "verdict": self.verdict,
             "drift": self.drift,
             "example_spread": self.example_spread,
@@ -238,9 +310,11 @@ class GradientWalk:
             "forward": self.forward.tolist(),
             "weight_gradient": self.weight_gradient.tolist(),
             "dead": self.dead.tolist(),
-            "prediction": _describe_prediction(self.prediction),
+            "prediction": describe_prediction(self.prediction),
             "waits": self.waits.tolist(),
             "first_backward": self.first_backward.tolist(),
+            "correlation": describe_correlation(self.correlation),
+            "repeats": self.repeats.tolist(),
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -252,6 +326,16 @@ class GradientWalk:
 
         Raises:
             ValueError: The file exists, and `overwrite` is False.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from keras_rwinit import GradientWalk
+            >>> walk = GradientWalk(("a", "b"), np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(2), np.zeros(2))
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     walk.save(f"{directory}/walk.json")
+            ...     GradientWalk.load(f"{directory}/walk.json")
+            GradientWalk(layers=2, examples=3, verdict='fine')
         """
         path = Path(path)
         check_new(path, overwrite=overwrite)
@@ -264,41 +348,63 @@ class GradientWalk:
         Args:
             path: The file to read.
 
+        Returns:
+            The walk; what is derived, such as the verdict, is computed again.
+
         Raises:
+            FileNotFoundError: There is no such file.
             ValueError: The file holds no walk.
         """
         try:
             content: GradientWalkContent = read_json(Path(path))
             # Derived numbers such as the drift are computed again, so that their names may change.
-            if content["format"] != _FORMAT:
+            if content["format"] != FORMAT:
                 raise ValueError(content["format"])
             names = content["layer_names"]
             walk = cls(
                 tuple(names) if isinstance(names, list) else names,
-                _to_array(content["backward"]),
-                _to_array(content["forward"]),
-                _to_array(content["weight_gradient"]),
-                _to_array(content["dead"]),
-                _read_prediction(content["prediction"]),
+                to_array(content["backward"]),
+                to_array(content["forward"]),
+                to_array(content["weight_gradient"]),
+                to_array(content["dead"]),
+                read_prediction(content["prediction"]),
                 content["dtype"],
             )
             if "waits" not in content:  # as in files of earlier versions
                 return walk
-            first_backward = _to_array(content["first_backward"])
-            return dataclasses.replace(walk, waits=_to_array(content["waits"]), first_backward=first_backward)
+            first_backward = to_array(content["first_backward"])
+            walk = dataclasses.replace(walk, waits=to_array(content["waits"]), first_backward=first_backward)
+            if "correlation" not in content:
+                return walk
+            return dataclasses.replace(
+                walk,
+                correlation=read_correlation(content["correlation"]),
+                repeats=to_array(content["repeats"]).astype(bool),
+            )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, correlation: bool = False) -> Axes:
         """Draws the examples' walks, their mean and the predicted band; see `plots.plot_walk`.
 
         Args:
             ax: Axes to draw on. `None`: those of a new figure.
+            correlation: Whether to draw how alike the examples are instead; see `plots.plot_correlation`.
 
         Returns:
             The axes.
+
+        Raises:
+            ValueError: `correlation` is True and was not measured.
         """
-        return plot_walk(self, self.prediction, ax=ax)
+        if not correlation:
+            return plot_walk(self, self.prediction, ax=ax)
+        if self.correlation is None:
+            raise ValueError(
+                "`correlation` can be drawn of a walk that has it. Received: a walk of an earlier version, "
+                "which has none; measure it again with `gradient_walk`."
+            )
+        return plot_correlation(self.correlation, self.correlation.prediction, ax=ax)
 
 
 def _check_parts(walk: GradientWalk) -> None:
@@ -316,6 +422,7 @@ def _check_parts(walk: GradientWalk) -> None:
         "weight_gradient": shape[1:],
         "dead": shape[1:],
         "waits": shape[1:],
+        "repeats": shape[1:],
     }
     for name, wanted in expected.items():
         if np.shape(getattr(walk, name)) != wanted:
@@ -324,6 +431,10 @@ def _check_parts(walk: GradientWalk) -> None:
             )
     if not (walk.waits >= 0.0).all():
         raise ValueError(f"`waits` must be 0 or more. Received: {walk.waits}")
+    if walk.correlation is not None and np.shape(walk.correlation.forward) != shape[1:]:
+        raise ValueError(
+            f"`correlation` must have {len(names)} layers. Received: {len(walk.correlation.forward)}"
+        )
     prediction = walk.prediction
     if prediction is not None and not np.shape(prediction.mean) == np.shape(prediction.std) == shape[1:]:
         raise ValueError(
@@ -332,33 +443,3 @@ def _check_parts(walk: GradientWalk) -> None:
         )
     if not isinstance(walk.dtype, str):
         raise ValueError(f"`dtype` must be a name. Received: {walk.dtype!r}")
-
-
-def _describe_prediction(prediction: WalkPrediction | None) -> PredictionContent | None:
-    if prediction is None:
-        return None
-    return {
-        "gain": prediction.gain,
-        "mean": prediction.mean.tolist(),
-        "std": prediction.std.tolist(),
-        "dead_probability": prediction.dead_probability,
-    }
-
-
-def _read_prediction(content: PredictionContent | None) -> WalkPrediction | None:
-    if content is None:
-        return None
-    return WalkPrediction(
-        float(content["gain"]),
-        _to_array(content["mean"]),
-        _to_array(content["std"]),
-        float(content["dead_probability"]),
-    )
-
-
-def _to_array(content: Sequence[float] | Sequence[list[float]]) -> Array:
-    """Makes an array of numbers and of the names of those that are not finite."""
-    values = np.asarray(content, dtype=object)
-    if any(value is None for value in values.flat):  # NumPy would make nan of it
-        raise ValueError("null is no number")
-    return values.astype(np.float64)

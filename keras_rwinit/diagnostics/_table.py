@@ -26,6 +26,9 @@ class LayerRow(NamedTuple):
         forward: Mean of `ln|h|`.
         weight_gradient: ln of the norm of the kernel's gradient.
         dead: Share of dead or saturated units.
+        correlation: Mean correlation of different examples' outputs; None where it was not measured.
+        gradient_correlation: The same of their gradients.
+        effective_rank: Effective rank of the outputs.
     """
 
     name: str
@@ -34,13 +37,20 @@ class LayerRow(NamedTuple):
     forward: float
     weight_gradient: float
     dead: float
+    correlation: float | None = None
+    gradient_correlation: float | None = None
+    effective_rank: float | None = None
 
 
 def format_table(rows: Sequence[LayerRow]) -> str:
     """Returns a table of at most two dozen of the layers, and a line that says how many it leaves out."""
     count = len(rows)
     table = Table()
-    for column in ("", "layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"):
+    columns = ["", "layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"]
+    has_pairs = any(row.correlation is not None for row in rows)
+    if has_pairs:
+        columns += ["cos h", "cos δ", "rank"]
+    for column in columns:
         table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
     shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int))
     for layer in shown:
@@ -53,10 +63,21 @@ def format_table(rows: Sequence[LayerRow]) -> str:
             f"{row.forward:.2f}",
             f"{row.weight_gradient:.2f}",
             f"{row.dead:.0%}",
+            *(_pairs(row) if has_pairs else ()),
         )
     text = io.StringIO()
-    Console(file=text, width=120).print(table)
+    # In Jupyter rich would show the table instead of writing it.
+    Console(file=text, width=120, force_jupyter=False).print(table)
     if len(shown) < count:
         left_out = count - len(shown)
         text.write(f"{len(shown)} of {count:,} layers shown, evenly spaced; {left_out:,} left out\n")
     return text.getvalue()
+
+
+def _pairs(row: LayerRow) -> tuple[str, str, str]:
+    """Returns the cells of the examples' pairs; "-" where they have no number."""
+    numbers = ((row.correlation, ".4f"), (row.gradient_correlation, ".3f"), (row.effective_rank, ".1f"))
+    one, two, three = (
+        "-" if number is None or np.isnan(number) else format(number, form) for number, form in numbers
+    )
+    return one, two, three

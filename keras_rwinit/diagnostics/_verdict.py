@@ -1,15 +1,18 @@
-"""Judges a measured walk in a few words."""
+"""Judges a measured walk in a few words, and says what to try."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._probing.norms import mean_log_norm
 
-__all__ = ["EXCESS", "FACTOR", "LIMIT", "SLIGHT", "judge"]
+from ._correlation import WalkCorrelation
+
+__all__ = ["Verdict", "judge"]
 
 Array = NDArray[np.float64]
 
@@ -29,6 +32,60 @@ EXCESS = 2.0
 FACTOR = float(np.log(1.05))
 """Nats per layer beyond which a walk shrinks or grows whatever its spread: it reaches LIMIT in 190 layers."""
 
+PARALLEL = 0.99
+"""Mean correlation of examples above which they count as parallel.
+
+Their directions are then less than 8 degrees apart, and the loss is about a hundred times as curved along what
+the examples share as along what tells them apart.
+"""
+
+DIRECTIONS_LOST = 0.75
+"""Share of the directions in which the inputs differ, beyond the first, that parallel examples have lost.
+
+The directions are the effective rank of the batch less its mean. Parallel examples alone can be told apart:
+sigmoid layers add one large vector to all of them, and keep the differences in their directions (a rank of
+14 of 19 at a correlation of 0.999999); such networks learn. In a ReLU network the differences themselves become
+parallel. In `benchmarks/results/verdicts_compared.csv` networks that learned have lost a third at most where
+their examples are parallel, and those of collapsed inputs more than nine tenths.
+"""
+
+INITIALIZE = (
+    "Draw the kernels with `keras_rwinit.initialize(model, x)`, or with the gain that `keras_rwinit.gain` "
+    "computes for the activation, width and depth."
+)
+ADVICE = {
+    "kernels repeat": "Give each layer an initializer of its own: another seed for each, or none.",
+    "not finite": "Draw the kernels anew with `keras_rwinit.initialize(model, x)`, and train at a lower "
+    "learning rate or with clipped gradients.",
+    "dead": "Use an activation that always has a slope, such as `leaky_relu(0.1)`, and biases and kernels "
+    "that do not switch all units of a layer off.",
+    "vanishing": INITIALIZE,
+    "exploding": INITIALIZE,
+    "shrinking": INITIALIZE,
+    "growing": INITIALIZE,
+    "inputs collapsed": 'Use kernels of the distribution "looks_linear" (the default of `deep_mlp` for relu), '
+    'the activation "shaped(relu)", or tanh with orthogonal kernels.',
+}
+"""What to try, by what is wrong."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with a network, where, and what to try.
+
+    Args:
+        text: The verdict in words.
+        faults: What is wrong, a word or two each, the first cause first; empty for a network that is fine.
+    """
+
+    text: str
+    faults: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """What to try, in a sentence; empty for a network that is fine."""
+        return ADVICE[self.faults[0]] if self.faults else ""
+
 
 def judge(
     names: Sequence[str],
@@ -38,7 +95,9 @@ def judge(
     waits: Array,
     drift: float,
     spread: float | None,
-) -> str:
+    repeats: NDArray[np.bool_],
+    correlation: WalkCorrelation | None,
+) -> Verdict:
     """Returns the verdict.
 
     Args:
@@ -49,16 +108,30 @@ def judge(
         waits: Steps until then, inf for never. Shape (layers,).
         drift: Mean step towards the input, nats per layer.
         spread: Predicted standard deviation of the walk over networks, in nats; None where there is none.
+        repeats: Whether each layer has the kernel of one before, shape (layers,).
+        correlation: How alike the examples are; None where it was not measured.
     """
     mean = np.nan_to_num(mean_log_norm(relative), nan=0.0)
     words = [_word_at(*at) for at in zip(forward.T, backward.T, mean, waits, strict=True)]
-    verdict = _locate(words, names)
-    if not verdict and _is_beyond_chance(drift, len(names), spread):
+    fault, text = _locate(words, names)
+    if not fault and _is_beyond_chance(drift, len(names), spread):
         slight = ["shrinking" if value < -SLIGHT else "growing" if value > SLIGHT else "" for value in mean]
-        verdict = _locate(slight, names)
+        fault, text = _locate(slight, names)
+    # The gradient's fault comes first: its remedy may be the examples' too.
+    if not fault and correlation is not None:
+        fault, text = _find_collapse(correlation, names)
+    faults = [fault] if fault else []
+    parts = [text] if fault else []
+    if repeats.any():
+        faults.insert(0, "kernels repeat")
+        first = int(repeats.argmax())
+        place = f"the first is {names[first]} (layer {first + 1} of {len(names)})"
+        parts.append(f"kernels repeat at {int(repeats.sum())} of {len(names)} layers, {place}")
     waiting = int(((waits > 0.0) & np.isfinite(waits)).sum())
-    note = f"; {waiting} of {len(names)} layers wait for weights that start at zero" if waiting else ""
-    return (verdict or "fine") + note
+    parts = parts or ["fine"]
+    if waiting:
+        parts.append(f"{waiting} of {len(names)} layers wait for weights that start at zero")
+    return Verdict("; ".join(parts), tuple(faults))
 
 
 def _word_at(forward: Array, backward: Array, mean: float, waits: float) -> str:
@@ -77,17 +150,32 @@ def _is_beyond_chance(drift: float, layers: int, spread: float | None) -> bool:
     return abs(drift) > FACTOR or (spread is not None and total > EXCESS * spread)
 
 
-def _locate(words: Sequence[str], names: Sequence[str]) -> str:
-    """Returns a word with the layers that it holds for; empty if it holds for none."""
+def _locate(words: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
+    """Returns a word, and it with the layers that it holds for; both empty if it holds for none."""
     count = len(names)
     found = [layer for layer in range(count) if words[layer]]
     if not found:
-        return ""
+        return "", ""
     # Layers before one that fails may fail too, or be reached past it by a residual connection.
     from_input = next((layer for layer in range(count) if not words[layer]), count)
     layer = from_input - 1 if from_input else found[-1]
     place = f"{names[layer]} (layer {layer + 1} of {count})"
+    word = words[layer]
     if from_input:
-        return f"{words[layer]} from {place} on"
-    partly = "partly " if words[layer] == "dead" else ""
-    return f"{partly}{words[layer]} at {len(found)} of {count} layers, {place} nearest the output"
+        return word, f"{word} from {place} on"
+    partly = "partly " if word == "dead" else ""
+    return word, f"{partly}{word} at {len(found)} of {count} layers, {place} nearest the output"
+
+
+def _find_collapse(correlation: WalkCorrelation, names: Sequence[str]) -> tuple[str, str]:
+    """Returns the word and the first of the layers up to the last in which examples are alike."""
+    kept = 1.0 + (1.0 - DIRECTIONS_LOST) * (correlation.inputs_rank - 1.0)
+    # Examples that differ by less than float32 tells have no rank.
+    alike = (correlation.forward > PARALLEL) & ~(correlation.effective_rank >= kept)
+    # What the inputs do not have, the network does not lose.
+    if not alike[-1] or np.isnan(kept) or correlation.inputs > PARALLEL:
+        return "", ""
+    apart = np.flatnonzero(~alike)
+    layer = int(apart[-1]) + 1 if len(apart) else 0
+    fault = "inputs collapsed"
+    return fault, f"{fault} from {names[layer]} (layer {layer + 1} of {len(names)}) on"

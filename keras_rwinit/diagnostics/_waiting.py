@@ -9,8 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.arrays import map_arrays, to_tensor
 from keras_rwinit._keras.autodiff import TapKey, gradients_at_taps
 from keras_rwinit._keras.types import ArrayTree, Tensor
+from keras_rwinit._probing.measure import ModelMeasurement
 from keras_rwinit._probing.measurements import LayerMeasurement
 from keras_rwinit._probing.norms import to_numpy
 from keras_rwinit._probing.objective import Objective
@@ -25,7 +27,7 @@ _STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's def
 _MOST_STEPS = 16  # each costs a measurement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FirstGradients:
     """What is measured at each layer when a gradient first reaches it.
 
@@ -47,7 +49,7 @@ def find_first_gradients(
     objective: Objective,
     training: bool,
     measured: Sequence[LayerMeasurement],
-    measure: Callable[[], Sequence[LayerMeasurement]],
+    measure: Callable[[], ModelMeasurement],
 ) -> FirstGradients:
     """Measures a model with weights that have left zero, for as long as that reaches more layers.
 
@@ -64,7 +66,7 @@ def find_first_gradients(
         objective: What is differentiated.
         training: Whether the model runs as in training.
         measured: The measurements with the weights as they are.
-        measure: Measures again, with the weights as they are in the present Keras scope.
+        measure: Measures the same layers again, with the weights as they are in the present Keras scope.
     """
     backward = np.stack([one.backward for one in measured], axis=1)
     dead = np.array([one.dead for one in measured])
@@ -83,7 +85,7 @@ def find_first_gradients(
         values.update(moved)
         steps += 1
         with _scope(model, values):
-            measured = measure()
+            measured = measure().layers
         after = np.stack([one.backward for one in measured], axis=1)
         reached = np.isinf(waits) & _has_gradient(after)
         waits[reached], backward[:, reached] = steps, after[:, reached]
@@ -99,7 +101,7 @@ def _has_gradient(backward: Array) -> NDArray[np.bool_]:
 def _scope(model: keras.Model, values: Mapping[int, Tensor]) -> keras.StatelessScope:
     """Returns a scope in which the trainable variables have other values, and none is assigned to."""
     # A regularizer sees no variable but those in the scope.
-    scope = keras.StatelessScope([(variable, variable.value) for variable in model.variables])
+    scope = keras.StatelessScope([(variable, to_tensor(variable.value)) for variable in model.variables])
     for number, value in values.items():
         scope.add_update((model.trainable_variables[number], value))
     return scope
@@ -111,19 +113,18 @@ def _leave_zero(
     """Returns the variables with an entry that is zero and has a gradient, with such entries one step on."""
     variables = model.trainable_variables
     present = {
-        number: values.get(number, variable.value)
+        number: values.get(number, to_tensor(variable.value))
         for number, variable in enumerate(variables)
         if keras.backend.is_float_dtype(variable.dtype)
     }
     arrays = {number: to_numpy(value) for number, value in present.items()}
     candidates = [number for number, array in arrays.items() if (array == 0.0).any()]
-    precise = any(array.dtype == np.float64 for array in arrays.values())
-    examples = keras.tree.map_structure(
-        lambda array: None if array is None else _to_tensor(array, precise), inputs
-    )
+    is_double = any(array.dtype == np.float64 for array in arrays.values())
+    dtype = "float64" if is_double else "float32"
 
     def run(tensors: Sequence[Tensor], tap: Callable[[Tensor, TapKey], Tensor], concrete: bool) -> Tensor:
         del tap, concrete  # arguments alone are differentiated
+        examples = map_arrays(lambda array: to_tensor(array, dtype), inputs)
         with _scope(model, {**values, **dict(zip(candidates, tensors, strict=True))}):
             return objective(call_model(model, examples, training=training))
 
@@ -135,8 +136,3 @@ def _leave_zero(
             value = keras.ops.convert_to_tensor((arrays[number] + step).astype(arrays[number].dtype))
             moved[number] = keras.ops.cast(value, variables[number].dtype)
     return moved
-
-
-def _to_tensor(array: NDArray[np.generic], precise: bool) -> Tensor:
-    floating = np.issubdtype(array.dtype, np.floating)
-    return keras.ops.convert_to_tensor(array, ("float64" if precise else "float32") if floating else None)

@@ -207,7 +207,7 @@ def test_depthwise_layers_keep_the_scale_of_white_noise() -> None:
 
 
 @pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform", "orthogonal"])
-@pytest.mark.parametrize("fan_in", range(1, 10))
+@pytest.mark.parametrize("fan_in", [1, 2, 3, 9])
 def test_tiny_fan_in(distribution: str, fan_in: int) -> None:
     """A tanh chain of a few units has no gain; a kernel that reads a few features gets a wider one's."""
     scale = np.sqrt(fan_in) * RandomWalk("tanh", distribution, depth=50, seed=1)((fan_in, 4000))

@@ -23,7 +23,7 @@ from keras_rwinit._keras.activations import (
     keras_activation,
     theory_activation,
 )
-from keras_rwinit._keras.autodiff import double_precision
+from keras_rwinit._keras.execution import double_precision
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation

@@ -13,7 +13,8 @@ from keras_helpers import BACKEND, EAGERLY, to_numpy
 from numpy.typing import NDArray
 from state_helpers import assert_unchanged, snapshot
 
-from keras_rwinit import GradientWalkCallback, gradient_walk, initialize
+from keras_rwinit import GradientWalkCallback, gradient_walk, initialize, model_zoo
+from keras_rwinit.layers import DenseStack
 
 pytestmark = pytest.mark.backends
 
@@ -270,6 +271,24 @@ def test_a_training_goes_on_and_is_recorded(kind: str, tmp_path: Path) -> None:
 
 # On TensorFlow, Keras cannot differentiate its own float8.
 MODES = ["int8", "int4", *(["float8"] if BACKEND != "tensorflow" else [])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.exhaustive)])
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")  # Keras's own
+def test_a_quantized_stack_is_measured_as_its_dense_layers(mode: str) -> None:
+    keras.utils.set_random_seed(0)
+    stack = DenseStack(2, "tanh", bias_initializer="random_normal", name="stack")
+    model = keras.Sequential([keras.Input((2, 8)), stack, L.Dense(2)])
+    model.quantize(mode)
+    plain = model_zoo.unstack(model)
+    before = snapshot(model)
+    walk, expected = (gradient_walk(one, data(2, 8), data(2, 2), "mse") for one in (model, plain))
+    assert_unchanged(before, snapshot(model))
+    assert walk.layer_names == ("stack[0]", "stack[1]")
+    for field in ("backward", "forward", "dead"):
+        np.testing.assert_allclose(getattr(walk, field), getattr(expected, field), atol=1e-5)
+    assert np.isnan(walk.weight_gradient).all()
 
 
 @pytest.mark.slow

@@ -229,6 +229,7 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "one vector": ((X[0],), r"`x` must.*\(6,\)"),
     "scalar": ((1.0,), r"`x` must.*\(\)"),
     "too few features": ((X[:, :5],), r"`x` must.*\(3, 5\)"),
+    "ragged": (([[1.0, 2.0], [3.0]],), "`x` must be a rectangular array"),
     "no loss": ((X, LABELS), "Targets need a loss: pass `loss=`"),
     "unknown loss": ((X, LABELS, "msee"), "loss.*msee"),
     "fewer targets": ((X, LABELS[:2], "mse"), "equally many.*3 and 2"),

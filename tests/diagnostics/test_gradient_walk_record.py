@@ -284,14 +284,32 @@ def test_where_the_theory_is_silent() -> None:
     inputs = keras.Input((8,))
     h = L.Dense(8, "relu")(inputs)
     residual = keras.Model(inputs, L.Dense(2)(L.Add()([h, L.Dense(8, "relu")(h)])))
+    half = np.random.default_rng(0).normal(size=(4, 4))
+    mirrored = chain(L.Dense(8, "tanh"), L.Dense(8, "tanh"), L.Dense(8, "tanh"), L.Dense(2), width=8)
+    for layer in mirrored.layers[:-1]:  # the blocks of "looks_linear", which tanh does not make linear
+        layer.kernel.assign(np.block([[half, -half], [-half, half]]))
+    # Integers are no weights: their gain would be that of 8-bit numbers.
+    quantized = chain(*(L.Dense(8, "relu") for _ in range(3)), L.Dense(2), width=8)
+    for layer in quantized.layers:
+        layer.quantize("int8")
     silent = [
         residual,
+        mirrored,
+        quantized,
         chain(L.Dense(8, "relu"), L.Dense(8, "tanh"), L.Dense(8), L.Dense(2), width=8),
         chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(8, "relu"), L.Dense(2), width=8),
         chain(L.Dense(16, "tanh"), L.Dense(12, "tanh"), L.Dense(8, "tanh"), L.Dense(2), width=8),
     ]
     for model in silent:
         assert gradient_walk(model, np.ones((1, 8))).prediction is None
+
+
+def test_two_records_are_compared_as_objects() -> None:
+    """The arrays in them have no equality that is true or false."""
+    walk, other = record(0.0), record(0.0)
+    assert walk == walk
+    assert walk != other
+    assert len({walk, other}) == 2
 
 
 def test_print_shows_the_table_and_repr_is_one_line() -> None:

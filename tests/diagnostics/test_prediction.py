@@ -74,7 +74,11 @@ def in_standard_errors(
     return of_mean, (walks.std(axis=0, ddof=1) - std) / error
 
 
-@pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "size",
+    [SMALL, pytest.param(LARGE, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+    ids=["small", "large"],
+)
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_mean_and_spread_at_every_layer(name: str, size: tuple[int, int, int, int]) -> None:
     of_mean, of_std = in_standard_errors(name, *size)

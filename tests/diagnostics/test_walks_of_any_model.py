@@ -437,6 +437,26 @@ def test_weights_that_are_not_numbers_are_not_dead() -> None:
     assert gradient_walk(model, data(6)).verdict.startswith("not finite")
 
 
+@backends
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a mode of PyTorch")
+def test_inference_mode_hides_no_gradient() -> None:
+    import torch
+
+    def deep() -> keras.Model:
+        return dense(L.Dense(5, "tanh"), DenseStack(2, "tanh"), L.LayerNormalization(), L.Dense(5))
+
+    model = deep()
+    expected = gradient_walk(model, data(6), data(3, seed=1), "mse")
+    with torch.inference_mode():
+        found = gradient_walk(model, data(6), data(3, seed=1), "mse")
+        made_inside = deep()
+        made_inside.set_weights(model.get_weights())
+        inside = gradient_walk(made_inside, torch.as_tensor(data(6)), data(3, seed=1), "mse")
+    for field in ("backward", "forward", "weight_gradient"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+        np.testing.assert_array_equal(getattr(inside, field), getattr(expected, field))
+
+
 def test_lora_is_seen_and_predicted_as_what_it_is() -> None:
     model = dense(L.Dense(6, "relu"), L.Dense(6, "tanh", name="lora"), L.Dense(6, "relu"))
     model.get_layer("lora").enable_lora(2)

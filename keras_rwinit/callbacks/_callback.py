@@ -1,84 +1,33 @@
-"""`GradientWalkCallback`: records the gradient's walk while a model trains."""
+"""`GradientWalkCallback`: measures the gradient's walk during `fit` and keeps the records."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count
 from keras_rwinit._files import check_new, write_atomically
+from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._probing.norms import mean_log_norm
-from keras_rwinit._probing.objective import LossLike
+from keras_rwinit._probing.objective import LossLike, check_targets
+from keras_rwinit._tracing.calls import call_model
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk_history
 
-if TYPE_CHECKING:
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from ._events import SUFFIX, Events
+from ._record import WalkRecord
+from ._table import GrowingCsv, layer_rows, unmeasured_row
 
-__all__ = ["GradientWalkCallback", "WalkRecord"]
+__all__ = ["GradientWalkCallback"]
 
-Array = NDArray[np.float64]
 Logs = Mapping[str, float] | None
-Row = Sequence[object]
-
-_COLUMNS = (
-    "epoch",
-    "step",
-    "layer",
-    "name",
-    "ln_gradient",
-    "ln_gradient_std",
-    "ln_gradient_relative",
-    "ln_activation",
-    "ln_weight_gradient",
-    "dead",
-)
-
-
-_NO_NUMBERS = ("nan",) * 6  # the columns from `ln_gradient` on
-_EVENTS_SUFFIX = ".gradient_walk"  # tells the events of this callback from those of others in the directory
-
-
-@dataclass(frozen=True, repr=False)
-class WalkRecord:
-    """The walk at one moment of the training.
-
-    Args:
-        epoch: Number of finished epochs.
-        step: Number of finished batches.
-        verdict: `GradientWalk.verdict`, or "not measured" and the reason.
-        drift: `GradientWalk.drift`, nats per layer; nan if not measured.
-        relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,); empty if not
-            measured.
-    """
-
-    epoch: int
-    step: int
-    verdict: str
-    drift: float
-    relative: Array
-
-    def __str__(self) -> str:
-        return (
-            f"epoch {self.epoch}, step {self.step}: {self.verdict}, drift {self.drift:+.4f} nats per layer "
-            f"over {len(self.relative):,} layers"
-        )
-
-    def __repr__(self) -> str:
-        return f"<WalkRecord: {self}>"
 
 
 class GradientWalkCallback(keras.callbacks.Callback):
@@ -113,8 +62,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
         history: The list of `WalkRecord`s.
 
     Raises:
-        ValueError: An argument is out of range, or `log_dir` holds a record of an earlier training and
-            `overwrite` is False.
+        ValueError: An argument is out of range, `y` does not hold as many examples as `x`, there is a loss
+            and no `y`, or `log_dir` holds a record of an earlier training and `overwrite` is False.
         ImportError: A package that is needed is missing; the message names the extra to install.
 
     Example:
@@ -149,7 +98,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         # Everything that can be wrong is told before the training starts, which nothing here ends later.
-        self.x, self.y, self.loss = check_examples("x", x)[0], y, loss
+        self.x, examples = check_examples("x", x)
+        self.y, self.loss = check_targets(y, loss, examples)[0], loss
         self.log_dir, self.update_freq = Path(log_dir), update_freq
         self.history: list[WalkRecord] = []
         self._batches_per_record = _batches_per_record(update_freq)
@@ -167,8 +117,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
         self._overwrite = overwrite
         for path in (self._csv, self._png):
             check_new(path, "log_dir", overwrite=overwrite)
-        self._events = _Events(self.log_dir) if tensorboard else None
-        self._table = _GrowingCsv(self._csv)
+        self._events = Events(self.log_dir) if tensorboard else None
+        self._table = GrowingCsv(self._csv)
 
     @property
     def _csv(self) -> Path:
@@ -206,10 +156,11 @@ class GradientWalkCallback(keras.callbacks.Callback):
         """Makes the directory, without the files of an earlier record, and builds the model."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
         if self._overwrite:
-            for path in (self._csv, self._png, *self.log_dir.glob(f"events.*{_EVENTS_SUFFIX}")):
+            for path in (self._csv, self._png, *self.log_dir.glob(f"events.*{SUFFIX}")):
                 path.unlink(missing_ok=True)
-        if not self.model.built:  # one example is enough to build it
-            self.model(keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.x))
+        if not self.model.built:
+            # The first record comes before the first batch, with which Keras would build it.
+            call_model(self.model, map_arrays(lambda array: array[:1], self.x), training=False)
 
     def _finish(self) -> None:
         if self._events is not None:
@@ -226,14 +177,13 @@ class GradientWalkCallback(keras.callbacks.Callback):
             reason = self._warn(error)
             record = WalkRecord(self._epoch, self._step, f"not measured: {reason}", np.nan, np.empty(0))
             self.history.append(record)
-            row = (record.epoch, record.step, 0, record.verdict, *_NO_NUMBERS)
-            self._attempt(lambda: self._table.append([row]))
+            self._attempt(lambda: self._table.append([unmeasured_row(record)]))
             return
         relative = mean_log_norm(walk.relative)
         relative = np.where(np.isfinite(relative), relative, np.nan)
         record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative)
         self.history.append(record)
-        self._attempt(lambda: self._table.append(_rows(record, walk)))
+        self._attempt(lambda: self._table.append(layer_rows(record, walk)))
         events = self._events
         if events is not None:
             self._attempt(lambda: events.add(record, walk))
@@ -258,7 +208,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     def _warn(self, error: Exception) -> str:
         """Warns once that something failed, and returns the reason in a line."""
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()).removesuffix(".")
         reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
         if not self._has_warned:
             self._has_warned = True
@@ -268,35 +218,6 @@ class GradientWalkCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
         return reason
-
-
-class _GrowingCsv:
-    """A CSV that records are appended to; a process that is killed leaves all that were whole.
-
-    Args:
-        path: The file, which the first record makes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._size: int | None = None  # in bytes, of the records that are whole
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Writes the rows of one record at once."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        if self._size is None:
-            writer.writerow(_COLUMNS)
-        writer.writerows(rows)
-        content = text.getvalue().encode("utf-8")
-        with open(self._path, "wb" if self._size is None else "r+b", buffering=0) as file:
-            # A record that a full disk cut short is written over.
-            size = file.truncate(self._size or 0)
-            file.seek(size)
-            if file.write(content) != len(content):
-                raise OSError(f"{self._path} could not be written whole: the disk may be full.")
-            os.fsync(file.fileno())
-        self._size = size + len(content)
 
 
 def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | None:
@@ -311,79 +232,3 @@ def _batches_per_record(update_freq: Literal["epoch", "batch"] | int) -> int | N
             f"update_freq={update_freq!r}"
         )
     return check_count("update_freq", update_freq)
-
-
-def _rows(record: WalkRecord, walk: GradientWalk) -> list[Row]:
-    columns = (
-        mean_log_norm(walk.backward),
-        _deviation(walk.backward),
-        record.relative,
-        mean_log_norm(walk.forward),
-        walk.weight_gradient,
-        walk.dead,
-    )
-    return [
-        (record.epoch, record.step, number, name, *(f"{value:.9g}" for value in values))
-        for number, (name, *values) in enumerate(zip(walk.layer_names, *columns, strict=True), start=1)
-    ]
-
-
-def _deviation(values: Array) -> Array:
-    """Returns the standard deviation over the examples with a finite value, nan where there is none."""
-    centered = np.where(np.isfinite(values), values, np.nan) - mean_log_norm(values)
-    return np.asarray(np.sqrt(mean_log_norm(centered**2)))
-
-
-class _Events:
-    """TensorBoard's event file, written without TensorFlow and made at the first record."""
-
-    def __init__(self, log_dir: Path) -> None:
-        try:
-            import tensorboard.summary.writer.event_file_writer  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                'TensorBoard\'s events need tensorboard: pip install "keras-rwinit[plots]", or pass '
-                "`tensorboard=False`"
-            ) from error
-        self._log_dir = str(log_dir)
-        self._writer: EventFileWriter | None = None
-
-    def add(self, record: WalkRecord, walk: GradientWalk) -> None:
-        """Writes the scalars and histograms of one record."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.plugins.histogram.summary import histogram_pb
-        from tensorboard.plugins.scalar.summary import scalar_pb
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        if self._writer is None:
-            self._writer = EventFileWriter(self._log_dir, filename_suffix=_EVENTS_SUFFIX)
-        # TensorBoard draws no curve through values that are not finite.
-        summaries = [scalar_pb(tag, value) for tag, value in _scalars(walk) if np.isfinite(value)]
-        for name, values in zip(walk.layer_names, walk.backward.T, strict=True):
-            finite = values[np.isfinite(values)]
-            if finite.size:
-                summaries.append(histogram_pb(f"gradient/{name}", finite))
-        for summary in summaries:
-            self._writer.add_event(Event(wall_time=time.time(), step=record.step, summary=summary))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the file; another record makes another one."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-def _scalars(walk: GradientWalk) -> Iterator[tuple[str, float]]:
-    """Yields tag and value of every curve that TensorBoard is to show."""
-    yield "gradient_walk/drift", walk.drift
-    yield "gradient_walk/example_spread", walk.example_spread
-    layers = {
-        "ln_gradient": mean_log_norm(walk.backward),
-        "ln_activation": mean_log_norm(walk.forward),
-        "ln_weight_gradient": walk.weight_gradient,
-        "dead": walk.dead,
-    }
-    for kind, values in layers.items():
-        for name, value in zip(walk.layer_names, values, strict=True):
-            yield f"{kind}/{name}", float(value)

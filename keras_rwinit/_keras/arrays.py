@@ -1,0 +1,34 @@
+"""Maps arrays in nested structures, and makes tensors of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import ArrayTree, Tensor
+
+__all__ = ["map_arrays", "to_tensor"]
+
+
+def map_arrays(function: Callable[[NDArray[np.generic]], Any], arrays: ArrayTree) -> ArrayTree:
+    """Returns `function` of every array in a structure; None, an input that is left out, stays None."""
+    return keras.tree.map_structure(lambda array: None if array is None else function(array), arrays)
+
+
+def to_tensor(values: NDArray[np.generic] | Tensor, float_dtype: str | None = None) -> Tensor:
+    """Returns an array or a tensor as a tensor that gradients can be taken of.
+
+    Args:
+        values: The array or tensor.
+        float_dtype: Dtype of the tensor if `values` are of a floating dtype. `None`: their own.
+    """
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    if float_dtype and keras.backend.is_float_dtype(dtype):
+        dtype = float_dtype
+    tensor = keras.ops.convert_to_tensor(values, dtype)
+    # PyTorch takes no gradient through a tensor that was made in inference mode, only through a copy.
+    return tensor.clone() if keras.backend.backend() == "torch" and tensor.is_inference() else tensor

@@ -1,0 +1,153 @@
+"""Draws the kernel of any layer: a Dense layer's matrix, a convolution's window, or its center alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_rwinit.theory.distributions import Distribution, MirroredSide, draw_kernel
+
+from .fans import assemble_kernel
+from .layer_kinds import KernelKind, is_known_layer
+
+__all__ = ["KernelLayout", "NoCenterError", "draw_layout", "kernel_layout"]
+
+Array = NDArray[np.float64]
+
+
+class NoCenterError(ValueError):
+    """A kernel that a centered distribution does not draw."""
+
+
+@dataclass(frozen=True)
+class KernelLayout:
+    """Which entries of a kernel are drawn, and how they form a matrix.
+
+    Args:
+        shape: Shape of the kernel.
+        contracted: The axes that an output unit sums over.
+        center: The position in the window that is drawn, where all others are zero; None where all are drawn.
+        groups: Number of groups of channels, each with a matrix of its own; 1 where all positions are drawn.
+    """
+
+    shape: tuple[int, ...]
+    contracted: tuple[int, ...]
+    center: tuple[int, ...] | None = None
+    groups: int = 1
+
+    @property
+    def fan_in(self) -> int:
+        """Entries of the kernel that an output unit sums over, without the zeros."""
+        if self.center is not None:
+            return self.shape[-2]
+        return math.prod(self.shape[axis] for axis in self.contracted)
+
+    @property
+    def fan_out(self) -> int:
+        """Columns of each matrix: outputs of the layer, with groups those of one group."""
+        if self.center is not None:
+            return self.shape[-1] // self.groups
+        return math.prod(self.shape) // self.fan_in
+
+
+def kernel_layout(
+    distribution: Distribution,
+    shape: Sequence[int],
+    contracted: tuple[int, ...],
+    layer: keras.layers.Layer | None = None,
+    kind: KernelKind | None = None,
+) -> KernelLayout:
+    """Returns the layout of a kernel.
+
+    Args:
+        distribution: Distribution of the kernel.
+        shape: Shape of the kernel.
+        contracted: The axes that an output unit sums over.
+        layer: The layer, if known. Without it a kernel of three and more axes is read as Keras reads it: as
+            that of a convolution.
+        kind: What the table of layer kinds says of the kernel.
+
+    Raises:
+        NoCenterError: The distribution is centered, and the kernel has no center or mixes no channels.
+    """
+    shape = tuple(shape)
+    if not distribution.centered or len(shape) == 2:
+        return KernelLayout(shape, contracted)
+    if kind is not None and kind.transposed:
+        raise _no_center(distribution, shape, layer, "a transposed convolution has no entry for that")
+    if kind is not None and kind.zero_padded and contracted != tuple(range(len(shape) - 1)):
+        raise _no_center(distribution, shape, layer, "a depthwise kernel keeps the channels apart")
+    is_convolution = (
+        layer is None or not is_known_layer(layer) or (kind is not None and kind.zero_padded)
+    ) and contracted == tuple(range(len(shape) - 1))
+    if is_convolution or set(shape[:-2]) == {1}:  # the latter a separable convolution's second kernel
+        return KernelLayout(
+            shape, contracted, _center(distribution, shape, layer), int(getattr(layer, "groups", 1))
+        )
+    if distribution.mirrored:
+        raise NoCenterError(
+            f"distribution {distribution.name!r} is for kernels of two axes, inputs and outputs, and for "
+            f"convolutions. Received: shape={shape}"
+        )
+    return KernelLayout(shape, contracted)
+
+
+def _center(
+    distribution: Distribution, shape: tuple[int, ...], layer: keras.layers.Layer | None
+) -> tuple[int, ...]:
+    """Returns the position in the window that reads the position it writes.
+
+    Zeros are put before and behind an image such that this is entry `(k - 1) // 2` of a window of k, the
+    first of the two in the middle where k is even. "causal" puts all zeros before, so that it is the last.
+    """
+    window = shape[:-2]
+    padding = getattr(layer, "padding", None)
+    if padding == "causal":
+        return tuple(size - 1 for size in window)
+    dilation = getattr(layer, "dilation_rate", 1)
+    rates = (dilation,) * len(window) if isinstance(dilation, int) else tuple(dilation)
+    if padding == "same" and any(
+        size % 2 == 0 and rate > 1 for size, rate in zip(window, rates, strict=True)
+    ):
+        raise _no_center(distribution, shape, layer, "an even window with a dilation has no entry for that")
+    return tuple((size - 1) // 2 for size in window)
+
+
+def _no_center(
+    distribution: Distribution, shape: tuple[int, ...], layer: keras.layers.Layer | None, reason: str
+) -> NoCenterError:
+    return NoCenterError(
+        f"distribution {distribution.name!r} gives a convolution a matrix from channels to channels, in the "
+        f"entry of the window that reads the position it writes, and {reason}; use 'orthogonal' there. "
+        f"Received: shape={shape} in {type(layer).__name__}"
+    )
+
+
+def draw_layout(
+    layout: KernelLayout,
+    distribution: Distribution,
+    rng: np.random.Generator,
+    *,
+    mirrored: MirroredSide = "both",
+) -> Array:
+    """Draws a kernel of entries of variance `1 / fan_in`, but for the zeros around a center.
+
+    With groups the units of a mirrored kernel come in pairs within each group.
+    """
+    if layout.center is None:
+        matrix = draw_kernel(distribution, rng, layout.fan_in, layout.fan_out, mirrored=mirrored)
+        return assemble_kernel(matrix, layout.shape, layout.contracted)
+    kernel = np.zeros(layout.shape)
+    kernel[layout.center] = np.concatenate(
+        [
+            draw_kernel(distribution, rng, layout.fan_in, layout.fan_out, mirrored=mirrored)
+            for _ in range(layout.groups)
+        ],
+        axis=1,
+    )
+    return kernel

@@ -1,0 +1,41 @@
+"""`WalkRecord`: the walk at one moment of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["WalkRecord"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class WalkRecord:
+    """The walk at one moment of the training.
+
+    Args:
+        epoch: Number of finished epochs.
+        step: Number of finished batches.
+        verdict: `GradientWalk.verdict`, or "not measured" and the reason.
+        drift: `GradientWalk.drift`, nats per layer; nan if not measured.
+        relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,); empty if not
+            measured.
+    """
+
+    epoch: int
+    step: int
+    verdict: str
+    drift: float
+    relative: Array
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}, step {self.step}: {self.verdict}, drift {self.drift:+.4f} nats per layer "
+            f"over {len(self.relative):,} layers"
+        )
+
+    def __repr__(self) -> str:
+        return f"<WalkRecord: {self}>"
