@@ -100,6 +100,7 @@ print(len(model_zoo.deep_mlp(depth=5).get_weights()), model_zoo.__name__, keras_
 """
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_from_any_directory(wheel: Path, tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()

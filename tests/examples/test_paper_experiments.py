@@ -29,7 +29,13 @@ def module(name: str) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive if name in ("loss_against_gain", "recipe") else ())
+        for name in TRAINED
+    ],
+)
 def test_an_experiment_runs_and_is_not_repeated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
