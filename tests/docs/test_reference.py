@@ -42,7 +42,7 @@ MODULES = (
 
 def find(path: str) -> object:
     """Returns what a dotted path from `keras_rwinit` on leads to."""
-    for module in ("keras_rwinit.data.timit", "keras_rwinit.initialization"):
+    for module in ("keras_rwinit.data.timit", "keras_rwinit.diagnostics", "keras_rwinit.initialization"):
         if path.startswith(f"{module}."):
             return getattr(importlib.import_module(module), path.removeprefix(f"{module}."))
     return reduce(getattr, path.split(".")[1:], keras_rwinit)

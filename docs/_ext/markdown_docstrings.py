@@ -1,0 +1,92 @@
+"""Translates the package's docstrings, which are written in Markdown, into reStructuredText.
+
+They have code in single backticks and, after a blank line, indented by four more spaces, equations. Code
+that is the name of something in the reference becomes a link.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_SECTIONS = re.compile(
+    r"(Args|Attributes|Example|Input shape|Output shape|Raises|References|Returns|Warns|Weights|Yields):$"
+)
+_DIRECTIVES = re.compile(r"^\.\. (?:auto|py:)(?:function|class|exception|data):: (\S+)$", re.MULTILINE)
+_links: dict[str, str] = {}
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers the translation, before that of Google's sections."""
+    app.connect("builder-inited", _find_links)
+    app.connect("autodoc-process-docstring", translate, priority=100)
+    return {"parallel_read_safe": True}
+
+
+def translate(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Rewrites `lines` in place; an event handler of autodoc."""
+    del app, obj, options
+    if not name.startswith("keras_rwinit"):
+        return
+    lines[:] = _translate_blocks(lines, name)
+    # Google's style has the type of a property before a colon in the first line; the package has none there.
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(": ", " - ", 1)
+
+
+def _find_links(app: Sphinx) -> None:
+    """Notes what code in backticks stands for: dotted names, and single ones that are no common word."""
+    for page in sorted(Path(app.srcdir, "reference").glob("*.md")):
+        for path in _DIRECTIVES.findall(page.read_text(encoding="utf-8")):
+            parts = path.split(".")
+            for start in range(len(parts)):
+                code = ".".join(parts[start:])
+                # `gain` and `stack` are arguments as well, `gradient_walk` and `DenseStack` are not.
+                if "." in code or "_" in code or not code.islower():
+                    _links.setdefault(code, path)
+
+
+def _translate_blocks(lines: list[str], name: str) -> list[str]:
+    """Marks indented blocks as literal, and translates the code in all other lines."""
+    translated: list[str] = []
+    base = 0  # indentation of the prose, deeper inside a section
+    literal = False
+    after_blank = True
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            translated.append(line)
+            after_blank = True
+            continue
+        if _SECTIONS.fullmatch(line):
+            base, literal = 4, False
+        elif indent < base:
+            base, literal = 0, False
+        if literal and indent <= base:
+            literal = False
+        prompt = line.lstrip().startswith((">>>", "..."))
+        if after_blank and not literal and indent >= base + 4 and not prompt and line.lstrip()[:2] != "- ":
+            literal = True
+            translated.extend([" " * base + "::", ""])
+        translated.append(line if literal or prompt else _inline(line, name))
+        after_blank = False
+    return translated
+
+
+def _inline(line: str, name: str) -> str:
+    """Translates code in backticks, and keeps `|` outside it from being read as a substitution."""
+    parts = _CODE.split(line)
+    for number, part in enumerate(parts):
+        if number % 2:
+            target = _links.get(part)
+            code = f":py:obj:`{part} <{target}>`" if target and not name.startswith(target) else f"``{part}``"
+            # A letter right behind closing backticks would keep them from closing.
+            parts[number] = code + ("\\ " if parts[number + 1][:1].isalnum() else "")
+        else:
+            parts[number] = part.replace("|", "\\|")
+    return "".join(parts)
