@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CONTENDERS", "INPUTS"]
+__all__ = ["CONTENDERS", "INPUTS", "stack_builder"]
 
 INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
 
@@ -43,7 +43,12 @@ def _compile(model: keras.Model, batch: int, jit_compile: bool | str) -> Step:
     return lambda: model.train_on_batch(x, y)
 
 
-def _stack(jit_compile: bool | str, remat: str | None = None) -> Build:
+def stack_builder(
+    jit_compile: bool | str,
+    remat: str | None = None,
+    activation: str = "tanh",
+    distribution: str | None = "normal",
+) -> Build:
     """Returns the builder of this package's network."""
 
     def build(depth: int, width: int, batch: int, dtype: str) -> Step:
@@ -52,9 +57,9 @@ def _stack(jit_compile: bool | str, remat: str | None = None) -> Build:
         model = model_zoo.deep_mlp(
             depth,
             width,
-            "tanh",
+            activation,
             input_shape=(INPUTS,),
-            distribution="normal",
+            distribution=distribution,
             seed=0,
             dtype=dtype,
             remat=remat,
@@ -254,13 +259,13 @@ def _on(backend: str, build: Build) -> Build:
 # Names as in the table.
 CONTENDERS: dict[str, Build] = {
     "bare matmuls, TensorFlow": _on("tensorflow", _matmuls),
-    "keras_rwinit, TensorFlow, XLA": _on("tensorflow", _stack(True)),
-    "keras_rwinit, TensorFlow": _on("tensorflow", _stack("auto")),
-    "keras_rwinit, TensorFlow, XLA, remat": _on("tensorflow", _stack(True, remat="sqrt")),
+    "keras_rwinit, TensorFlow, XLA": _on("tensorflow", stack_builder(True)),
+    "keras_rwinit, TensorFlow": _on("tensorflow", stack_builder("auto")),
+    "keras_rwinit, TensorFlow, XLA, remat": _on("tensorflow", stack_builder(True, remat="sqrt")),
     "Keras Dense, TensorFlow": _on("tensorflow", _dense),
     "PyTorch Sequential": _torch,
     "bare matmuls, JAX": _on("jax", _matmuls),
-    "keras_rwinit, JAX": _on("jax", _stack("auto")),
+    "keras_rwinit, JAX": _on("jax", stack_builder("auto")),
     "JAX lax.scan by hand": _scan,
     "Equinox MLP(scan=True)": _equinox,
 }

@@ -3,8 +3,12 @@
 Every network is measured as in training and then trained by Adam on the 8x8 digits, for the same number of
 steps on the same batches. Learning rates are tried one after the other until it learns: 0.03 / depth, but at
 most 0.003, then three times as much and as little. A network stays at chance if no rate brings its training
-accuracy above `CHANCE`, and has learned if one brings it to `LEARNED`. Where the mean cosine of two inputs'
-last hidden outputs is above `COLLAPSED`, the inputs have become alike, which no gradient's size can show.
+accuracy above `CHANCE`, and has learned if one brings it to `LEARNED`. The columns `cosine` and `rank` say
+how alike the inputs are in the last hidden layer: their mean correlation, and the effective rank of what they
+differ in.
+
+The JSON file beside the CSV has the rank correlation (Spearman's, ties sharing their mean rank) of the
+verdict's severity, by `SEVERITY`, with the final loss.
 
     python benchmarks/verdicts_compared.py --output benchmarks/results/verdicts_compared.csv
     python benchmarks/verdicts_compared.py --only "tanh glorot_uniform" --output part.csv
@@ -19,6 +23,7 @@ import csv
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from scipy.stats import spearmanr
 
 from keras_rwinit import GradientWalk, data, gradient_walk, model_zoo
 from keras_rwinit._files import write_atomically
@@ -37,14 +43,24 @@ from keras_rwinit.layers import DenseStack
 
 L = keras.layers
 CHANCE, LEARNED = 0.2, 0.5
-COLLAPSED = 0.99
 STEPS, BATCH, SEED = 300, 64, 0
 MEASURED_EXAMPLES = 50
 RATES = (1.0, 3.0, 1.0 / 3.0)
 LARGEST_RATE = 3e-3
 
 TRAINED = ("outcome", "accuracy", "loss", "learning_rate")
-COLUMNS = ("kind", "depth", "verdict", "drift", "predicted", "spread", "cosine", *TRAINED)
+COLUMNS = ("kind", "depth", "verdict", "drift", "predicted", "spread", "cosine", "rank", *TRAINED)
+
+SEVERITY = {
+    "fine": 0,
+    "growing": 1,
+    "shrinking": 1,
+    "inputs": 2,  # collapsed
+    "exploding": 3,
+    "vanishing": 3,
+    "dead": 4,
+}
+"""How bad each verdict is, by its first word."""
 
 # Makes a network for inputs of 64 features and ten classes from a seed.
 Builder: TypeAlias = Callable[[int], keras.Model]
@@ -175,7 +191,9 @@ RELU_20 = chain("", (20,), activation="relu", **NORMAL)[0].build
 NETWORKS = [
     *chain("relu he_normal", (5, 30, 100, 300), activation="relu", **HE),
     *chain("relu glorot_uniform", (5, 12, 30, 100), activation="relu", **GLOROT),
-    *chain("relu random_walk", (30, 300), activation="relu", **NORMAL),
+    *chain("relu random_walk", (30, 200, 300), activation="relu", **NORMAL),
+    *chain("relu looks_linear", (200,), activation="relu", distribution="looks_linear"),
+    *chain("shaped(relu) orthogonal", (200,), activation="shaped(relu, depth=200)", **ORTHOGONAL),
     *chain("relu random_walk, gain 1.8", (100,), activation="relu", gain=1.8, **NORMAL),
     *chain("leaky_relu(0.8) orthogonal", (100, 1000), activation="leaky_relu(0.8)", **ORTHOGONAL),
     *chain("leaky_relu(0.1) he_normal", (50,), activation="leaky_relu(0.1)", **HE),
@@ -204,22 +222,6 @@ NETWORKS = [
 ]
 
 
-def output_cosine(model: keras.Model, x: np.ndarray) -> float:
-    """Returns the mean cosine of two different inputs' last hidden outputs; nan if they are zero.
-
-    Args:
-        model: A functional model.
-        x: Inputs.
-    """
-    hidden = keras.Model(model.input, model.layers[-1].input)
-    h = keras.ops.convert_to_numpy(hidden(x, training=True)).astype(np.float64)
-    norms = np.linalg.norm(h, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0.0)).all():
-        return float("nan")
-    cosines = (h / norms) @ (h / norms).T
-    return float(cosines[~np.eye(len(h), dtype=bool)].mean())
-
-
 def measure(network: Network, digits: Dataset) -> Row:
     """Returns the columns that are known before training."""
     model = network.build(SEED)
@@ -227,16 +229,19 @@ def measure(network: Network, digits: Dataset) -> Row:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Before training, moving averages of a batch normalization mean nothing.
     walk = gradient_walk(model, x, y, loss, training=True)
-    return {"verdict": walk.verdict, **numbers_of(walk), "cosine": f"{output_cosine(model, x):.6f}"}
+    return {"verdict": walk.verdict, **numbers_of(walk)}
 
 
 def numbers_of(walk: GradientWalk) -> Row:
     """Returns what the verdict goes by."""
-    prediction = walk.prediction
+    prediction, correlation = walk.prediction, walk.correlation
+    assert correlation is not None
     return {
         "drift": f"{walk.drift:.6f}",
         "predicted": "" if prediction is None else f"{prediction.mean[0]:.4f}",
         "spread": "" if prediction is None else f"{prediction.spread:.4f}",
+        "cosine": f"{correlation.forward[-1]:.6f}",
+        "rank": f"{correlation.effective_rank[-1]:.2f}",
     }
 
 
@@ -275,6 +280,12 @@ def read(path: Path) -> dict[tuple[str, int], Row]:
         return {(row["kind"], int(row["depth"])): row for row in csv.DictReader(file)}
 
 
+def rank_correlation(rows: Sequence[Row]) -> float:
+    """Returns Spearman's rank correlation of the verdict's severity with the final loss."""
+    severities = [SEVERITY[re.split("[ ;]", row["verdict"].removeprefix("partly "))[0]] for row in rows]
+    return float(spearmanr(severities, [float(row["loss"]) for row in rows]).statistic)
+
+
 def write(path: Path, rows: Mapping[tuple[str, int], Row], command: str) -> None:
     """Writes the CSV in the order of `NETWORKS`, and beside it a JSON file with the conditions."""
     keys = [(network.kind, network.depth) for network in NETWORKS]
@@ -297,7 +308,8 @@ def write(path: Path, rows: Mapping[tuple[str, int], Row], command: str) -> None
         "dataset": "digits",
         "chance": CHANCE,
         "learned": LEARNED,
-        "collapsed": COLLAPSED,
+        "networks": len(ordered),
+        "rank_correlation": round(rank_correlation(ordered), 4) if len(ordered) > 1 else None,
         "machine": f"{platform.machine()}, {platform.processor() or platform.system()}, "
         f"{os.cpu_count()} processors",
         "keras": keras.__version__,

@@ -1,8 +1,10 @@
 """Profile of a training step of a DenseStack, and its compile time at several depths (TensorFlow).
 
     python benchmarks/where_a_step_goes.py --depth 1000 --width 256 --output profile.json
+    python benchmarks/where_a_step_goes.py --depth 300 --width 100 --activations relu "shaped(relu)"
 
-Each row of the table includes the work of the row before. The steps of all rows alternate.
+Each row of the table includes the work of the row before. The steps of all rows alternate. With
+`--activations` the rows are steps of `deep_mlp` with these activations instead.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from _contenders import CONTENDERS
+from _contenders import CONTENDERS, stack_builder
 from _output import new_file, write_json
 from rich.console import Console
 from rich.table import Table
@@ -66,6 +68,30 @@ def build_rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[st
     }
 
 
+def time_alternately(steps: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Returns the median seconds of each step; all take turns `count` times, after one that compiles."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(count):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def make_table(medians: dict[str, float], title: str) -> Table:
+    """Returns the times, and their ratios to the first."""
+    first = next(iter(medians))
+    table = Table(title=title)
+    for column in ("", "time per step (median)", f"x {first}"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, seconds in medians.items():
+        table.add_row(name, f"{1e3 * seconds:.1f} ms", f"{seconds / medians[first]:.2f}")
+    return table
+
+
 def time_to_first_step(depth: int, jit_compile: bool) -> float:
     """Returns the seconds until the first step of a narrow stack, most of which is compile time."""
     step = build_rows(depth, 4, 4, jit_compile)["with Adam's update"]
@@ -82,34 +108,34 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("--no-xla", action="store_true", help="compile without XLA")
+    parser.add_argument("--activations", nargs="+", help="compare the steps of these activations")
     parser.add_argument("--output", type=new_file, help="new JSON file for the times")
     options = parser.parse_args()
     xla = not options.no_xla
-    measured = build_rows(options.depth, options.width, options.batch, xla)
-    times: dict[str, list[float]] = {name: [] for name in measured}
-    for step in measured.values():
-        step()
-    for _ in range(options.steps):
-        for name, step in measured.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    table = Table(title=f"depth {options.depth:,}, width {options.width:,}, XLA {'on' if xla else 'off'}")
-    for column in ("", "time per step (median)", "x bare matmuls"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, seconds in medians.items():
-        ratio = seconds / medians["bare matmuls"]
-        table.add_row(name, f"{1e3 * seconds:.1f} ms", f"{ratio:.2f}")
+    title = f"depth {options.depth:,}, width {options.width:,}, XLA {'on' if xla else 'off'}"
+    kept = {name: value for name, value in vars(options).items() if name != "output"}
+    console = Console()
+    if options.activations:
+        steps = {
+            name: stack_builder(xla, activation=name, distribution=None)(
+                options.depth, options.width, options.batch, "float32"
+            )
+            for name in options.activations
+        }
+        medians = time_alternately(steps, options.steps)
+        console.print(make_table(medians, title))
+        if options.output:
+            write_json(options.output, {**kept, "seconds": medians})
+        return
+    rows = build_rows(options.depth, options.width, options.batch, xla)
+    medians = time_alternately(rows, options.steps)
     time_to_first_step(30, xla)  # starts TensorFlow, and is not counted
     first = {depth: time_to_first_step(depth, xla) for depth in (100, 1000, 10_000)}
-    console = Console()
-    console.print(table)
+    console.print(make_table(medians, title))
     console.print(
         "time to first step at width 4: " + ", ".join(f"{s:.2f} s at depth {d:,}" for d, s in first.items())
     )
     if options.output:
-        kept = {name: value for name, value in vars(options).items() if name != "output"}
         write_json(options.output, {**kept, "seconds": medians, "first_step_of_width_4": first})
 
 

@@ -36,16 +36,22 @@ if TYPE_CHECKING:
     from keras_rwinit.initialization import InitializationReport, initialize
     from keras_rwinit.models import model_zoo
     from keras_rwinit.theory import (
+        CorrelationPrediction,
         NoGainError,
         WalkPrediction,
+        effective_rank,
         gain,
         paper_gain,
         plan_width,
+        predict_correlation,
         predict_walk,
+        shape_activation,
+        simulate_correlation,
         simulate_walk,
     )
 
 __all__ = [
+    "CorrelationPrediction",
     "GradientWalk",
     "GradientWalkCallback",
     "InitializationReport",
@@ -54,6 +60,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "effective_rank",
     "gain",
     "gradient_walk",
     "initialize",
@@ -64,8 +71,11 @@ __all__ = [
     "paper_gain",
     "plan_width",
     "plots",
+    "predict_correlation",
     "predict_walk",
+    "shape_activation",
     "sharding",
+    "simulate_correlation",
     "simulate_walk",
     "theory",
     "tuning",
@@ -73,18 +83,23 @@ __all__ = [
 
 # Public names that are not modules, and the subpackage that each is imported from when it is first used.
 _HOMES = {
+    "CorrelationPrediction": "theory",
     "GradientWalk": "diagnostics",
     "GradientWalkCallback": "callbacks",
     "InitializationReport": "initialization",
     "NoGainError": "theory",
     "WalkPrediction": "theory",
+    "effective_rank": "theory",
     "gain": "theory",
     "gradient_walk": "diagnostics",
     "initialize": "initialization",
     "model_zoo": "models",
     "paper_gain": "theory",
     "plan_width": "theory",
+    "predict_correlation": "theory",
     "predict_walk": "theory",
+    "shape_activation": "theory",
+    "simulate_correlation": "theory",
     "simulate_walk": "theory",
 }
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_fits_dtype, check_positive, check_seed
-from keras_rwinit._keras.activations import theory_activation
-from keras_rwinit._keras.fans import assemble_kernel, fan_in_axes, layer_being_built
-from keras_rwinit._keras.layer_kinds import activates_kernel_output
+from keras_rwinit._keras.activations import concrete_activation, theory_activation
+from keras_rwinit._keras.drawing import draw_layout, kernel_layout
+from keras_rwinit._keras.fans import fan_in_axes, layer_being_built
+from keras_rwinit._keras.layer_kinds import activates_kernel_output, kernel_kind_being_built
 from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit._keras.seeding import DrawnSeed
 from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
@@ -26,7 +27,6 @@ from keras_rwinit.theory.activations import ActivationError
 from keras_rwinit.theory.distributions import (
     MirroredSide,
     check_mirrored_side,
-    draw_kernel,
     resolve_distribution,
 )
 from keras_rwinit.theory.gains import gain_or_nearest_width
@@ -72,14 +72,25 @@ class RandomWalk(keras.initializers.Initializer):
     Args:
         activation: Activation that feeds the kernels, in a chain of equal layers their own: a name that
             `keras_rwinit.gain` takes, a Keras function or activation layer (`keras.layers.LeakyReLU(0.1)`),
-            or any element-wise callable. What a callable or a layer with weights (`keras.layers.PReLU()`)
-            computes counts as it is when a kernel is drawn.
+            or any element-wise callable. `"shaped(gelu)"` and the like need `depth`. What a callable or a
+            layer with weights (`keras.layers.PReLU()`) computes counts as it is when a kernel is drawn.
         distribution: `"normal"` (the paper's), `"truncated_normal"` (cut at two standard deviations),
-            `"uniform"`, `"orthogonal"`, or `"looks_linear"`: blocks `[[M, -M], [-M, M]] / c`, M orthogonal,
-            for activations with `f(a) - f(-a) = c a`, such as relu, leaky_relu, gelu, silu and softplus.
-            The units of a layer then come in pairs with opposite pre-activations, and the network is linear
-            when it starts: at any width and depth its gradient neither vanishes nor spreads, and its inputs
-            do not become parallel. Of an odd number of units, one repeats another and is not read at first.
+            `"uniform"`, `"orthogonal"`, `"delta_orthogonal"` or `"looks_linear"`.
+
+            `"delta_orthogonal"`: for a convolution an orthogonal matrix from channels to channels at the
+            kernel's center and zeros elsewhere, so that every position is a network of Dense layers at
+            first; for kernels of two axes the same as `"orthogonal"`. The center is the entry that reads the
+            position it writes: entry `(k - 1) // 2` of a window of k, and the last one with
+            `padding="causal"`. A convolution with strides reads one position of each stride, and no gradient
+            reaches the others at first. Each group of channels has a matrix of its own. The fan-in is the
+            number of channels of a group.
+
+            `"looks_linear"`: blocks `[[M, -M], [-M, M]] / c`, M orthogonal, for activations with
+            `f(a) - f(-a) = c a`, such as relu, leaky_relu, gelu, silu and softplus; in a convolution at the
+            center, with zeros elsewhere. The units of a layer then come in pairs with opposite
+            pre-activations (within each group of channels), and the network is linear when it starts: at any
+            width and depth its gradient neither vanishes nor spreads, and its inputs do not become parallel.
+            Of an odd number of units, one repeats another and is not read at first.
         depth: Number of hidden layers of the network. The gain depends on it, except for activations of
             two slopes (linear, relu, leaky_relu). `None`: very many.
         gain: Gain to use instead of the computed one, above 0.
@@ -97,8 +108,9 @@ class RandomWalk(keras.initializers.Initializer):
         ValueError: An argument is out of range, unknown or of the wrong type, or the activation cannot be
             evaluated; on calling, a shape with fewer than two axes or an empty one, a dtype that is not a
             float or does not hold weights of this gain, or an activation for which no gain exists (the
-            message says what to use instead). `"looks_linear"` takes kernels
-            of two axes and at least two units only.
+            message says what to use instead). `"delta_orthogonal"` and `"looks_linear"` refuse depthwise and
+            transposed convolutions and even windows with a dilation, `"looks_linear"` also kernels with less
+            than two units and those of an EinsumDense with more than two axes.
 
     Example:
         >>> import keras, keras_rwinit
@@ -109,8 +121,8 @@ class RandomWalk(keras.initializers.Initializer):
         >>> leaky = keras_rwinit.initializers.RandomWalk(keras.layers.LeakyReLU(0.1))
 
     References:
-        Sussillo & Abbott, arXiv:1412.6558. `"looks_linear"`: Balduzzi et al., arXiv:1702.08591; Burkholz &
-        Dubatovka, arXiv:1806.06362.
+        Sussillo & Abbott, arXiv:1412.6558. `"delta_orthogonal"`: Xiao et al., arXiv:1806.05393.
+        `"looks_linear"`: Balduzzi et al., arXiv:1702.08591; Burkholz & Dubatovka, arXiv:1806.06362.
     """
 
     def __init__(
@@ -131,6 +143,8 @@ class RandomWalk(keras.initializers.Initializer):
             seed = keras.saving.deserialize_keras_object(seed)
         if not isinstance(seed, keras.random.SeedGenerator | DrawnSeed):
             seed = check_seed(seed, "an integer, a `keras.random.SeedGenerator` or None")
+        self.depth = None if depth is None else check_count("depth", depth)
+        activation = concrete_activation(activation, self.depth)
         try:
             known = theory_activation(activation)
         except ActivationError:
@@ -143,7 +157,6 @@ class RandomWalk(keras.initializers.Initializer):
             check_mirrored(known)
         self.activation = activation
         self.distribution = distribution
-        self.depth = None if depth is None else check_count("depth", depth)
         self.gain = None if gain is None else check_positive("gain", gain)
         self.seed = seed
         self.fan_in = None if fan_in is None else check_count("fan_in", fan_in)
@@ -167,24 +180,20 @@ class RandomWalk(keras.initializers.Initializer):
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
         shape = self._check_shape(shape)
-        if self._resolved_distribution.mirrored and len(shape) > 2:
-            raise ValueError(
-                f"distribution {self.distribution!r} is for kernels of two axes, inputs and outputs. "
-                f"Received: shape={shape}"
-            )
         check_fits(8 * math.prod(shape), f"A kernel of shape {shape}, drawn in float64,")
         layer = layer_being_built()
         contracted = fan_in_axes(shape, self.fan_in, layer)
-        fan_in = math.prod(shape[axis] for axis in contracted)
-        scale = self.gain if self.gain is not None else self._compute_gain(fan_in, math.prod(shape) // fan_in)
-        check_fits_dtype("gain", scale, dtype, number=scale / math.sqrt(fan_in))
+        layout = kernel_layout(
+            self._resolved_distribution, shape, contracted, layer, kernel_kind_being_built(layer)
+        )
+        units = layout.fan_out * layout.groups
+        scale = self.gain if self.gain is not None else self._compute_gain(layout.fan_in, units)
+        check_fits_dtype("gain", scale, dtype, number=scale / math.sqrt(layout.fan_in))
         if self.gain is None and layer is not None:
             self._warn_of_another_activation(layer)
         # NumPy's generator gives the same kernel on every back end.
         rng = np.random.default_rng(self._entropy(shape))
-        fan_out = math.prod(shape) // fan_in
-        matrix = draw_kernel(self._resolved_distribution, rng, fan_in, fan_out, mirrored=self.mirrored)
-        return assemble_kernel(scale * matrix, shape, contracted)
+        return scale * draw_layout(layout, self._resolved_distribution, rng, mirrored=self.mirrored)
 
     def _check_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         try:

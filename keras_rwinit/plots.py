@@ -237,7 +237,16 @@ def plot_correlation(
         one + other
         for one, other in zip(ax.get_legend_handles_labels(), ranks.get_legend_handles_labels(), strict=True)
     )
-    ax.legend(handles, labels, fontsize="small", frameon=False)
+    # Below, since lines of two axes leave no corner free.
+    ax.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncols=3,
+        fontsize="small",
+        frameon=False,
+    )
     return ax
 
 

@@ -79,8 +79,9 @@ def deep_autoencoder(
         width: Units of the first hidden layer, at least 1.
         bottleneck: Units of the narrowest layer, at least 1 and at most `width`.
         activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes, such as `"tanh"`,
-            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes. A layer
-            with weights, such as PReLU, is refused where layers of equal width follow one another.
+            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes. `"shaped(gelu)"` and the like are
+            shaped for `depth`. A layer with weights, such as PReLU, is refused where layers of equal width
+            follow one another.
         input_shape: Shape of one input, and of one output; more than one axis is flattened and put back.
             Inputs should have zero mean and unit variance in every dimension, as `keras_rwinit.data.load`
             gives them.
@@ -88,6 +89,9 @@ def deep_autoencoder(
             `"glorot_uniform"` for comparison. Excludes `distribution` and the gains.
         distribution: Distribution of the random walk's kernels: `"normal"`, `"truncated_normal"`,
             `"uniform"`, `"orthogonal"` or `"looks_linear"`; see `keras_rwinit.initializers.RandomWalk`.
+            With `"looks_linear"` the network is linear at first, and its units come in pairs: a layer passes
+            on half as many numbers as it has units, the bottleneck included. In a layer of an odd width the
+            last unit repeats another and is not read at first.
         gain: Gain of the hidden kernels in place of the computed ones.
         output_gain: Gain of the last kernel. `None`: 0.3, with which the outputs of tanh layers have a root
             mean square of about 0.1. So a mean squared error starts near that of the best constant.
@@ -116,8 +120,8 @@ def deep_autoencoder(
         Neural Networks", Science 313, 2006.
     """
     # Arguments
-    activation = keras_activation(activation)
     depth, width = check_count("depth", depth), check_count("width", width)
+    activation = keras_activation(activation, depth)
     bottleneck = check_count("bottleneck", bottleneck)
     if bottleneck > width:
         raise ValueError(

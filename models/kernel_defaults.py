@@ -64,6 +64,9 @@ def kernel_defaults(
 def _best_distribution(activation: Activation, width: int, *, random_biases: bool) -> str:
     if random_biases:
         return "normal"
-    # A linear network gains nothing from pairs, which halve its width.
+    # A linear network gains nothing from pairs, which halve its width. A shaped ReLU, which is nearly linear,
+    # loses nothing by them: 0.034 against 0.060 with orthogonal kernels at 100 layers, 0.11 each at 300
+    # (training loss on the digits, ten epochs at width 64, means of three and two seeds). Shaped smooth
+    # activations form no pairs.
     pairs = mirrored_slope(activation) is not None and len(set(activation.slopes or (0.0, 1.0))) > 1
     return "looks_linear" if pairs and width > 1 else "orthogonal"

@@ -81,7 +81,9 @@ def deep_mlp(
         depth: Number of hidden layers, at least 1. The classifier is not counted.
         width: Units of every hidden layer, at least 1.
         activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes, such as `"tanh"`,
-            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes.
+            `"erf"` or `"leaky_relu(0.9)"`, or anything that Keras takes. `"shaped(relu)"`, `"shaped(gelu)"`
+            and the like are shaped for `depth`, so that inputs stay apart; see
+            `keras_rwinit.theory.shape_activation`.
         input_shape: Shape of one input; more than one axis is flattened. Inputs should have zero mean
             and unit variance in every dimension, as `keras_rwinit.data.load` gives them.
         classes: Units of the classifier, at least 1.
@@ -147,7 +149,7 @@ def deep_mlp(
         )
     classes = check_count("classes", classes)
     input_shape = check_input_shape(input_shape)
-    activation = keras_activation(activation)
+    activation = keras_activation(activation, depth)
     features = math.prod(input_shape)
     check_parameters_fit(
         count_parameters(depth, width, features, classes),

@@ -99,6 +99,13 @@ def test_records_are_of_the_model_at_the_moment(tmp_path: Path) -> None:
         assert record.drift == pytest.approx(now.drift, abs=1e-5)
     mean = [float(row["ln_gradient"]) for row in rows(tmp_path)[-4:]]
     np.testing.assert_allclose(mean, last.backward.mean(axis=0), atol=1e-5)
+    assert last.correlation is not None
+    for column, values in (
+        ("correlation", last.correlation.forward),
+        ("gradient_correlation", last.correlation.backward),
+        ("effective_rank", last.correlation.effective_rank),
+    ):
+        np.testing.assert_allclose([float(row[column]) for row in rows(tmp_path)[-4:]], values, atol=1e-4)
     assert not np.allclose(walk.history[0].relative, walk.history[-1].relative, atol=1e-3)
 
 
@@ -327,7 +334,8 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()["tensors"]
     for layer in ("hidden_1", "hidden_stack[2]"):
-        for kind in ("ln_gradient", "ln_activation", "ln_weight_gradient", "dead", "gradient"):
+        norms = ("ln_gradient", "ln_activation", "ln_weight_gradient", "dead", "gradient")
+        for kind in (*norms, "correlation", "gradient_correlation", "effective_rank"):
             assert f"{kind}/{layer}" in tags
     assert "gradient_walk/example_spread" in tags
     drift = [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("gradient_walk/drift")]

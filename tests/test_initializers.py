@@ -256,6 +256,17 @@ def test_an_activation_without_a_gain_says_what_to_use_instead(depth: int | None
 LOOKS_LINEAR = {"activation": "relu", "distribution": "looks_linear"}
 
 
+def test_a_shaped_activation_needs_the_depth_and_keeps_its_parameters() -> None:
+    shaped = RandomWalk("shaped(relu)", depth=200, seed=1)
+    assert shaped.get_config()["activation"] == "leaky_relu(0.6796)"
+    np.testing.assert_array_equal(
+        draw(RandomWalk.from_config(shaped.get_config())), draw(RandomWalk("shaped(relu)", depth=200, seed=1))
+    )
+    for arguments in ({}, {"gain": 1.0}):
+        with pytest.raises(ValueError, match=r"'shaped\(relu\)' is shaped for a depth.* Pass `depth`"):
+            RandomWalk("shaped(relu)", **arguments)
+
+
 @backends
 def test_layers_of_mirrored_kernels_are_linear() -> None:
     """First, hidden and last kernel, of odd widths too: the network is linear and keeps the data's size."""

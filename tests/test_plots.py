@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ import pytest
 
 from keras_rwinit import GradientWalk, plots, predict_walk
 from keras_rwinit.callbacks import WalkRecord
+from keras_rwinit.diagnostics import WalkCorrelation
+from keras_rwinit.theory.correlation import predict_correlation
 
 pytest.importorskip("matplotlib")
 from matplotlib import pyplot as plt
@@ -140,6 +143,25 @@ def test_walk_history_has_a_line_for_each_record(layers: int) -> None:
         "",
         "training step",
     ]
+
+
+def test_correlation_and_rank_have_an_axis_each() -> None:
+    rng = np.random.default_rng(3)
+    forward, backward, rank = rng.uniform(size=DEPTH), rng.uniform(size=DEPTH), rng.uniform(1, 9, size=DEPTH)
+    correlation = WalkCorrelation(forward, backward, rank, 0.1, 9.5)
+    predicted = predict_correlation("relu", 30, DEPTH, correlation=0.1)
+    ax = plots.plot_correlation(correlation, predicted)
+    mean, activations, gradients = lines_of(ax)
+    np.testing.assert_array_equal(mean, predicted.mean)
+    np.testing.assert_array_equal(activations, [0.1, *forward])  # the inputs are layer 0
+    np.testing.assert_array_equal(gradients, backward)
+    (ranks,) = (other for other in ax.figure.axes if other is not ax)
+    np.testing.assert_array_equal(lines_of(ranks)[0], [9.5, *rank])
+    assert legend_of(ax)[1:] == ["predicted mean", "activations", "gradients", "effective rank"]
+    names = tuple(map(str, range(DEPTH)))
+    walk = dataclasses.replace(walk_of(rng.normal(size=(EXAMPLES, DEPTH)), names), correlation=correlation)
+    assert walk.plot(correlation=True).get_title() == "How alike different examples are at each layer"
+    assert walk.plot().get_title() == "The gradient's norm at each layer"
 
 
 def test_histories() -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import keras
 from keras_tuner.errors import FailedTrialError
 
-from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.activations import concrete_activation, theory_activation
 from keras_rwinit.models.kernel_defaults import kernel_defaults
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.float_range import FloatRange, find_range_violation, float_range, predict_norms
@@ -66,7 +66,7 @@ def forecast_trial(point: Point, dtype: str | None = None) -> TrialForecast:
 
 @lru_cache(maxsize=4096)
 def _forecast(point: Point, floats: FloatRange) -> TrialForecast:
-    activation = theory_activation(point.activation)
+    activation = theory_activation(concrete_activation(point.activation, point.depth))
     distribution = kernel_defaults(activation, point.width, point.distribution).distribution
     gain = point.gain_ratio * computed_gain(activation, point.width, point.depth, distribution=distribution)
     norms = predict_norms(activation, point.width, point.depth, gain=gain, distribution=distribution)

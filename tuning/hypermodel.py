@@ -19,7 +19,7 @@ from keras_rwinit._checks import (
     check_positive,
     check_seed,
 )
-from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.activations import concrete_activation, theory_activation
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
 from keras_rwinit.models import model_zoo
 from keras_rwinit.models.kernel_defaults import kernel_defaults
@@ -70,7 +70,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         gain_ratio: Gain of the hidden kernels over the analytic one, above 0; must contain 1.
         width: Units of every hidden layer.
         depth: Number of hidden layers.
-        activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes.
+        activation: Activation of the hidden layers: a name that `keras_rwinit.gain` takes. `"shaped(gelu)"`
+            and the like are shaped for each trial's own depth.
         distribution: Distribution of the kernels. `None`: the one that `deep_mlp` takes for the activation,
             with which networks train at any depth.
         input_gain_ratio: Gain of the first kernel over the one that `deep_mlp` gives it, which is that of the
@@ -158,12 +159,15 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         self.gain_ratio = _ratio_axis("gain_ratio", gain_ratio)
         self.input_gain_ratio = _ratio_axis("input_gain_ratio", input_gain_ratio)
         self.output_gain_ratio = _ratio_axis("output_gain_ratio", output_gain_ratio)
-        self.activation = _name_axis("activation", activation, check_activation_name)
+        self.activation = _name_axis("activation", activation, self._check_activation)
         self.distribution = _distribution_axis(distribution)
         self.optimizer = _name_axis("optimizer", optimizer, check_optimizer_name)
         self.learning_rate = _learning_rate_axis(learning_rate)
         # Width at whose learning rate all trials train. `None`: each at that of its own width.
         self.rate_width: int | None = None
+
+    def _check_activation(self, name: str, argument: str) -> str:
+        return check_activation_name(name, argument, depth=self.depth.default)
 
     @property
     def _axes(self) -> list[Axis[Any]]:
@@ -245,7 +249,8 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         forecast = self.forecast(point)
         if forecast.reason is not None:
             raise UntrainableTrialError(forecast.reason)
-        defaults = kernel_defaults(theory_activation(point.activation), point.width, point.distribution)
+        activation = theory_activation(concrete_activation(point.activation, point.depth))
+        defaults = kernel_defaults(activation, point.width, point.distribution)
         input_gain, output_gain = defaults.input_gain, defaults.output_gain
         if input_gain is None:
             input_gain = forecast.gain

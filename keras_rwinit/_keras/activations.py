@@ -21,6 +21,7 @@ from .units import choose_units
 __all__ = [
     "NamedActivation",
     "activation_name",
+    "concrete_activation",
     "get_activation",
     "has_weights",
     "in_precision",
@@ -85,19 +86,40 @@ class NamedActivation:
         return cls(**config)
 
 
-def keras_activation(activation: ActivationLike) -> Any:
+def concrete_activation(activation: ActivationLike, depth: int | None = None) -> ActivationLike:
+    """Returns the name of a shaped activation with its parameters instead of a depth, and any other as it is.
+
+    Args:
+        activation: A name, such as `"shaped(gelu)"`, or anything else that Keras takes.
+        depth: Number of hidden layers.
+
+    Raises:
+        ValueError: A shaped activation is not known, or it needs a depth and there is none.
+
+    Example:
+        >>> concrete_activation("shaped(relu)", 200), concrete_activation("tanh", 200)
+        ('leaky_relu(0.6796)', 'tanh')
+    """
+    if isinstance(activation, str) and activation.startswith("shaped("):
+        return resolve_activation(activation, depth).name
+    return activation
+
+
+def keras_activation(activation: ActivationLike, depth: int | None = None) -> Any:
     """Returns what Keras's layers take for an activation.
 
     Args:
         activation: A name of the theory's table or of Keras's, or anything else that Keras takes.
+        depth: Number of hidden layers, for which `"shaped(gelu)"` is shaped.
 
     Returns:
         A name of Keras's as it is, and whatever is not a string. `"leaky_relu(0.9)"` and `"elu(0.5)"` become
         activation layers, the other names that Keras does not have a `NamedActivation`.
 
     Raises:
-        ValueError: Neither the theory nor Keras knows the name.
+        ValueError: Neither the theory nor Keras knows the name, or it needs a depth and there is none.
     """
+    activation = concrete_activation(activation, depth)
     if not isinstance(activation, str):
         return activation
     try:
@@ -115,9 +137,9 @@ def keras_activation(activation: ActivationLike) -> Any:
     return NamedActivation(activation)
 
 
-def get_activation(activation: ActivationLike) -> Callable[[Tensor], Tensor]:
+def get_activation(activation: ActivationLike, depth: int | None = None) -> Callable[[Tensor], Tensor]:
     """Returns the function or layer of an activation: `keras.activations.get` for all names of the table."""
-    return keras.activations.get(keras_activation(activation))
+    return keras.activations.get(keras_activation(activation, depth))
 
 
 def _is_name_of_keras(name: str) -> bool:

@@ -10,18 +10,27 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.theory.distributions import Distribution, MirroredSide, draw_kernel
+from keras_rwinit.theory.distributions import Distribution, MirroredSide, Pairs, draw_kernel, draw_pairs
 
 from .fans import assemble_kernel
 from .layer_kinds import KernelKind, is_known_layer
 
-__all__ = ["KernelLayout", "NoCenterError", "draw_layout", "kernel_layout"]
+__all__ = ["KernelLayout", "NoCenterError", "draw_layout", "draw_mirrored_layout", "kernel_layout"]
 
 Array = NDArray[np.float64]
 
 
 class NoCenterError(ValueError):
-    """A kernel that a centered distribution does not draw."""
+    """A kernel that a centered distribution does not draw.
+
+    Args:
+        message: What a user reads.
+        reason: Why it does not, as a clause.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def kernel_layout(
     if distribution.mirrored:
         raise NoCenterError(
             f"distribution {distribution.name!r} is for kernels of two axes, inputs and outputs, and for "
-            f"convolutions. Received: shape={shape}"
+            f"convolutions. Received: shape={shape}",
+            "its kernel has more than two axes and no window",
         )
     return KernelLayout(shape, contracted)
 
@@ -124,7 +134,8 @@ def _no_center(
     return NoCenterError(
         f"distribution {distribution.name!r} gives a convolution a matrix from channels to channels, in the "
         f"entry of the window that reads the position it writes, and {reason}; use 'orthogonal' there. "
-        f"Received: shape={shape} in {type(layer).__name__}"
+        f"Received: shape={shape} in {type(layer).__name__}",
+        reason,
     )
 
 
@@ -151,3 +162,33 @@ def draw_layout(
         axis=1,
     )
     return kernel
+
+
+def draw_mirrored_layout(
+    layout: KernelLayout, rng: np.random.Generator, inputs: Pairs | None, outputs: Pairs | None
+) -> Array:
+    """Draws a mirrored kernel whose units come in the given pairs, at a convolution's center.
+
+    Args:
+        layout: Layout of a matrix or of the center of a convolution.
+        rng: Source of the values.
+        inputs: Pairs among the units that the kernel sums over, those of all groups; None without any.
+        outputs: Pairs among its outputs; None without any.
+    """
+    blocks = [
+        draw_pairs(rng, _in_group(inputs, layout.fan_in, group), _in_group(outputs, layout.fan_out, group))
+        for group in range(layout.groups)
+    ]
+    if layout.center is None:
+        return assemble_kernel(blocks[0], layout.shape, layout.contracted)
+    kernel = np.zeros(layout.shape)
+    kernel[layout.center] = np.concatenate(blocks, axis=1)
+    return kernel
+
+
+def _in_group(pairs: Pairs | None, size: int, group: int) -> int | Pairs:
+    """Returns the pairs within one group of channels, counted from its first; without pairs its size."""
+    if pairs is None:
+        return size
+    inside = pairs.plus // size == group
+    return Pairs(pairs.plus[inside] - group * size, pairs.minus[inside] - group * size, size)

@@ -6,7 +6,7 @@ import random
 
 import keras
 
-from .activations import get_activation, theory_activation
+from .activations import concrete_activation, get_activation, theory_activation
 
 __all__ = ["RANDOM_WALK", "check_activation_name", "check_initializer_name", "check_optimizer_name"]
 
@@ -59,16 +59,18 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
     return name
 
 
-def check_activation_name(name: str, argument: str = "activation") -> str:
+def check_activation_name(name: str, argument: str = "activation", *, depth: int | None = None) -> str:
     """Returns the name of an activation; ValueError unless `keras_rwinit.gain` and Keras's layers take it.
 
     Args:
         name: The name, as in `"tanh"`, `"erf"` or `"leaky_relu(0.1)"`.
         argument: Name of the argument, for the message.
+        depth: Number of hidden layers, which `"shaped(gelu)"` needs.
     """
     _check_string(name, argument, "tanh")
-    theory_activation(name)
-    get_activation(name)
+    concrete = concrete_activation(name, depth)
+    theory_activation(concrete)
+    get_activation(concrete)
     return name
 
 

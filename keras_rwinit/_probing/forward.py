@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import keras
 
-from keras_rwinit._keras.activations import NamedActivation
+from keras_rwinit._keras.activations import NamedActivation, theory_activation
+from keras_rwinit._keras.autodiff import value_and_slopes
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit.layers import DenseStack
 
@@ -35,12 +37,57 @@ def run_layers(
         run = _jitted_scan(activation) if _has_no_state(activation) else _scan(activation)
         with jax.disable_jit(False):
             return run(h, kernels, biases)
+    if keras.backend.backend() == "tensorflow" and _acts_unit_by_unit(activation, kernels.shape[-1]):
+        return _run_on_tensorflow(h, kernels, biases, activation)
     pre_activations = []
     depth = kernels.shape[0]
     for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
         pre_activations.append(h @ kernel + bias)
         h = activation(pre_activations[-1])
     return h, keras.ops.stack(pre_activations)
+
+
+def _acts_unit_by_unit(activation: Callable[[Tensor], Tensor], units: int) -> bool:
+    """Returns whether the slopes of an activation say all of its gradient."""
+    try:
+        theory_activation(activation, units)
+    except ValueError:  # softmax and the like
+        return False
+    return _has_no_state(activation)
+
+
+def _run_on_tensorflow(
+    h: Tensor, kernels: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Returns what `run_layers` does, with the chain rule written out: a tape takes much longer."""
+    import tensorflow as tf
+
+    shape, units = tf.shape(biases), kernels.shape[-1]
+
+    @tf.custom_gradient
+    def run(h: Tensor, kernels: Tensor, biases: Tensor) -> tuple[tuple[Tensor, Tensor], Callable[..., Any]]:
+        inputs, pre_activations = [], []
+        for kernel, bias in zip(tf.unstack(kernels), tf.unstack(biases), strict=True):
+            inputs.append(h)
+            pre_activations.append(tf.raw_ops.AddV2(x=tf.raw_ops.MatMul(a=h, b=kernel), y=bias))
+            h = activation(pre_activations[-1])
+        a = tf.stack(pre_activations)
+
+        def differentiate(gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Returns the gradients at the inputs, the kernels and the biases, by that at the output."""
+            slopes = tf.unstack(value_and_slopes(activation, a)[1])
+            deltas = []
+            for kernel, slope in zip(reversed(tf.unstack(kernels)), reversed(slopes), strict=True):
+                deltas.append(tf.raw_ops.Mul(x=slope, y=gradient))
+                gradient = tf.raw_ops.MatMul(a=deltas[-1], b=kernel, transpose_b=True)
+            delta = tf.stack(deltas[::-1])
+            return gradient, tf.matmul(tf.stack(inputs), delta, transpose_a=True), delta
+
+        return (h, a), differentiate
+
+    rows = tf.reshape(biases, (kernels.shape[0], -1, units))
+    output, a = run(tf.reshape(h, (-1, units)), tf.convert_to_tensor(kernels), rows)
+    return tf.reshape(output, shape[1:]), tf.reshape(a, shape)
 
 
 def run_quantized_layers(

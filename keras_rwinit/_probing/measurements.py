@@ -165,19 +165,18 @@ class ForwardMeasurement:
         norms = kernel_norms.get(id(kernels[-1].variable)) if kernels else None
         rows = _by_example(deltas, examples)
         backward = log_norm(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2])
+        # The objective is a sum over examples, the loss a mean.
+        log_examples = float(np.log(examples))
         no_gradient = ~units_last(layer, deltas).any(axis=1)
         # A unit is dead if its own slope vanishes, or if no gradient arrives from above.
-        dead = no_gradient if self.flat is None else self.flat | no_gradient
+        dead = np.asarray(no_gradient if self.flat is None else self.flat | no_gradient)
         return [
             LayerMeasurement(
                 layer_call,
                 self.forward[number],
                 backward[number],
                 float(self.rms[number]),
-                # The objective is a sum over examples, the loss a mean.
-                float("nan")
-                if norms is None
-                else float(norms[layer_call.key.stack_index] - np.log(examples)),
+                float("nan") if norms is None else norms[layer_call.key.stack_index] - log_examples,
                 float(dead[number].mean()),
                 float(self.correlation[number]),
                 mean_correlation(rows[number], backward[number]),

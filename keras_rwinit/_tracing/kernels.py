@@ -42,6 +42,8 @@ class Kernel:
             kernel, and for all kernels of a stack together.
         turned: Whether it is applied the other way round, as a tied decoder does, and sums over the axes that
             its layer gives out.
+        center: The position in a convolution's window to draw, where all others are zero; None where all are
+            drawn.
     """
 
     layer: keras.layers.Layer
@@ -51,6 +53,7 @@ class Kernel:
     stacked: int = 0
     index: int | None = None
     turned: bool = False
+    center: tuple[int, ...] | None = None
 
     @property
     def identity(self) -> KernelIdentity:
@@ -103,6 +106,8 @@ class Kernel:
     @property
     def fan_in(self) -> float:
         """Inputs that an output unit sums over; their mean number in a strided transposed convolution."""
+        if self.center is not None:
+            return float(self.shape[-2])
         full = math.prod(self.shape[axis] for axis in self.contracted)
         if self.kind.transposed:
             # Along each axis an output meets every stride-th entry of the window.

@@ -39,7 +39,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
     - `gradient_walk.csv`, a row for each record and layer; logarithms are natural. Rows are appended, so
       that a killed training leaves all records before.
     - TensorBoard's events: scalars of the drift and the example spread, and for each layer the mean
-      log-norms, the share of dead units and the histogram of `ln|delta|` over the examples.
+      log-norms, the share of dead units, how alike the examples are, and the histogram of `ln|delta|` over
+      the examples.
     - `gradient_walk.png`, the history of the walk, at the end of the training.
 
     The first record is of the model before its first step. A second `fit` continues the record.

@@ -13,6 +13,7 @@ from keras_rwinit._probing.norms import mean_log_norm
 from keras_rwinit.diagnostics import GradientWalk
 
 from ._record import WalkRecord
+from ._table import pair_columns
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -79,6 +80,7 @@ def _scalars(walk: GradientWalk) -> Iterator[tuple[str, float]]:
         "ln_activation": mean_log_norm(walk.forward),
         "ln_weight_gradient": walk.weight_gradient,
         "dead": walk.dead,
+        **pair_columns(walk),
     }
     for kind, values in layers.items():
         for name, value in zip(walk.layer_names, values, strict=True):

@@ -17,7 +17,7 @@ from keras_rwinit.diagnostics import GradientWalk
 
 from ._record import WalkRecord
 
-__all__ = ["GrowingCsv", "Row", "layer_rows", "unmeasured_row"]
+__all__ = ["GrowingCsv", "Row", "layer_rows", "pair_columns", "unmeasured_row"]
 
 Array = NDArray[np.float64]
 Row: TypeAlias = Sequence[object]
@@ -33,8 +33,11 @@ _COLUMNS = (
     "ln_activation",
     "ln_weight_gradient",
     "dead",
+    "correlation",
+    "gradient_correlation",
+    "effective_rank",
 )
-_NO_NUMBERS = ("nan",) * 6  # the columns from `ln_gradient` on
+_NO_NUMBERS = ("nan",) * 9  # the columns from `ln_gradient` on
 
 
 class GrowingCsv:
@@ -75,11 +78,25 @@ def layer_rows(record: WalkRecord, walk: GradientWalk) -> list[Row]:
         mean_log_norm(walk.forward),
         walk.weight_gradient,
         walk.dead,
+        *pair_columns(walk).values(),
     )
     return [
         (record.epoch, record.step, number, name, *(f"{value:.9g}" for value in values))
         for number, (name, *values) in enumerate(zip(walk.layer_names, *columns, strict=True), start=1)
     ]
+
+
+def pair_columns(walk: GradientWalk) -> dict[str, Array]:
+    """Returns what a walk says of how alike examples are, layer by layer; nan where it was not measured."""
+    correlation = walk.correlation
+    if correlation is None:
+        unknown = np.full(len(walk.layer_names), np.nan)
+        return dict.fromkeys(("correlation", "gradient_correlation", "effective_rank"), unknown)
+    return {
+        "correlation": correlation.forward,
+        "gradient_correlation": correlation.backward,
+        "effective_rank": correlation.effective_rank,
+    }
 
 
 def unmeasured_row(record: WalkRecord) -> Row:

@@ -75,7 +75,11 @@ def _number_option(kind: type[int] | type[float], name: str) -> NumberOption:
 INTEGER, NUMBER = _number_option(int, "an integer"), _number_option(float, "a number")
 
 Activation = Annotated[
-    str, typer.Option(help="Activation of the hidden layers, e.g. tanh or leaky_relu(0.1).")
+    str,
+    typer.Option(
+        help="Activation of the hidden layers, e.g. tanh, leaky_relu(0.1) or, shaped for the depth, "
+        "shaped(gelu)."
+    ),
 ]
 Width = Annotated[int, typer.Option(**INTEGER, help="Units of a hidden layer.")]
 Depth = Annotated[int, typer.Option(**INTEGER, help="Number of hidden layers.")]

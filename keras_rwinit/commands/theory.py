@@ -62,6 +62,7 @@ def gain(
     """Print the gain that makes the gradient's log-norm an unbiased random walk."""
     # First: `--refine` may take minutes, which a refused output would waste.
     check_output_and_seed(output, seed)
+    activation = resolve_activation(activation, depth).name
     value = computed_gain(activation, width, depth, distribution=distribution, refine=refine)
     rows = {"gain": f"{value:.10g}"}
     result: _Result = {
@@ -120,6 +121,7 @@ def plan(
 ) -> None:
     """Print the width for a given spread, or the spread at a given width, before training."""
     check_output_and_seed(output, seed)
+    activation = resolve_activation(activation, depth).name
     width = _width_for(depth, spread, width, activation, distribution)
 
     # What to expect at this width

@@ -11,7 +11,7 @@ import typer
 from keras_rwinit import data
 from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._files import latest_run, new_directory
-from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.activations import concrete_activation, theory_activation
 from keras_rwinit._keras.names import RANDOM_WALK
 from keras_rwinit.models import model_zoo
 from keras_rwinit.models.kernel_defaults import kernel_defaults
@@ -74,6 +74,7 @@ class _Kernels(NamedTuple):
 def _choose_kernels(
     preset: model_zoo.Preset,
     activation: str,
+    depth: int,
     width: int,
     *,
     distribution: str | None,
@@ -89,7 +90,7 @@ def _choose_kernels(
     config = preset.config if activation == preset.config["activation"] else {}
     bias_stddev = _first_given(bias_stddev, config.get("bias_stddev"))
     defaults = kernel_defaults(
-        theory_activation(activation, width),
+        theory_activation(concrete_activation(activation, depth), width),
         width,
         config.get("distribution") if distribution is None else distribution,
         random_biases=bias_stddev is not None,
@@ -198,6 +199,7 @@ def train(
     kernels = _choose_kernels(
         base,
         activation,
+        depth,
         width,
         distribution=distribution,
         input_gain=input_gain,
@@ -209,7 +211,7 @@ def train(
         data_dir=None if data_dir is None else str(data_dir.resolve()),
         depth=depth,
         width=width,
-        activation=activation,
+        activation=str(concrete_activation(activation, depth)),
         distribution=kernels.distribution,
         initializer=initializer,
         compare=None if no_compare else compare,

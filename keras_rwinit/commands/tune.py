@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
@@ -41,6 +42,10 @@ Parsed: TypeAlias = Any
 """What a parser below returns; Typer takes no unions, such as `float | tuple[float, float] | list[float]`."""
 
 
+# Names have commas of their own in parentheses, as in `shaped(gelu, depth=100)`.
+_COMMA = re.compile(r",(?![^(]*\))")
+
+
 class SpaceOption(TypedDict):
     """Arguments of `typer.Option` for a hyperparameter."""
 
@@ -56,7 +61,7 @@ def _space_option(kind: type[int] | type[float] | type[str], name: str, metavar:
             if ":" in text and kind is not str:
                 low, high = text.split(":")
                 return kind(low), kind(high)
-            values = [kind(part) for part in text.split(",")]
+            values = [kind(part.strip()) for part in _COMMA.split(text)]
         except ValueError as error:
             raise typer.BadParameter(
                 f"it must be {name}, a range LOW:HIGH or choices A,B. Received: {text}"

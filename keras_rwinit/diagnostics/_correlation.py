@@ -25,8 +25,8 @@ class WalkCorrelation:
     """How alike different examples are at each layer of a measured walk.
 
     The correlation of two examples is the cosine of the angle between their vectors, which are not centered.
-    The effective rank is `theory.ranks.effective_rank` of the batch less its mean: the number of directions in
-    which examples differ, 1 where they differ along a line.
+    The effective rank is `theory.ranks.effective_rank` of the batch less its mean: the number of directions
+    in which examples differ, 1 where they differ along a line.
 
     Args:
         forward: Mean correlation of two examples' outputs of each layer, after its activation, over all
@@ -77,7 +77,9 @@ def measure_correlation(inputs: ArrayTree, hidden: Sequence[LayerMeasurement]) -
     arrays = [array for array in keras.tree.flatten(inputs) if array is not None]
     examples = len(arrays[0])
     # Several inputs count as the parts of one.
-    flat = np.concatenate([np.asarray(array, np.float64).reshape(examples, -1) for array in arrays], axis=1)
+    flat = np.concatenate([array.reshape(examples, -1) for array in arrays], axis=1)
+    if flat.dtype.kind != "f":
+        flat = flat.astype(np.float32)
     norms = log_norm(flat)
     return WalkCorrelation(
         forward=np.array([layer.forward_correlation for layer in hidden]),

@@ -21,7 +21,7 @@ from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.trace import trace
 
 from ._correlation import measure_correlation
-from ._prediction import predict_model_correlation, predict_model_walk
+from ._prediction import predict_model
 from ._record import GradientWalk
 from ._repeats import find_repeats
 from ._waiting import find_first_gradients
@@ -121,9 +121,8 @@ def gradient_walk(
             warn_unseen(measured)
             first = find_first_gradients(model, inputs, objective, training, hidden, measure)
         repeats = find_repeats(contexts)
-    prediction = predict_model_walk(contexts)
     correlation = measure_correlation(inputs, hidden)
-    predicted = predict_model_correlation(contexts, correlation.inputs)
+    prediction, predicted = predict_model(contexts, correlation.inputs)
     if predicted is not None and len(predicted.mean) == len(hidden):
         correlation = replace(correlation, prediction=predicted)
     return GradientWalk(

@@ -19,19 +19,32 @@ from keras_rwinit.theory.correlation import CorrelationPrediction, predict_corre
 from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution
 from keras_rwinit.theory.walk import predict_chain
 
-__all__ = ["predict_model_correlation", "predict_model_walk"]
+__all__ = ["predict_model"]
 
 _ORTHOGONAL_WITHIN = 1e-3  # of the unit matrix; a float32 kernel of a thousand units is within 1e-5
 
 
-def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | None:
-    """Predicts the walk of a chain of Dense layers, hidden ones of one activation; None for other models.
+def predict_model(
+    contexts: Sequence[KernelContext], correlation: float
+) -> tuple[WalkPrediction | None, CorrelationPrediction | None]:
+    """Predicts the walk and the examples' correlation in a chain of Dense layers, hidden ones of one kind.
 
     Its gains are the kernels' own, `sqrt(fan_in)` times the root mean square of their entries. With two
-    slopes the widths may differ; with other activations they must not.
+    slopes the widths may differ for the walk. The correlation is predicted for two slopes and one width.
+
+    Args:
+        contexts: The contexts of the model's kernels.
+        correlation: Mean correlation of the inputs; nan where it is unknown.
+
+    Returns:
+        The predictions, None where the theory has none.
     """
     chain = _find_chain(contexts)
-    if chain is None or (chain.activation.slopes is None and len(set(chain.widths)) > 1):
+    return (None, None) if chain is None else (_predict_walk(chain), _predict_correlation(chain, correlation))
+
+
+def _predict_walk(chain: _Chain) -> WalkPrediction | None:
+    if chain.activation.slopes is None and len(set(chain.widths)) > 1:
         return None
     try:
         return predict_chain(
@@ -41,21 +54,10 @@ def predict_model_walk(contexts: Sequence[KernelContext]) -> WalkPrediction | No
         return None
 
 
-def predict_model_correlation(
-    contexts: Sequence[KernelContext], correlation: float
-) -> CorrelationPrediction | None:
-    """Predicts how alike two examples are in a chain of Dense layers of one width and two slopes, else None.
-
-    Args:
-        contexts: The contexts of the model's kernels.
-        correlation: Correlation of the inputs; nan where it is unknown.
-    """
-    chain = _find_chain(contexts)
-    if chain is None or not chain.widths or not np.isfinite(correlation):
-        return None
+def _predict_correlation(chain: _Chain, correlation: float) -> CorrelationPrediction | None:
     # That of other activations takes seconds, many times the measurement.
     slopes = chain.activation.slopes
-    if slopes is None or len(slopes) != 2 or len(set(chain.widths)) > 1:
+    if slopes is None or len(slopes) != 2 or len(set(chain.widths)) != 1 or not np.isfinite(correlation):
         return None
     try:
         # With two slopes the gain does not matter, and one number for it finds the last result again.
@@ -128,13 +130,18 @@ def _is_chain(contexts: Sequence[KernelContext]) -> bool:
 def _widths_and_gains(kernels: Sequence[Kernel]) -> list[tuple[int, float]]:
     """Returns fan-in and gain of each kernel."""
     gains: dict[int, NDArray[np.float64]] = {}
+    fan_ins: dict[int, int] = {}
     for kernel in kernels:
         # The layers of a stack at once: it may have thousands.
         if id(kernel.variable) not in gains:
             values = _values(kernel)
             # sqrt(fan-in) times the root mean square
             gains[id(kernel.variable)] = np.exp(log_norm(values)) / np.sqrt(values.shape[-1])
-    return [(int(kernel.fan_in), float(gains[id(kernel.variable)][kernel.index or 0])) for kernel in kernels]
+            fan_ins[id(kernel.variable)] = int(kernel.fan_in)
+    return [
+        (fan_ins[id(kernel.variable)], float(gains[id(kernel.variable)][kernel.index or 0]))
+        for kernel in kernels
+    ]
 
 
 def _values(kernel: Kernel) -> NDArray[np.floating]:
@@ -146,7 +153,8 @@ def _values(kernel: Kernel) -> NDArray[np.floating]:
 def _guess_distribution(kernels: Sequence[Kernel]) -> Distribution:
     """Tells which distribution drew kernels: by mirrored blocks, by their isometry, or by the kurtosis."""
     # The widest kernel has the most entries to tell the distribution by. The first one may have other blocks.
-    widest = max(kernels, key=lambda kernel: int(kernel.fan_in))
+    one_of_each = {id(kernel.variable): kernel for kernel in reversed(kernels)}
+    widest = max(one_of_each.values(), key=lambda kernel: int(kernel.fan_in))
     if any(_is_mirrored(_first_layer(kernel)) for kernel in (*kernels[1:2], widest)):
         return DISTRIBUTIONS["looks_linear"]
     values = _first_layer(widest)

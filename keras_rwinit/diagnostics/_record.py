@@ -198,10 +198,10 @@ class GradientWalk:
         - fine: none of these.
 
         "From layer d on" holds for all layers between it and the input, and for collapsed inputs for all
-        layers up to the last. Where layers nearer the input are well, for example past a dead residual branch,
-        the verdict says "partly dead", or at how many layers the word holds. A note says how many layers wait
-        for weights that start at zero: they are judged by the gradient that reaches them later. `advice` says
-        what to try.
+        layers up to the last. Where layers nearer the input are well, for example past a dead residual
+        branch, the verdict says "partly dead", or at how many layers the word holds. A note says how many
+        layers wait for weights that start at zero: they are judged by the gradient that reaches them later.
+        `advice` says what to try.
         """
         return self._judge().text
 
@@ -243,8 +243,7 @@ class GradientWalk:
             >>> gradient_walk(model, x).assert_healthy()  # doctest: +ELLIPSIS
             Traceback (most recent call last):
                 ...
-            AssertionError: The gradient's walk is not healthy: vanishing from hidden_stack[...] (layer ... on.
-            Draw the kernels with `keras_rwinit.initialize(model, x)`, or with the gain ...
+            AssertionError: The gradient's walk is not healthy: vanishing from hidden_stack[34] (layer ...
         """
         verdict = self._judge()
         if verdict.faults:
@@ -285,8 +284,8 @@ class GradientWalk:
         if prediction is not None:
             predicted = f" (predicted {prediction.mean[-1]:.4f} ± {prediction.std[-1]:.4f})"
         return (
-            f"correlation of examples {correlation.inputs:.4f} in the inputs, {correlation.forward[-1]:.4f} in "
-            f"the last layer{predicted}; effective rank {correlation.inputs_rank:.1f} and "
+            f"correlation of examples {correlation.inputs:.4f} in the inputs, {correlation.forward[-1]:.4f} "
+            f"in the last layer{predicted}; effective rank {correlation.inputs_rank:.1f} and "
             f"{correlation.effective_rank[-1]:.1f}\n"
         )
 

@@ -35,8 +35,8 @@ FACTOR = float(np.log(1.05))
 PARALLEL = 0.99
 """Mean correlation of examples above which they count as parallel.
 
-Their directions are then less than 8 degrees apart, and the loss is about a hundred times as curved along what
-the examples share as along what tells them apart.
+Their directions are then about 8 degrees apart, and the loss is some hundred times as curved along what the
+examples share as along what tells them apart.
 """
 
 DIRECTIONS_LOST = 0.75
@@ -44,9 +44,9 @@ DIRECTIONS_LOST = 0.75
 
 The directions are the effective rank of the batch less its mean. Parallel examples alone can be told apart:
 sigmoid layers add one large vector to all of them, and keep the differences in their directions (a rank of
-14 of 19 at a correlation of 0.999999); such networks learn. In a ReLU network the differences themselves become
-parallel. In `benchmarks/results/verdicts_compared.csv` networks that learned have lost a third at most where
-their examples are parallel, and those of collapsed inputs more than nine tenths.
+14 of 19 at a correlation of 0.999999); such networks learn. In a ReLU network the differences themselves
+become parallel. In `benchmarks/results/verdicts_compared.csv` networks that learned have lost a third at most
+where their examples are parallel, and those of collapsed inputs more than nine tenths.
 """
 
 INITIALIZE = (
@@ -63,8 +63,8 @@ ADVICE = {
     "exploding": INITIALIZE,
     "shrinking": INITIALIZE,
     "growing": INITIALIZE,
-    "inputs collapsed": 'Use kernels of the distribution "looks_linear" (the default of `deep_mlp` for relu), '
-    'the activation "shaped(relu)", or tanh with orthogonal kernels.',
+    "inputs collapsed": 'Use kernels of the distribution "looks_linear", the default of `deep_mlp` for relu, '
+    'or the activation "shaped(relu)", or tanh with orthogonal kernels.',
 }
 """What to try, by what is wrong."""
 
@@ -119,7 +119,7 @@ def judge(
         fault, text = _locate(slight, names)
     # The gradient's fault comes first: its remedy may be the examples' too.
     if not fault and correlation is not None:
-        fault, text = _find_collapse(correlation, names)
+        fault, text = _find_collapse(correlation, waits, names)
     faults = [fault] if fault else []
     parts = [text] if fault else []
     if repeats.any():
@@ -167,11 +167,14 @@ def _locate(words: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
     return word, f"{partly}{word} at {len(found)} of {count} layers, {place} nearest the output"
 
 
-def _find_collapse(correlation: WalkCorrelation, names: Sequence[str]) -> tuple[str, str]:
+def _find_collapse(correlation: WalkCorrelation, waits: Array, names: Sequence[str]) -> tuple[str, str]:
     """Returns the word and the first of the layers up to the last in which examples are alike."""
     kept = 1.0 + (1.0 - DIRECTIONS_LOST) * (correlation.inputs_rank - 1.0)
     # Examples that differ by less than float32 tells have no rank.
     alike = (correlation.forward > PARALLEL) & ~(correlation.effective_rank >= kept)
+    if (waits > 0.0).any():
+        # Kernels that start at zero give all examples one output, and leave zero.
+        alike &= ~np.isnan(correlation.effective_rank)
     # What the inputs do not have, the network does not lose.
     if not alike[-1] or np.isnan(kept) or correlation.inputs > PARALLEL:
         return "", ""

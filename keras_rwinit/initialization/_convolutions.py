@@ -47,10 +47,15 @@ class Window:
 def padded_window(context: KernelContext) -> Window | None:
     """Returns the window of a convolution that is padded with zeros and keeps the image's size; else None.
 
-    None as well for a window of one position, which reads nothing beyond the edge.
+    None as well for a window of one position, which reads nothing beyond the edge, as does the center alone.
     """
     layer, shape = context.kernel.layer, context.step.input_shape
-    if not context.kernel.kind.zero_padded or shape is None or layer.padding != "same":
+    if (
+        context.kernel.center is not None
+        or not context.kernel.kind.zero_padded
+        or shape is None
+        or layer.padding != "same"
+    ):
         return None
     rank = len(layer.kernel_size)
     # With strides the image shrinks, and no deep chain of equal layers exists.
@@ -109,8 +114,8 @@ def _share_of_line(size: int, window: int, dilation: int, steps: int) -> float:
 
 def _shifts(size: int, window: int, dilation: int) -> list[Array]:
     """Returns for each tap of a window the matrix that takes it from a line with zeros beyond its ends."""
-    # Keras puts the odd zero of an even window behind the image.
-    before = dilation * ((window - 1) // 2)
+    # Keras puts an odd zero behind the image.
+    before = dilation * (window - 1) // 2
     return [np.eye(size, k=tap * dilation - before) for tap in range(window)]
 
 

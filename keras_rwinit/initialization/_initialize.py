@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._keras.fans import assemble_kernel
+from keras_rwinit._keras.drawing import (
+    KernelLayout,
+    NoCenterError,
+    draw_layout,
+    draw_mirrored_layout,
+    kernel_layout,
+)
 from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
-from keras_rwinit._tracing.kernels import Kernel, KernelIdentity, skip_reason
+from keras_rwinit._tracing.kernels import KernelIdentity, skip_reason
 from keras_rwinit._tracing.signals import Signal
 from keras_rwinit._tracing.trace import trace
-from keras_rwinit.theory.distributions import Distribution, draw_kernel, resolve_distribution
+from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution, resolve_distribution
 
 from ._calibration import Calibration, calibrate
 from ._convolutions import Window, count_windows, padded_window
+from ._mirroring import Mirroring, find_mirrorings
 from ._report import BiasCount, InitializationReport, InitializedKernel
 from ._rules import GainRule, gain_rule, repeated_rule
 from ._selection import select_variables
@@ -33,6 +42,8 @@ __all__ = ["initialize"]
 
 Places: TypeAlias = Mapping[KernelIdentity, Sequence[KernelContext]]
 """All contexts of each kernel."""
+
+_NOT_MIRRORED = Mirroring()
 
 
 def initialize(
@@ -72,6 +83,13 @@ def initialize(
     - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
       count the inputs that an output really has.
     - Each layer of a `DenseStack` is treated as the Dense layer in its place.
+    - With `"delta_orthogonal"` a convolution's fan-in is its number of channels. Depthwise and transposed
+      convolutions have kernels without a center and are drawn as `"orthogonal"`.
+    - With `"looks_linear"` kernels are mirrored from the first to the last of each chain of kernels with
+      nothing between them but activations with `f(a) - f(-a) = c a`, normalization before the activation,
+      dropout, average pooling and rearrangements, and the chain is linear at first: its gradient neither
+      vanishes nor spreads. Data, sums and maximum pooling end a chain. All other kernels are drawn as
+      `"delta_orthogonal"`, and the report says why.
     - Embeddings, recurrent kernels and weights that are not trainable are left as they are, and so are all
       biases, those of a trained model too; the report says how many of them are not zero.
 
@@ -92,8 +110,9 @@ def initialize(
         model: A built Keras model of any kind.
         x: Inputs to calibrate with, shape (examples, ...), finite, in the structure the model takes.
             `None`: the gains are the theory's.
-        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"` or
-            `"orthogonal"`.
+        distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"`,
+            `"orthogonal"`, `"delta_orthogonal"` or `"looks_linear"`; see
+            `keras_rwinit.initializers.RandomWalk`.
         seed: Root of the seeds of all kernels. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
         layers: Layers of the model or their names; only kernels in these and in layers inside them are
@@ -105,8 +124,8 @@ def initialize(
 
     Raises:
         ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
-            model, `layers` has something that is no layer of the model, or another argument is wrong. The
-            model is then as it was.
+            model, `layers` has something that is no layer of the model, no kernel can be mirrored, or
+            another argument is wrong. The model is then as it was.
 
     Example:
         >>> import keras, keras_rwinit
@@ -123,18 +142,18 @@ def initialize(
     """
     check_model(model)
     resolved_distribution = resolve_distribution(distribution)
-    if resolved_distribution.mirrored:
-        raise ValueError(
-            f"`initialize` does not draw {distribution!r} kernels, which must be mirrored from the first to "
-            "the last of a chain: pass them to `deep_mlp` or to the layers. "
-            f"Received: distribution={distribution!r}"
-        )
     inputs = None
     if x is not None:
         inputs, _ = check_examples("x", x)
         check_shapes(model, inputs)
     selected = select_variables(model, layers)
-    contexts, output = trace_contexts(trace(model, inputs))
+    graph = trace(model, inputs)
+    contexts, output = trace_contexts(graph)
+    # What is not mirrored is drawn as the matrices are that the mirrored kernels are made of.
+    unmirrored = (
+        DISTRIBUTIONS["delta_orthogonal"] if resolved_distribution.mirrored else resolved_distribution
+    )
+    layouts, uncentered = _find_layouts(contexts, unmirrored)
 
     places: dict[KernelIdentity, list[KernelContext]] = {}
     copied: set[KernelIdentity] = set()
@@ -153,10 +172,18 @@ def initialize(
     # All that can fail on wrong arguments comes before the first change.
     seeds = dict(zip(places, layer_seeds(seed, len(places)), strict=True))
     drawn = {identity: used for identity, used in places.items() if identity[0] in selected}
-    rules = _find_rules(drawn, output, resolved_distribution, count_windows(contexts))
+    mirrorings: dict[KernelIdentity, Mirroring] = {}
+    if resolved_distribution.mirrored:
+        once = {identity: layouts[identity] for identity, used in drawn.items() if len(used) == 1}
+        mirrorings = find_mirrorings(graph, contexts, once)
+        _check_mirrored(mirrorings)
+    rules = _find_rules(drawn, output, unmirrored, count_windows(contexts), mirrorings)
+    for identity, reason in uncentered.items():
+        if identity in rules:
+            rules[identity] = replace(rules[identity], why=f"{rules[identity].why}; orthogonal: {reason}")
     optimizer_values = _initial_optimizer_values(model)
     with _restore_on_error(model):
-        _draw(drawn, rules, resolved_distribution, seeds)
+        _draw(drawn, rules, layouts, unmirrored, mirrorings, seeds)
         calibration = Calibration()
         if inputs is not None:
             shares = {identity: rule.share for identity, rule in rules.items()}
@@ -172,13 +199,60 @@ def initialize(
     )
 
 
+def _find_layouts(
+    contexts: Sequence[KernelContext], distribution: Distribution
+) -> tuple[dict[KernelIdentity, KernelLayout], dict[KernelIdentity, str]]:
+    """Returns the layout of each kernel, and why a centered distribution draws some of them whole.
+
+    The contexts of those that are get to know it: their fan-in is the number of channels.
+    """
+    layouts: dict[KernelIdentity, KernelLayout] = {}
+    reasons: dict[KernelIdentity, str] = {}
+    uses = Counter(context.kernel.identity for context in contexts)
+    for context in contexts:
+        kernel = context.kernel
+        if kernel.identity in layouts:
+            continue
+        plain = KernelLayout(kernel.shape, kernel.contracted)
+        try:
+            layout = kernel_layout(distribution, kernel.shape, kernel.contracted, kernel.layer, kernel.kind)
+            # A tied decoder may apply it the other way round.
+            if layout.center is not None and uses[kernel.identity] > 1:
+                layout = plain
+                reasons[kernel.identity] = "it is applied several times"
+        except NoCenterError as error:
+            layout = plain
+            reasons[kernel.identity] = error.reason
+        layouts[kernel.identity] = layout
+        if layout.center is not None:
+            context.kernel = replace(kernel, center=layout.center)
+    return layouts, reasons
+
+
+def _check_mirrored(mirrorings: Mapping[KernelIdentity, Mirroring]) -> None:
+    """Raises ValueError where no two kernels of a model can be mirrored."""
+    if any(mirroring.inputs is not None for mirroring in mirrorings.values()):
+        return
+    reasons = [mirroring.reason for mirroring in mirrorings.values() if mirroring.reason]
+    raise ValueError(
+        "distribution 'looks_linear' mirrors kernels that follow each other with an activation between them, "
+        f"and the model has no two that can be{reasons[0] if reasons else ''}. Use 'delta_orthogonal'. "
+        "Received: distribution='looks_linear'"
+    )
+
+
 def _find_rules(
-    places: Places, output: Signal, distribution: Distribution, windows: Mapping[Window, int]
+    places: Places,
+    output: Signal,
+    distribution: Distribution,
+    windows: Mapping[Window, int],
+    mirrorings: Mapping[KernelIdentity, Mirroring],
 ) -> dict[KernelIdentity, GainRule]:
     """Returns the rule of each kernel, by all places where it is applied."""
     rules = {}
     known: dict[tuple[object, ...], GainRule] = {}
     for identity, contexts in places.items():
+        mirroring = mirrorings.get(identity, _NOT_MIRRORED)
         of_contexts = []
         for context in contexts:
             # A deep chain has thousands of kernels in the same situation.
@@ -191,9 +265,13 @@ def _find_rules(
                 context.signal.situation,
                 tuple(term._replace(signal=term.signal.situation) for term in context.terms),
                 tuple(context.gate_of),
+                mirroring.inputs is None,
+                mirroring.reason,
             )
             if situation not in known:
-                known[situation] = gain_rule(context, output.layers - 1, output, distribution, windows)
+                known[situation] = gain_rule(
+                    context, output.layers - 1, output, distribution, windows, mirroring
+                )
             of_contexts.append(known[situation])
         rules[identity] = repeated_rule(of_contexts, contexts)
     return rules
@@ -215,14 +293,24 @@ def _what_it_feeds(context: KernelContext) -> tuple[tuple[object, ...], ...]:
 def _draw(
     places: Places,
     rules: Mapping[KernelIdentity, GainRule],
+    layouts: Mapping[KernelIdentity, KernelLayout],
     distribution: Distribution,
+    mirrorings: Mapping[KernelIdentity, Mirroring],
     seeds: Mapping[KernelIdentity, int],
 ) -> None:
     """Draws new values of all kernels and assigns them, to a stack's weight at once."""
     stacks: dict[int, NDArray[np.float32]] = {}
     for identity, (context, *_) in places.items():
         kernel = context.kernel
-        values = _draw_values(kernel, rules[identity].gain, distribution, seeds[identity])
+        layout, mirroring = layouts[identity], mirrorings.get(identity, _NOT_MIRRORED)
+        rng = np.random.default_rng(seeds[identity])
+        if mirroring.inputs or mirroring.outputs:
+            unit = draw_mirrored_layout(layout, rng, mirroring.inputs, mirroring.outputs)
+        else:
+            unit = draw_layout(layout, distribution, rng)
+        # Drawn for `layout.fan_in` inputs; a strided transposed convolution has fewer.
+        scale = rules[identity].gain * math.sqrt(layout.fan_in / kernel.fan_in)
+        values = (scale * unit).astype(np.float32)
         if kernel.index is None:
             kernel.variable.assign(values)
             continue
@@ -231,16 +319,6 @@ def _draw(
         stacks[identity[0]][kernel.index] = values
         if kernel.index == kernel.stacked - 1:
             kernel.variable.assign(stacks.pop(identity[0]))
-
-
-def _draw_values(kernel: Kernel, gain: float, distribution: Distribution, seed: int) -> NDArray[np.float32]:
-    """Draws new values of one kernel."""
-    shape = kernel.shape
-    rows = math.prod(shape[axis] for axis in kernel.contracted)
-    # The distribution draws for `rows` inputs; a strided transposed convolution has fewer.
-    scale = gain * math.sqrt(rows / kernel.fan_in)
-    matrix = draw_kernel(distribution, np.random.default_rng(seed), rows, math.prod(shape) // rows)
-    return assemble_kernel(scale * matrix, shape, kernel.contracted).astype(np.float32)
 
 
 def _describe(

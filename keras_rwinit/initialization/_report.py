@@ -43,7 +43,8 @@ class InitializedKernel:
         path: Path of the weight, as Keras calls it, followed by the layers of a stack if they are not all:
             `stack/kernel[1:200]`.
         shape: Shape of the weight, or of that part of it.
-        fan_in: Inputs that an output unit sums over; their mean number in a strided transposed convolution.
+        fan_in: Inputs that an output unit sums over: their mean number in a strided transposed convolution,
+            the channels where a convolution is drawn at its center.
         activation: Name of the activation that feeds it.
         gain: Gain of the kernel: its entries have variance `gain**2 / fan_in`.
         correction: Factor of `gain` that the calibration with data put there; 1 without data.

@@ -11,9 +11,11 @@ from keras_rwinit._tracing.signals import LINEAR, Gate, Signal
 from keras_rwinit.theory import Activation, NoGainError
 from keras_rwinit.theory.distributions import Distribution
 from keras_rwinit.theory.gains import gain_or_nearest_width, one_layer_gain
+from keras_rwinit.theory.mirrored import mirrored_gain
 
 from ._convolutions import Window, edge_share, effective_fan_in, padded_window
 from ._factors import compensation, gate_moments, gate_scale
+from ._mirroring import Mirroring
 from ._moments import slope_mean_square, squared_mean_ratio
 from ._recursions import Multiplier, branch_scale
 
@@ -42,6 +44,7 @@ def gain_rule(
     output: Signal,
     distribution: Distribution,
     windows: Mapping[Window, int],
+    mirroring: Mirroring,
 ) -> GainRule:
     """Returns the gain of a kernel in its context.
 
@@ -64,30 +67,36 @@ def gain_rule(
     - A convolution padded with zeros loses what it reads from beyond the edge. The gain makes up for the
       mean loss over the model's convolutions of the same window and image; see `edge_share`. Its kernel
       is the same at all positions, so that its steps vary as those of another fan-in; see
-      `effective_fan_in`.
+      `effective_fan_in`. A convolution that is drawn at its center alone reads its channels only.
+    - A kernel with mirrored inputs undoes the activation: it gets `sqrt(2) / |c|`; see `theory.mirrored`.
 
     Args:
         context: The kernel in its context.
         depth: Number of hidden layers of the model.
         output: The deepest of the model's output signals.
-        distribution: Distribution that the kernel is drawn from.
+        distribution: Distribution that the kernel, or the matrix that it is mirrored from, is drawn from.
         windows: Number of the model's kernels with each window.
+        mirroring: Which of its units come in pairs.
     """
     depth = max(depth, 1)
     window = padded_window(context)
     width = _width(context, windows)
-    gain, why = _activation_gain(context, depth, distribution, width)
+    if mirroring.inputs is None:
+        gain, why = _activation_gain(context, depth, distribution, width)
+    else:
+        activation = context.signal.activation
+        gain, why = mirrored_gain(activation, mirroring.inputs.size), f"fed by {activation.name}"
     share = 1.0
     if context.signal.unknown:
         why = f"taken to be fed linearly, which is a guess. {context.signal.unknown}"
     if context.signal.reads_data:
         why = "fed by an embedding" if context.signal.embedded else "reads the data"
-        first = _first_gain(context, depth, distribution, windows)
+        first = None if mirroring.outputs else _first_gain(context, depth, distribution, windows)
         if first is not None:
             gain = share = first
             why += f", for the {context.followers[0].signal.activation.name} that follows"
     factor, factor_reason = compensation(context, output.products, depth)
-    gain, why = gain * factor, why + factor_reason
+    gain, why = gain * factor, why + factor_reason + mirroring.reason
     # A normalization after the kernel undoes any scale; sum and padding need none.
     if context.normalized_after:
         return GainRule(gain, 1.0, why)

@@ -91,6 +91,7 @@ class DenseStack(AdaptableStack):
     Args:
         depth: Number of layers, at least 1.
         activation: Element-wise activation: a name that `keras_rwinit.gain` takes, a function or a layer.
+            `"shaped(gelu)"` and the like are shaped for `depth` layers.
         use_bias: Whether each layer adds a bias.
         kernel_initializer: Any Keras initializer, called once per layer with shape `(units, units)`.
             An int seed in it is the root of the layers' seeds. `None`: `RandomWalk` for the
@@ -159,7 +160,7 @@ class DenseStack(AdaptableStack):
             )
         self.depth = check_count("depth", depth)
         self.remat = check_remat(remat)
-        self.activation = get_activation(activation)
+        self.activation = get_activation(activation, self.depth)
         if has_weights(self.activation):
             raise ValueError(
                 "The layers of a DenseStack share one activation, and a layer such as PReLU has weights for "

@@ -537,7 +537,7 @@ def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> 
         return _with_shape(name, Shape(*parameters))
     if depth is None:
         raise ValueError(
-            f"`activation` {text!r} is shaped for a depth, which is not known here. Pass `depth=`, or write "
+            f"`activation` {text!r} is shaped for a depth, which is not known here. Pass `depth`, or write "
             f"the depth into the name, as in 'shaped({name}, depth=200)'."
         )
     return shaped_activation(

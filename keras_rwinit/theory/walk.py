@@ -180,8 +180,11 @@ def _two_slope_chain(
     variances = [moments[width].variance / 4.0 for width in widths]
     # A layer passes nothing when all its units are off. The fan-ins are the units of all layers but the last.
     # Of a pair of units one is always on.
-    dead = [0.0 if distribution.mirrored else dead_layer_probability(slopes, width) for width in widths]
-    log_survival = sum(np.log1p(-probability) for probability in dead)
+    dead = {
+        width: 0.0 if distribution.mirrored else dead_layer_probability(slopes, width)
+        for width in set(widths)
+    }
+    log_survival = sum(np.log1p(-dead[width]) for width in widths)
     used = float(np.exp(np.mean(log_gains))) if log_gains else 1.0
     return WalkPrediction(
         gain=used,

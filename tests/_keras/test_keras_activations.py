@@ -18,6 +18,7 @@ from keras_rwinit import model_zoo
 from keras_rwinit._keras.activations import (
     NamedActivation,
     activation_name,
+    concrete_activation,
     get_activation,
     in_precision,
     keras_activation,
@@ -38,6 +39,9 @@ NAMES = [
     "celu(0.5)",
     "squareplus(2)",
     "squareplus(0.1234567)",
+    "shaped(gelu, 0.48, 0.58, 2.36, -0.57)",
+    "shaped(tanh, 0.36, 0.43, 3.5, -0.39)",
+    "shaped(mish, 0.5, 0.5, 2.4, -0.4)",
 ]
 # Those that are neither a name of Keras's nor an activation layer.
 OWN = [name for name in NAMES if isinstance(keras_activation(name), NamedActivation)]
@@ -108,6 +112,11 @@ def test_kinds() -> None:
     for name, activation in ACTIVATIONS.items():
         if isinstance(activation.keras, str):
             assert keras.activations.get(name) is getattr(keras.activations, activation.keras)
+
+
+def test_shaped_names_get_their_parameters() -> None:
+    assert concrete_activation("shaped(relu)", 200) == "leaky_relu(0.6796)"
+    assert concrete_activation("shaped(relu)", 3) == keras_activation("shaped(relu)", 3) == "relu"
 
 
 def test_names_and_theory_of_what_keras_takes() -> None:

@@ -44,6 +44,12 @@ def test_the_message_names_the_argument() -> None:
         check_initializer_name("he", "compare")
 
 
+def test_shaped_activations_need_a_depth() -> None:
+    with pytest.raises(ValueError, match="'shaped\\(relu\\)' is shaped for a depth.* Pass `depth`"):
+        check_activation_name("shaped(relu)")
+    assert check_activation_name("shaped(relu)", depth=9) == "shaped(relu)"
+
+
 def test_activations_across_units() -> None:
     with pytest.raises(ValueError, match="must act element by element, and 'softmax' mixes the units"):
         check_activation_name("softmax")

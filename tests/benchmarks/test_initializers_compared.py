@@ -87,10 +87,10 @@ def test_differences_count_in_standard_errors(benchmark: ModuleType) -> None:
     assert benchmark.differences(rows) == {"other": pytest.approx(2.0 * 3.0**0.5), own: 0.0}
 
 
-def test_the_readme_has_the_recorded_table(benchmark: ModuleType) -> None:
+def test_the_page_has_the_recorded_table(benchmark: ModuleType) -> None:
     recorded = json.loads((BENCHMARKS / "results" / "initializers_compared.json").read_text(encoding="utf-8"))
-    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
-    assert benchmark.markdown(recorded["networks"]) in readme
+    page = (BENCHMARKS.parent / "docs" / "comparisons.md").read_text(encoding="utf-8")
+    assert benchmark.markdown(recorded["networks"]) in page
     for network in recorded["networks"].values():
         rows = network["initializations"]
         assert network["differences"] == pytest.approx(benchmark.differences(rows))

@@ -164,6 +164,17 @@ def test_title_says_in_one_line_what_was_asked() -> None:
     assert "relu, width 300, depth 1,000, normal kernels" in finished.out
 
 
+def test_shaped_activations_are_named_with_their_parameters(directory: Path) -> None:
+    for command in ("gain", "plan"):
+        options = ("--width", 100) if command == "plan" else ()
+        result = directory / f"{command}.json"
+        finished = run_cli(
+            command, "--activation", "shaped(relu)", "--depth", 200, *options, "--output", result
+        )
+        assert "leaky_relu(0.6796)" in finished.out
+        assert json.loads(result.read_text(encoding="utf-8"))["activation"] == "leaky_relu(0.6796)"
+
+
 def test_plan_of_a_spread_is_the_width_and_what_to_expect_of_it() -> None:
     finished = run_cli("plan", "--depth", 1000, "--spread", 1, "--output", "plan.json")
     assert (finished.code, finished.err) == (0, "")
@@ -213,6 +224,7 @@ BAD_THEORY = [
     (("gain", "--depth", "2.5"), "depth.*integer.*2.5"),
     (("gain", "--activation", "rleu"), "activation.*relu.*'rleu'"),
     (("gain", "--activation", "softmax"), "activation.*softmax"),
+    (("gain", "--activation", "shaped(relu)"), "shaped for a depth.*Pass --depth, or write"),
     (("gain", "--distribution", "gauss"), "distribution.*orthogonal.*'gauss'"),
     (("gain", "--samples", 10), "--depth"),
     (("gain", "--samples", 10, "--depth", 5, "--seed", -1), "seed.*at least 0.*-1"),
@@ -331,6 +343,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[training_run.TrainingRun]:
     [
         (("--activation", "relu"), {"activation": "relu"}),
         (("--activation", "gelu"), {"activation": "gelu"}),
+        (("--activation", "shaped(tanh)"), {"activation": "shaped(tanh)"}),
         (("--preset", "digits_tanh_100", "--activation", "relu"), {"activation": "relu"}),
         (("--activation", "relu", "--bias-stddev", 0.1), {"activation": "relu", "bias_stddev": 0.1}),
         (("--activation", "relu", "--distribution", "normal"), {"distribution": "normal"}),
@@ -384,6 +397,7 @@ def test_the_learning_rate_of_a_preset_is_for_its_size(
         (("--activation", "tanh"), "very deep"),
         (("--activation", "relu"), "any depth"),
         (("--activation", "gelu", "--distribution", "looks_linear"), "any depth"),
+        (("--distribution", "delta_orthogonal"), "any depth"),
     ],
     ids=case_name,
 )

@@ -18,8 +18,18 @@ from tuning_helpers import TINY
 
 pytest.importorskip("keras_tuner")
 
-from keras_rwinit.commands.tune import tune
+from keras_rwinit.commands.tune import _NAMES, tune
 from keras_rwinit.tuning.settings import SearchOptions
+
+
+def test_a_name_may_have_commas_in_parentheses() -> None:
+    parse = _NAMES["parser"]
+    assert parse("relu, shaped(gelu, depth=9,correlation=0.5),tanh") == [
+        "relu",
+        "shaped(gelu, depth=9,correlation=0.5)",
+        "tanh",
+    ]
+    assert parse("shaped(relu)") == "shaped(relu)"
 
 
 def test_the_defaults_are_those_of_search() -> None:

@@ -164,7 +164,7 @@ def test_files_of_a_prediction(tmp_path: Path) -> None:
     assert again.prediction is not None
     np.testing.assert_array_equal(again.prediction.mean, walk.prediction.mean)
     np.testing.assert_array_equal(again.prediction.std, walk.prediction.std)
-    assert again.to_dict() == walk.to_dict()
+    np.testing.assert_equal(again.to_dict(), walk.to_dict())
 
 
 def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:

@@ -102,3 +102,14 @@ def test_unusual_windows() -> None:
         assert effective_fan_in(window, 16, 16, relu, 10_000) >= 16
     # No gradient passes: any fan-in will do.
     assert effective_fan_in(Window((5,), (3,), (1,)), 4, 4, resolve_activation("leaky_relu(0)"), 3) > 0
+
+
+@pytest.mark.parametrize(("window", "dilation"), [(3, 1), (2, 1), (4, 1), (3, 2), (2, 2), (4, 2), (2, 3)])
+def test_positions_that_a_window_reads(window: int, dilation: int) -> None:
+    """Two layers of ones: `edge_share` is what Keras's own convolution leaves of an image of ones."""
+    image = np.ones((1, 7, 1), np.float32)
+    kernel = np.full((window, 1, 1), 1.0 / window, np.float32)
+    read = keras.ops.conv(image, kernel, padding="same", dilation_rate=dilation)
+    twice = keras.ops.conv(read, kernel, padding="same", dilation_rate=dilation)
+    share = edge_share(Window((7,), (window,), (dilation,)), 3) ** 2
+    assert share == pytest.approx(float(keras.ops.mean(twice)), rel=1e-6)

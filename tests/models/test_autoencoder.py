@@ -15,11 +15,12 @@ from keras_helpers import BACKEND, Array, by_layer, relative_error, run
 from theory_helpers import drift_in_standard_errors
 
 from keras_rwinit import gradient_walk, model_zoo
+from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit.diagnostics import GradientWalk
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
 from keras_rwinit.models._autoencoder import _count_parameters, _levels
-from keras_rwinit.theory import NoGainError, gain
+from keras_rwinit.theory import NoGainError, gain, resolve_activation
 
 backends = pytest.mark.backends  # where a back end takes part
 slow_on_jax = pytest.mark.slow if BACKEND == "jax" else pytest.mark.backends  # it compiles every operation
@@ -287,7 +288,7 @@ def test_unstacked(shape: tuple[int, ...]) -> None:
 
 
 @backends
-@pytest.mark.parametrize("activation", ["tanh", "leaky_relu(0.9)"])
+@pytest.mark.parametrize("activation", ["tanh", "leaky_relu(0.9)", "shaped(relu, correlation=0.4)"])
 def test_saved_and_loaded(activation: str, tmp_path: Path) -> None:
     model = small(activation=activation, input_shape=(5, 6), distribution="orthogonal")
     x = X.reshape(4, 5, 6)
@@ -297,6 +298,9 @@ def test_saved_and_loaded(activation: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(run(loaded, x), run(model, x), rtol=1e-6)
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    # By its parameters, which are those of the model's depth
+    shaped = theory_activation(loaded.get_layer("bottleneck").activation)
+    assert shaped == resolve_activation(activation, SMALL["depth"])
 
 
 @backends

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from keras_helpers import BACKEND, Array, by_layer, run, to_numpy
 
-from keras_rwinit import model_zoo
+from keras_rwinit import gradient_walk, model_zoo
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
 from keras_rwinit.models._presets import TrainingRecipe, _preset
-from keras_rwinit.theory import NoGainError, gain, resolve_activation
+from keras_rwinit.theory import NoGainError, gain, predict_walk, resolve_activation, shape_activation
 
 backends = pytest.mark.backends  # where a back end takes part
 slow_on_jax = pytest.mark.slow if BACKEND == "jax" else pytest.mark.backends  # it compiles every operation
@@ -322,6 +322,32 @@ def test_the_activations_of_gain_are_taken_by_name(activation: str, tmp_path: Pa
     for kernel, bias in hidden:
         h = resolve_activation(activation).function((h @ kernel + bias).astype(np.float64))
     np.testing.assert_allclose(run(model, X), h @ last[0] + last[1], atol=1e-4)
+
+
+@slow_on_jax
+@pytest.mark.backends
+@both_forms
+def test_shaped_activations_are_shaped_for_the_depth(stacked: bool, tmp_path: Path) -> None:
+    """For all hidden layers, of which the stack has one less; files hold the parameters."""
+    model = small(activation="shaped(tanh)", depth=12, stacked=stacked)
+    concrete = shape_activation("tanh", 12)
+    same = small(activation=concrete.name, depth=12, stacked=stacked)
+    np.testing.assert_array_equal(run(same, X), run(model, X))
+    first = model.get_layer("hidden_1").kernel_initializer
+    assert (first.activation.name, first.distribution) == (concrete.name, "orthogonal")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("hidden_1").activation.name == concrete.name
+    np.testing.assert_array_equal(run(loaded, X), run(model, X))
+
+
+def test_the_walk_of_a_shaped_activation_is_predicted() -> None:
+    model = small(activation="shaped(relu)", depth=40, distribution="orthogonal")
+    measured = gradient_walk(model, X)
+    predicted = predict_walk("shaped(relu)", 20, 40, distribution="orthogonal")
+    assert measured.prediction is not None
+    assert measured.prediction.spread == pytest.approx(predicted.spread, rel=1e-6)
+    assert predicted.spread != predict_walk("relu", 20, 40, distribution="orthogonal").spread
 
 
 def test_an_activation_with_a_parameter_is_taken_by_name() -> None:

@@ -325,11 +325,14 @@ def test_random_biases_break_the_pairs() -> None:
 
 
 def test_a_mirrored_autoencoder_is_linear() -> None:
+    """With odd widths too, here 15, 9 and 5."""
     model = model_zoo.deep_autoencoder(
-        9, 16, 4, "relu", input_shape=(12,), distribution="looks_linear", seed=1
+        9, 15, 5, "relu", input_shape=(12,), distribution="looks_linear", seed=1
     )
-    x = np.random.default_rng(0).normal(size=(6, 12)).astype("float32")
-    np.testing.assert_allclose(to_numpy(model(2 * x)), 2 * to_numpy(model(x)), atol=1e-5)
+    x, y = np.random.default_rng(0).normal(size=(2, 6, 12)).astype("float32")
+    of_x, of_y, of_sum = (to_numpy(model(values)) for values in (x, y, x + y))
+    np.testing.assert_allclose(of_sum, of_x + of_y, atol=1e-5)
+    assert np.abs(of_x).mean() > 0.01
 
 
 @pytest.mark.parametrize("width", [12, 13])
@@ -348,7 +351,9 @@ def test_the_measured_walk_is_flat_and_predicted(width: int) -> None:
     assert tilted.prediction.drift == pytest.approx(np.log(1.1), abs=1e-6)
 
 
-def test_initialize_refuses_mirrored_kernels() -> None:
-    model = model_zoo.deep_mlp(3, 8, input_shape=(4,), seed=0)
-    with pytest.raises(ValueError, match="`initialize` does not draw 'looks_linear' kernels"):
-        initialize(model, distribution="looks_linear")
+def test_initialize_mirrors_the_kernels_of_a_deep_mlp() -> None:
+    model = model_zoo.deep_mlp(30, 9, input_shape=(4,), distribution="normal", seed=0)
+    report = initialize(model, distribution="looks_linear", seed=1)
+    assert [kernel.count for kernel in report.kernels] == [1, 29, 1]
+    walk = gradient_walk(model, np.random.default_rng(0).normal(size=(6, 4)))
+    assert np.ptp(walk.backward, axis=1).max() < 1e-5

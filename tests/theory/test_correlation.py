@@ -93,7 +93,7 @@ def test_two_slopes_are_predicted(name: str, distribution: str) -> None:
 
 def test_a_smooth_activation_is_predicted() -> None:
     assert not predict_correlation("tanh", 64, 4, correlation=0.5).simulated
-    drawn = simulate_correlation("tanh", 64, 4, correlation=0.5, samples=1_000, seed=5)
+    drawn = simulate_correlation("tanh", 64, 4, correlation=0.5, samples=400, seed=5)
     check("tanh", 64, 4, 0.5, drawn, "normal")
 
 
@@ -107,8 +107,8 @@ def test_a_wrong_slope_is_not_what_is_predicted() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh", "shaped(relu)", "shaped(gelu)"])
 def test_networks_of_matrices_are_as_predicted(name: str) -> None:
-    drawn = brute_force_correlation(name, 64, 10, 0.9, SAMPLES, "normal", seed=3)
-    check(name, 64, 10, 0.9, drawn, "normal")
+    drawn = brute_force_correlation(name, 64, 6, 0.9, SAMPLES, "normal", seed=3)
+    check(name, 64, 6, 0.9, drawn, "normal")
 
 
 @pytest.mark.slow
@@ -116,11 +116,14 @@ def test_networks_of_matrices_are_as_predicted(name: str) -> None:
     ("name", "width", "depth", "correlation"),
     [
         ("relu", 64, 150, -0.5),
-        ("leaky_relu", 256, 60, 0.99),
-        ("shaped(relu)", 64, 200, 0.0),
-        ("tanh", 64, 150, 0.9),
-        ("shaped(gelu)", 64, 150, 0.0),
-        ("shaped(gelu)", 512, 20, 0.99),
+        ("leaky_relu", 128, 20, 0.99),
+        ("shaped(relu)", 64, 50, 0.0),
+        ("tanh", 64, 30, 0.9),
+        pytest.param("leaky_relu", 256, 60, 0.99, marks=pytest.mark.exhaustive),
+        pytest.param("shaped(relu)", 64, 200, 0.0, marks=pytest.mark.exhaustive),
+        pytest.param("tanh", 64, 150, 0.9, marks=pytest.mark.exhaustive),
+        pytest.param("shaped(gelu)", 64, 150, 0.0, marks=pytest.mark.exhaustive),
+        pytest.param("shaped(gelu)", 512, 20, 0.99, marks=pytest.mark.exhaustive),
     ],
 )
 def test_deep_networks_are_as_predicted(name: str, width: int, depth: int, correlation: float) -> None:

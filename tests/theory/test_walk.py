@@ -22,7 +22,6 @@ from keras_rwinit.theory import (
 from keras_rwinit.theory.mirrored import mirrored_slope
 from keras_rwinit.theory.walk import predict_chain
 
-
 # Theory knows no convolutions; see test_distributions.py.
 DIFFERENT = sorted(set(DISTRIBUTIONS) - {"delta_orthogonal"})
 

@@ -13,6 +13,7 @@ from tuning_helpers import DIVERGING, few_digits, small_space
 
 import keras_rwinit
 from keras_rwinit import model_zoo
+from keras_rwinit.theory import shape_activation
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
@@ -50,6 +51,7 @@ def test_the_default_point_is_the_analytic_optimum_of_the_narrowest_walk() -> No
                 ("gelu", None),
                 ("leaky_relu(0.5)", "looks_linear"),
                 ("relu", "orthogonal"),
+                ("relu", "delta_orthogonal"),
                 ("selu", "normal"),
                 ("selu", "uniform"),
                 ("selu", "truncated_normal"),
@@ -200,6 +202,17 @@ def test_every_name_that_gain_takes_is_an_activation(name: str) -> None:
     assert keras.ops.convert_to_numpy(model(x)) == pytest.approx(keras.ops.convert_to_numpy(expected(x)))
     with pytest.raises(ValueError, match="activation.*erf_of"):
         small_space(activation="erf_of")
+
+
+def test_a_shaped_activation_has_the_shape_of_the_trials_depth() -> None:
+    space = small_space(width=8, depth=(20, 40), activation=["relu", "shaped(relu)"], seed=3)
+    assert space.get_config()["activation"] == ["relu", "shaped(relu)"]
+    model = space.build(hp_with(depth=40, activation="shaped(relu)"))
+    slope, _ = shape_activation("relu", 40).slopes or (None, None)
+    assert model.get_layer("hidden_stack").activation.negative_slope == slope
+    assert model.get_layer("hidden_stack").kernel_initializer.gain == keras_rwinit.gain(
+        "shaped(relu)", 8, 40, distribution="orthogonal"
+    )
 
 
 def test_a_choice_of_two_learning_rates_begins_with_the_first() -> None:

@@ -1,0 +1,59 @@
+"""Every number of the README's table of results is in a file of the repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def test_it_has_at_most_120_lines() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+def test_depths() -> None:
+    rows = [row for row in rows_of(RESULTS / "depths.csv") if row["distribution"] == "default"]
+    assert {row["activation"] for row in rows} == {"relu", "tanh"}
+    assert {int(row["depth"]) for row in rows} >= {20, 1000}
+    assert min(float(row["training_accuracy"]) for row in rows) >= 0.9
+    assert "at least 90 % of the training set in ten epochs" in README
+
+
+def test_mnist() -> None:
+    rows = rows_of(ROOT / "examples" / "paper" / "results" / "deep_mnist" / "results.csv")
+    (row,) = (
+        row
+        for row in rows
+        if row["preset"] == "mnist_leaky_relu_1000" and row["initializer"] == "random_walk"
+    )
+    assert f"| {float(row['test_error']):.2%} test error".replace("%", " %") in README
+
+
+def test_time_to_first_step_and_per_step() -> None:
+    sizes = json.loads((RESULTS / "stacks_compared_cpu.json").read_text(encoding="utf-8"))["sizes"]
+    (size,) = (size for size in sizes if (size["depth"], size["width"]) == (1000, 100))
+    stack = size["contenders"]["keras_rwinit, TensorFlow, XLA"]
+    (dense,) = (one for name, one in size["contenders"].items() if name.startswith("Keras Dense"))
+    assert f"{stack['first_step']:.1f} s; as Keras `Dense` layers {dense['first_step']:.0f} s" in README
+    steps = [1e3 * median(one["steps"]) for one in (stack, dense)]
+    assert f"{steps[0]:.0f} ms; as Keras `Dense` layers {steps[1]:.0f} ms" in README
+
+
+def test_search_against_random() -> None:
+    found = json.loads((RESULTS / "search_against_random.json").read_text(encoding="utf-8"))
+    losses = found["summaries"]["gain ratio and width"]
+    for key in ("analytic_loss", "random_best_loss"):
+        assert f"{losses[key][1]:.2f}" in README
+        assert all(low <= high for low, high in pairwise(losses[key]))
+    assert (found["depth"], found["trials"], found["seeds"]) == (100, 8, 10)
