@@ -236,7 +236,7 @@ def differences(rows: dict[str, Any]) -> dict[str, float]:
 
 
 def markdown(networks: dict[str, Any]) -> str:
-    """Returns a table of loss, drift and difference from the last initialization, as on the page of comparisons."""
+    """Returns a table of loss, drift and difference from the last initialization, as the site has it."""
     lines = ["| | " + " | ".join(networks) + " |", "|---" * (len(networks) + 1) + "|"]
     for name in INITIALIZATIONS:
         cells = [_cell(network, name) for network in networks.values()]

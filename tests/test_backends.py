@@ -17,7 +17,6 @@ CORE = (
     "diagnostics/test_gradient_walk.py",
     "initialization/test_initialize.py",
     "layers/test_dense_stack.py",
-    "models/test_model_zoo.py",
     "test_initializers.py",
 )
 # Files that compile for minutes on JAX; they run on the other back ends by hand.

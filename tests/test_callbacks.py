@@ -61,7 +61,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
     ("update_freq", "steps"),
     [
         ("epoch", [0, 3, 6, 9, 12]),
-        ("batch", list(range(13))),
+        pytest.param("batch", list(range(13)), marks=pytest.mark.slow),
         pytest.param(1, list(range(13)), marks=pytest.mark.slow),
         (5, [0, 5, 10]),
         pytest.param(99, [0], marks=pytest.mark.slow),

@@ -232,7 +232,7 @@ def assert_trained_alike(stack: DenseStack, plain: keras.Model) -> None:
 @pytest.mark.parametrize(
     ("kernel", "bias"),
     [
-        ("l2", None),
+        pytest.param("l2", None, marks=pytest.mark.slow),
         (regularizers.L1(0.1), regularizers.L1L2(0.1, 0.2)),
         pytest.param(regularizers.OrthogonalRegularizer(0.1), None, marks=pytest.mark.slow),
         (lambda w: keras.ops.sum(keras.ops.abs(w[0])), "l2"),
@@ -256,7 +256,7 @@ def test_regularizers_are_summed_over_the_layers(kernel: Any, bias: Any) -> None
         (constraints.MaxNorm(0.5), constraints.MaxNorm(0.1)),
         ("non_neg", "non_neg"),
         pytest.param("unit_norm", None, marks=pytest.mark.slow),
-        (constraints.MinMaxNorm(0.4, 0.6, axis=1), None),
+        pytest.param(constraints.MinMaxNorm(0.4, 0.6, axis=1), None, marks=pytest.mark.slow),
     ],
     ids=["max_norm", "non_neg", "unit_norm", "min_max_norm"],
 )

@@ -218,6 +218,7 @@ def test_a_new_run_keeps_off_one_that_began_meanwhile(
     assert contents_of(undisturbed) == before
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_said_and_can_be_shown_again(tmp_path: Path) -> None:
     """A network that diverges, compared with one whose gradient is dead from the start."""
     options = ("--activation", "relu", "--learning-rate", 1e30, "--compare", "zeros", "--epochs", 3)
