@@ -23,7 +23,7 @@ from keras_rwinit._keras.seeding import DrawnSeed
 from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
 from keras_rwinit._memory import check_fits
 from keras_rwinit.theory import ACTIVATIONS, Activation
-from keras_rwinit.theory.activations import ActivationError
+from keras_rwinit.theory.activation import ActivationError
 from keras_rwinit.theory.distributions import (
     MirroredSide,
     check_mirrored_side,

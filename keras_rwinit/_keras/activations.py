@@ -12,7 +12,9 @@ import keras
 import numpy as np
 
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation
-from keras_rwinit.theory.activations import NOT_ELEMENTWISE, ActivationError, average_activation
+from keras_rwinit.theory.activation import ActivationError
+from keras_rwinit.theory.activations import NOT_ELEMENTWISE
+from keras_rwinit.theory.own_activations import average_activation
 
 from .evaluation import built_layer, evaluate_activation
 from .types import ActivationLike, Tensor

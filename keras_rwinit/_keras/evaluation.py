@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from keras_rwinit.theory import Activation
-from keras_rwinit.theory.activations import ActivationError, activation_from_callable
+from keras_rwinit.theory.activation import ActivationError
+from keras_rwinit.theory.own_activations import activation_from_callable
 
 from .evaluators import find_evaluator, first_line
 from .execution import call_outside_traces

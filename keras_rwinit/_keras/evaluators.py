@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.theory.activations import ActivationError
+from keras_rwinit.theory.activation import ActivationError
 
 from .autodiff import can_differentiate, value_and_slopes
 from .execution import call_outside_traces, double_precision

@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
 from keras_rwinit.theory import Activation
-from keras_rwinit.theory.activations import (
-    ActivationError,
-    NotElementwiseError,
-    activation_from_callable,
-    average_activation,
-)
+from keras_rwinit.theory.activation import ActivationError, NotElementwiseError
+from keras_rwinit.theory.own_activations import activation_from_callable, average_activation
 
 from .evaluators import Evaluator
 

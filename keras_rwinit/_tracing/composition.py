@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from keras_rwinit._keras.evaluation import evaluate_activation
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit.theory import ACTIVATIONS, Activation
-from keras_rwinit.theory.activations import ActivationError, activation_from_callable
+from keras_rwinit.theory.activation import ActivationError
+from keras_rwinit.theory.own_activations import activation_from_callable
 
 from .signals import LINEAR
 from .trace import Step

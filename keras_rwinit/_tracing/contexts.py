@@ -14,7 +14,7 @@ from keras_rwinit._keras.activations import remember_activations, theory_activat
 from keras_rwinit._keras.layer_kinds import Effect, layer_kind
 from keras_rwinit._keras.types import ActivationLike
 from keras_rwinit.theory import Activation
-from keras_rwinit.theory.activations import NotElementwiseError
+from keras_rwinit.theory.activation import NotElementwiseError
 
 from .composition import compose, evaluate_step, multiply_functions
 from .kernels import Kernel, kernels_of

@@ -17,7 +17,8 @@ from ._long_walk import WalkTotals, walk_totals
 from ._mean_field import MISALIGNMENT_LIMIT, stationary_state
 from ._moments import moment_table
 from ._two_slopes import log_step_moments
-from .activations import SHAPED, Activation
+from .activation import Activation
+from .activations import SHAPED
 from .distributions import Distribution
 from .memo import cache_by_value
 from .mirrored import mirrored_gain, mirrored_slope

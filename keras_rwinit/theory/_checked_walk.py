@@ -12,7 +12,7 @@ from ._mean_field import MISALIGNMENT_LIMIT
 from ._random_network import RandomNetwork, draw_chunks
 from ._refinement import SEED
 from ._trust import LARGEST_SHARE, is_narrow, networks_for_check
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 from .memo import cache_by_value
 

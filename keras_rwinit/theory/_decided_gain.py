@@ -12,7 +12,7 @@ from ._long_walk import walk_totals
 from ._random_network import RandomNetwork
 from ._refinement import find_root, simulate_mean
 from ._trust import LARGEST_SHARE, is_narrow, networks_for_check, possible_drift
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 from .memo import cache_by_value
 

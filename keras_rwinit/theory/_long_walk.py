@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ._mean_field import WEIGHTS, Layer, MeanFieldWalk, mean_field_walk
 from ._segment_gradient import Gradient, Part, pass_back_smooth, pass_back_walked
 from ._segments import Chain, Segment, State, segment_lengths
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = ["WalkTotals", "walk_layers", "walk_totals"]

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ._moments import Moments, MomentTable, moment_table
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from .activations import Activation, Function
+from .activation import Activation, Function
 from .memo import cache_by_value
 
 __all__ = ["MomentTable", "Moments", "apply_elementwise", "moment_table"]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._random_network import RandomNetwork
-from .activations import Activation
+from .activation import Activation
 from .distributions import draw_kernel
 from .mirrored import mirrored_level
 

@@ -22,7 +22,7 @@ from scipy.interpolate import CubicSpline, RectBivariateSpline
 from ._long_walk import walk_layers
 from ._moments import moment_table
 from ._pair_law import PairMoments, pair_noise
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = ["SmoothPrediction", "smooth_correlations"]

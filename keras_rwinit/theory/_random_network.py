@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._two_slopes import log_chi_square_mean
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution, draw_kernel
 from .mirrored import mirrored_level, pair_weight
 

@@ -10,7 +10,7 @@ import numpy as np
 from ._analytic_gain import NoGainError, analytic_gain, at_nearest_width
 from ._long_walk import walk_totals
 from ._random_network import RandomNetwork, draw_chunks
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = ["SEED", "Point", "find_root", "refined_gain", "simulate_mean"]

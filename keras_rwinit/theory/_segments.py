@@ -26,7 +26,7 @@ from scipy import special
 
 from ._mean_field import Layer, follow_layer
 from ._moments import MomentTable, moment_table
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .activations import Activation
+from .activation import Activation
 from .distributions import Distribution
 
 __all__ = ["LARGEST_SHARE", "is_narrow", "networks_for_check", "possible_drift"]

@@ -35,7 +35,8 @@ from ._pair_simulation import draw_correlations, pair_bytes
 from ._pair_smooth import smooth_correlations
 from ._pair_two_slopes import mirrored_correlation, two_slope_correlations
 from ._random_network import RandomNetwork
-from .activations import Activation, ActivationLike, resolve_activation
+from .activation import Activation, ActivationLike
+from .activation_names import resolve_activation
 from .distributions import resolve_distribution
 from .gains import gain as unbiased_gain
 from .memo import cache_by_value

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import dtype_limits
 
 from ._long_walk import walk_layers
-from .activations import ActivationLike, resolve_activation
+from .activation import ActivationLike
+from .activation_names import resolve_activation
 from .distributions import resolve_distribution
 from .mirrored import mirrored_level
 from .walk import WalkPrediction, predict_walk

@@ -13,7 +13,8 @@ from ._decided_gain import decide_gain, decided_gain
 from ._mean_field import unit_step
 from ._refinement import refined_gain
 from ._two_slopes import log_step_moments
-from .activations import Activation, ActivationLike, resolve_activation
+from .activation import Activation, ActivationLike
+from .activation_names import resolve_activation
 from .distributions import Distribution, resolve_distribution
 from .memo import cache_by_value
 from .mirrored import mirrored_gain

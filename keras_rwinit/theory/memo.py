@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from .activations import Activation
+from .activation import Activation
 
 __all__ = ["cache_by_value"]
 

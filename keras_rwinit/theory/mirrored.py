@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._moments import apply_elementwise
-from .activations import Activation
+from .activation import Activation
 from .memo import cache_by_value
 
 __all__ = [

@@ -50,7 +50,8 @@ from __future__ import annotations
 
 from keras_rwinit._checks import check_count, check_real
 
-from .activations import Activation, shaped_activation
+from .activation import Activation
+from .activation_names import shaped_activation
 
 __all__ = ["shape_activation"]
 

@@ -14,7 +14,8 @@ from keras_rwinit._memory import check_fits
 from ._decided_gain import decided_gain
 from ._moments import apply_elementwise
 from ._random_network import RandomNetwork, chunk_bytes, draw_chunks
-from .activations import ActivationLike, resolve_activation
+from .activation import ActivationLike
+from .activation_names import resolve_activation
 from .distributions import resolve_distribution
 from .mirrored import check_mirrored
 

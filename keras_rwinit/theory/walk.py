@@ -15,7 +15,8 @@ from keras_rwinit._memory import check_fits
 from ._checked_walk import checked_spread, checked_walk
 from ._decided_gain import decide_gain, decided_gain
 from ._two_slopes import dead_layer_probability, log_step_moments
-from .activations import Activation, ActivationLike, resolve_activation
+from .activation import Activation, ActivationLike
+from .activation_names import resolve_activation
 from .distributions import Distribution, resolve_distribution
 from .mirrored import check_mirrored, mirrored_walk
 

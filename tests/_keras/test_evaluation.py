@@ -19,7 +19,7 @@ from keras_rwinit._keras.activations import has_weights, remember_activations, t
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential, DenseStack
 from keras_rwinit.theory import resolve_activation
-from keras_rwinit.theory.activations import ActivationError, NotElementwiseError
+from keras_rwinit.theory.activation import ActivationError, NotElementwiseError
 
 pytestmark = pytest.mark.backends
 

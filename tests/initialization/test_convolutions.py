@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keras_rwinit import gain, initialize
 from keras_rwinit.initialization._convolutions import Window, edge_share, effective_fan_in
-from keras_rwinit.theory.activations import resolve_activation
+from keras_rwinit.theory.activation_names import resolve_activation
 
 L = keras.layers
 

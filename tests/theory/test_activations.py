@@ -19,7 +19,7 @@ from keras_rwinit.theory import (
     resolve_activation,
     simulate_walk,
 )
-from keras_rwinit.theory.activations import average_activation
+from keras_rwinit.theory.own_activations import average_activation
 
 keras = pytest.importorskip("keras")
 
