@@ -15,8 +15,8 @@ from keras_rwinit.theory import ACTIVATIONS, Activation
 from keras_rwinit.theory.activation import ActivationError
 from keras_rwinit.theory.own_activations import activation_from_callable
 
+from .graph import Step
 from .signals import LINEAR
-from .trace import Step
 
 __all__ = ["compose", "evaluate_step", "multiply_functions"]
 

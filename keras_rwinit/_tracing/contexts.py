@@ -17,6 +17,7 @@ from keras_rwinit.theory import Activation
 from keras_rwinit.theory.activation import NotElementwiseError
 
 from .composition import compose, evaluate_step, multiply_functions
+from .graph import Graph, Step
 from .kernels import Kernel, kernels_of
 from .signals import (
     LINEAR,
@@ -31,7 +32,6 @@ from .signals import (
     scale_and_shift,
     with_factors,
 )
-from .trace import Graph, Step
 
 __all__ = ["KernelContext", "trace_contexts"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from keras_rwinit._keras.layer_kinds import Factor
 from keras_rwinit.theory import ACTIVATIONS, Activation
 
-from .trace import Step
+from .graph import Step
 
 __all__ = [
     "LINEAR",

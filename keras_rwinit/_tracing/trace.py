@@ -7,17 +7,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.execution import uncompiled
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
-from .calls import call_arguments, call_parameters, observe
+from .calls import call_arguments, observe
+from .graph import Graph, Shape, Step
 from .kernels import (
     Kernel,
     activates_kernel_output,
@@ -27,52 +26,19 @@ from .kernels import (
     sublayers,
 )
 from .recording import RecordedCall, find_origin, record_calls
+from .symbols import (
+    Node,
+    Symbol,
+    call_symbolically,
+    example_batch,
+    first_examples,
+    function_of,
+    nodes_before,
+    symbol_of,
+    symbols_of,
+)
 
-__all__ = ["Graph", "Step", "trace"]
-
-Shape: TypeAlias = tuple[int | None, ...] | None
-Symbol: TypeAlias = keras.KerasTensor
-
-Function: TypeAlias = Any
-"""A graph of layers, `keras.src.ops.function.Function`, which is not public."""
-
-Node: TypeAlias = Any
-"""A call of an operation in such a graph, `keras.src.ops.node.Node`, which is not public."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One application of an operation (a layer, or a function of `keras.ops`).
-
-    Args:
-        operation: The Keras layer or operation.
-        inputs, outputs: Numbers of its input and output tensors.
-        input_shape: Shape of its first input, the batch included; None if unknown.
-        guessed: Whether its inputs are a guess, because it is part of a layer that could not be looked into.
-        arguments, keywords: Arguments of the call, its constants among them; empty if unknown.
-        kernel: The kernel that it applies and nothing else, where a call of a layer was looked into, or where
-            it uses the kernel of another layer; None for a whole layer.
-        copied: Whether it applies a copy of that kernel's values, taken when the model was made.
-    """
-
-    operation: keras.Operation
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    input_shape: Shape = None
-    guessed: bool = False
-    arguments: tuple[object, ...] = ()
-    keywords: Mapping[str, object] = field(default_factory=dict)
-    kernel: Kernel | None = None
-    copied: bool = False
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The steps of a model, each after those whose outputs it takes; see `trace`."""
-
-    steps: tuple[Step, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+__all__ = ["trace"]
 
 
 def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
@@ -89,79 +55,19 @@ def trace(model: keras.Model, x: ArrayTree = None) -> Graph:
         x: Arrays of the structure of the model's inputs, for a model that does not know their shapes.
     """
     tracer = _Tracer(model, x)
-    function = _function_of(model)
+    function = function_of(model)
     args: tuple[ArrayTree, ...] = ()
     kwargs: dict[str, ArrayTree] = {}
     if function is not None:
         tensors = list(function.inputs)
     else:
-        args, kwargs = call_arguments(model, _symbols(model, x))
+        args, kwargs = call_arguments(model, symbols_of(model, x))
         tensors = [tensor for tensor in keras.tree.flatten((args, kwargs)) if tensor is not None]
     inputs = tracer.numbers(len(tensors))
     shapes = [tuple(tensor.shape) for tensor in tensors]
     with observe(model), uncompiled():
         outputs = tracer.expand(model, inputs, shapes, args, kwargs)
     return Graph(tuple(tracer.steps), inputs, outputs)
-
-
-def _symbols(model: keras.Model, x: ArrayTree) -> ArrayTree:
-    """Returns symbolic inputs of a model that is no graph of layers; an empty list if no shape is known."""
-    if layer_kind(model).chained:
-        return keras.KerasTensor(model.input_shape)
-    if x is not None:
-        return keras.tree.map_structure(_symbol, x)
-    inputs = getattr(model, "_inputs_struct", None)  # of a graph of layers
-    if inputs is not None:
-        return inputs
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    if len(shapes) != 1 or shapes[0] is None:
-        return []
-    return keras.tree.map_shape_structure(
-        # An optional input that was left out
-        lambda shape: None if shape is None else keras.KerasTensor(shape),
-        shapes[0],
-    )
-
-
-def _symbol(array: Tensor) -> Symbol | None:
-    if array is None:
-        return None
-    return keras.KerasTensor((None, *array.shape[1:]), keras.backend.standardize_dtype(array.dtype))
-
-
-def _first_examples(x: ArrayTree) -> ArrayTree:
-    """Returns as many examples as tell values apart."""
-    return map_arrays(lambda array: array[:8], x)
-
-
-def _example_batch(model: keras.Model) -> ArrayTree:
-    """Returns two examples of random numbers for a model that knows the shapes of its inputs; None else."""
-    rng = np.random.default_rng(0)
-
-    def draw(symbol: Symbol | None) -> Tensor:
-        if symbol is None:
-            return None
-        # Sizes that the model leaves open are small.
-        shape = (2, *(8 if size is None else size for size in symbol.shape[1:]))
-        values = rng.standard_normal(shape)
-        # A token or a flag is 0 or 1.
-        is_float = keras.backend.is_float_dtype(symbol.dtype)
-        return values.astype("float32") if is_float else (values > 0.0).astype(symbol.dtype)
-
-    function = _function_of(model)
-    symbols = function._inputs_struct if function is not None else _symbols(model, None)
-    return keras.tree.map_structure(draw, symbols) if keras.tree.flatten(symbols) else None
-
-
-def _function_of(operation: keras.Operation) -> Function | None:
-    """Returns the graph of a functional or Sequential model; None for anything else.
-
-    A subclass with a `call` of its own may apply the graph in part, or something around it.
-    """
-    if not type(operation).call.__module__.startswith("keras.src."):
-        return None
-    operation = getattr(operation, "_functional", None) or operation
-    return operation if hasattr(operation, "_nodes_by_depth") else None
 
 
 def _may_be_composed(operation: keras.Operation) -> bool:
@@ -193,7 +99,7 @@ class _Tracer:
         kwargs: ArrayTree,
     ) -> tuple[int, ...]:
         """Adds the steps of one call of `operation`; returns the numbers of its outputs."""
-        function = _function_of(operation)
+        function = function_of(operation)
         if function is not None:
             # Keras counts depth from the outputs: the deepest nodes are applied first.
             nodes = (
@@ -220,8 +126,8 @@ class _Tracer:
         for inline in (False, True) if keras.backend.backend() == "jax" else (False,):
             try:
                 with uncompiled(inline=inline):
-                    called_with, outputs = _call_symbolically(operation, args, kwargs)
-                    numbers = self._follow(_nodes_before(outputs), called_with, outputs, inputs)
+                    called_with, outputs = call_symbolically(operation, args, kwargs)
+                    numbers = self._follow(nodes_before(outputs), called_with, outputs, inputs)
                 self._calls[id(operation)] = call + 1
                 return numbers
             except Exception:  # whatever a layer's own code may do with symbolic tensors
@@ -241,8 +147,8 @@ class _Tracer:
         calls, start = self._calls.copy(), len(self.steps)
         own = {id(kernel.variable) for kernel in kernels_of(layer)}
         try:
-            called_with, outputs = _call_symbolically(layer, args, kwargs)
-            numbers = self._follow(_nodes_before(outputs), called_with, outputs, inputs, owner=layer)
+            called_with, outputs = call_symbolically(layer, args, kwargs)
+            numbers = self._follow(nodes_before(outputs), called_with, outputs, inputs, owner=layer)
             kernels = [step.kernel for step in self.steps[start:] if step.kernel is not None]
             applied = [id(kernel.variable) for kernel in kernels if id(kernel.variable) in own]
             if sorted(own) == sorted(applied):
@@ -281,7 +187,7 @@ class _Tracer:
         if self._records is None:
             self._records = {}
             with contextlib.suppress(Exception):  # of the model's own code, or sizes that no memory holds
-                x = _example_batch(self.model) if self.x is None else _first_examples(self.x)
+                x = example_batch(self.model) if self.x is None else first_examples(self.x)
                 if x is not None:
                     self._records = record_calls(self.model, x)
         records = self._records.get(id(operation), [])
@@ -303,7 +209,7 @@ class _Tracer:
             before = tuple(find(tensor) for tensor in call.inputs)
             shapes: list[Shape] = [(None, *tensor.shape[1:]) for tensor in call.inputs]
             args, kwargs = keras.tree.map_structure(
-                lambda value: _symbol(value) if keras.ops.is_tensor(value) else value,
+                lambda value: symbol_of(value) if keras.ops.is_tensor(value) else value,
                 (call.args, call.kwargs),
             )
             last = self.expand(call.layer, before, shapes, args, kwargs) or last
@@ -448,55 +354,3 @@ def _is_same_matrix(value: Tensor, kernel: Kernel) -> bool | None:
     if values.shape == weights.T.shape and np.array_equal(values, weights.T):
         return True
     return False if np.array_equal(values, weights) else None
-
-
-def _call_symbolically(
-    operation: keras.Operation, args: ArrayTree, kwargs: ArrayTree
-) -> tuple[list[Symbol], list[Symbol]]:
-    """Calls `operation.call` on fresh symbolic tensors; returns these tensors and the outputs."""
-    fresh: list[Symbol] = []
-
-    def renew(value: Tensor) -> Tensor:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        fresh.append(keras.KerasTensor(value.shape, value.dtype))
-        return fresh[-1]
-
-    args, kwargs = keras.tree.map_structure(renew, (args, kwargs))
-    if not fresh:
-        raise ValueError("the shapes of the inputs are unknown")
-    # `Layer.__call__` would fill in those that `call` cannot do without.
-    given = list(call_parameters(operation))[: len(args)]
-    for name, value in (("training", False), ("mask", None)):
-        parameter = call_parameters(operation).get(name)
-        if parameter is not None and parameter.default is parameter.empty and name not in given:
-            kwargs.setdefault(name, value)
-    with keras.StatelessScope():
-        outputs = operation.call(*args, **kwargs)
-    return fresh, [tensor for tensor in keras.tree.flatten(outputs) if tensor is not None]
-
-
-def _nodes_before(outputs: Sequence[Symbol]) -> list[Node]:
-    """Returns Keras's nodes that lead to `outputs`, each after the nodes whose outputs it takes."""
-    # Without recursion, which a thousand layers would exceed.
-    order: list[Node] = []
-    done: set[int] = set()
-    pending = [(_node_of(tensor), False) for tensor in outputs]
-    while pending:
-        node, parents_done = pending.pop()
-        if node is None or id(node) in done:
-            continue
-        if parents_done:
-            done.add(id(node))
-            order.append(node)
-            continue
-        pending.append((node, True))
-        pending.extend((_node_of(tensor), False) for tensor in node.input_tensors)
-    return order
-
-
-def _node_of(tensor: Symbol) -> Node | None:
-    history = getattr(tensor, "_keras_history", None)
-    if history is None or history.operation is None:
-        return None
-    return history.operation._inbound_nodes[history.node_index]

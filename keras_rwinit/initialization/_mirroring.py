@@ -16,8 +16,8 @@ from keras_rwinit._keras.activations import theory_activation
 from keras_rwinit._keras.drawing import KernelLayout
 from keras_rwinit._keras.layer_kinds import Effect, layer_kind
 from keras_rwinit._tracing.contexts import KernelContext
+from keras_rwinit._tracing.graph import Graph, Step
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
-from keras_rwinit._tracing.trace import Graph, Step
 from keras_rwinit.theory.distributions import Pairs
 from keras_rwinit.theory.mirrored import mirrored_slope
 
