@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 
 from .types import ArrayTree, Tensor
 
-__all__ = ["map_arrays", "to_tensor"]
+__all__ = ["map_arrays", "to_tensor", "value_of"]
 
 
 def map_arrays(function: Callable[[NDArray[np.generic]], Any], arrays: ArrayTree) -> ArrayTree:
     """Returns `function` of every array in a structure; None, an input that is left out, stays None."""
     return keras.tree.map_structure(lambda array: None if array is None else function(array), arrays)
+
+
+def value_of(variable: keras.Variable) -> Tensor:
+    """Returns the value of a variable as a constant, from which parts may be taken in any thread.
+
+    PyTorch may deadlock where one thread indexes a parameter that takes gradients while another uses it.
+    """
+    return keras.ops.stop_gradient(variable.value)
 
 
 def to_tensor(values: NDArray[np.generic] | Tensor, float_dtype: str | None = None) -> Tensor:

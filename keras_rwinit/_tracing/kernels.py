@@ -10,6 +10,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
+from keras_rwinit._keras.arrays import value_of
 from keras_rwinit._keras.layer_kinds import KernelKind, activates_kernel_output, is_known_layer, layer_kind
 from keras_rwinit._keras.types import Tensor
 
@@ -66,7 +67,7 @@ class Kernel:
         bias = getattr(self.layer, "bias", None)
         if not isinstance(bias, keras.Variable):
             return 0.0
-        values = bias.value if self.index is None else bias.value[self.index]
+        values = value_of(bias) if self.index is None else value_of(bias)[self.index]
         return float(keras.ops.convert_to_numpy(values).astype(np.float64).mean())
 
     def oriented(self, input_shape: tuple[int | None, ...] | None) -> Kernel:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.arrays import value_of
 from keras_rwinit._probing.norms import log_norm
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel
@@ -176,7 +177,7 @@ def _guess_distribution(kernels: Sequence[Kernel]) -> Distribution:
 
 def _first_layer(kernel: Kernel) -> NDArray[np.float64]:
     """Returns the kernel of the first layer, which is enough: do not copy a whole stack off the device."""
-    value = kernel.variable.value[0] if kernel.stacked else kernel.variable.value
+    value = value_of(kernel.variable)[0] if kernel.stacked else value_of(kernel.variable)
     return np.asarray(keras.ops.convert_to_numpy(value).astype(np.float64))
 
 

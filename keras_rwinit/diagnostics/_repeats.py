@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.arrays import value_of
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit._probing.measurements import CallKey
 from keras_rwinit._tracing.contexts import KernelContext
@@ -51,7 +52,7 @@ def _first_rows(contexts: Sequence[KernelContext]) -> list[Hashable]:
         number = id(kernel.variable)
         if number not in rows:
             # The layers of a stack at once: it may have thousands.
-            value = kernel.variable.value
+            value = value_of(kernel.variable)
             rows[number] = _to_numpy(value[:, 0] if kernel.index is not None else value[0])
         row = rows[number] if kernel.index is None else rows[number][kernel.index]
         keys.append((kernel.shape, row.tobytes()))
@@ -84,7 +85,7 @@ def _downstream_of_each_other(equal: Iterable[KernelContext]) -> Iterable[CallKe
 
 
 def _value(context: KernelContext) -> Tensor:
-    value = context.kernel.variable.value
+    value = value_of(context.kernel.variable)
     return value if context.kernel.index is None else value[context.kernel.index]
 
 
