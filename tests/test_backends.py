@@ -25,22 +25,27 @@ LONGEST = (
     "_probing/test_loss_of_keras.py",
     "_probing/test_out_of_sight.py",
     "_tracing/test_runs_on_arrays.py",
+    "diagnostics/test_walks_of_any_model.py",
     "layers/test_adapted_stacks.py",
+    "layers/test_round_trips.py",
+    "models/test_autoencoder.py",
+    "models/test_stacking.py",
     "oracle/test_oracle.py",
+    "test_callbacks.py",
+    "test_optimizers.py",
 )
 pytestmark = pytest.mark.skipif(
     os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them"
 )
 
 
-def run_on(backend: str, marks: str, *arguments: str | Path) -> None:
+def run_on(backend: str, marks: str, *arguments: str | Path, **settings: str) -> None:
     """Runs tests on a back end in another process; they must pass, and there must be some."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f'{backend} is not installed: pip install "keras-rwinit[{backend}]"')
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-m", marks, *arguments],
-        # Most of the time on JAX is its compiler's; without its optimizations it is a fifth less.
-        env={**os.environ, "KERAS_BACKEND": backend, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={**os.environ, "KERAS_BACKEND": backend, **settings},
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
@@ -53,7 +58,9 @@ def run_on(backend: str, marks: str, *arguments: str | Path) -> None:
 
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_core_files_pass_on(backend: str) -> None:
-    run_on(backend, "backends and not slow", *(TESTS / name for name in CORE))
+    # Most of the time on JAX is its compiler's; without its optimizations it is a fifth less.
+    files = (TESTS / name for name in CORE)
+    run_on(backend, "backends and not slow", *files, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ class NamedActivation:
         self._function = known.keras
 
     def __call__(self, a: Tensor) -> Tensor:
-        return self._function(keras.ops, a)
+        return self._function(_ops_for(a), a)
 
     def __eq__(self, other: object) -> bool:
         # By name, so that caches keyed by an activation serve a loaded copy too.
@@ -178,9 +178,24 @@ def in_precision(activation: Callable[[Tensor], Tensor], dtype: str | None) -> C
     if dtype == "float64" and keras.backend.backend() == "jax":
         import jax
 
-        # These are the functions that Keras takes from `jax.numpy`, whose own keep float64.
         return getattr(jax.numpy, activation_name(activation) or "", activation)
     return activation
+
+
+class _Float64Ops:
+    """`keras.ops` on JAX for float64, which Keras's own functions of `jax.numpy` turn into float32."""
+
+    def __getattr__(self, name: str) -> Any:
+        import jax
+
+        return getattr(jax.numpy, name, None) or getattr(keras.ops, name)
+
+
+def _ops_for(a: Tensor) -> Any:
+    """Returns the operations that keep the dtype of `a`."""
+    if keras.backend.backend() == "jax" and keras.backend.standardize_dtype(a.dtype) == "float64":
+        return _Float64Ops()
+    return keras.ops
 
 
 def has_weights(activation: object) -> bool:

@@ -103,6 +103,7 @@ def test_cells_are_linted_and_formatted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("back_end", "number"), [("jax", 0), ("torch", 1)])
 def test_the_loops_of_the_other_back_ends_train(back_end: str, number: int, tmp_path: Path) -> None:
     """The blocks of guide 10 that the build of the site does not execute, with fewer layers and epochs."""

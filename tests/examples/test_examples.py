@@ -28,7 +28,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-BY_HAND = ("gain_landscape",)
+BY_HAND = ("gain_landscape", "ten_thousand_layers")
 
 
 @pytest.mark.slow

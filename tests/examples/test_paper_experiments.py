@@ -16,6 +16,7 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
+BY_HAND = ("deep_mnist", "loss_against_gain", "recipe")
 TRAINED = ("fixed_parameters", "loss_against_gain", "speech", "recipe", "deep_mnist")
 
 
@@ -31,10 +32,7 @@ def module(name: str) -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.exhaustive if name in ("loss_against_gain", "recipe") else ())
-        for name in TRAINED
-    ],
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in BY_HAND else ()) for name in TRAINED],
 )
 def test_an_experiment_runs_and_is_not_repeated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
