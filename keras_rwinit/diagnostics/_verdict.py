@@ -50,8 +50,8 @@ where their examples are parallel, and those of collapsed inputs more than nine 
 """
 
 INITIALIZE = (
-    "Draw the kernels with `keras_rwinit.initialize(model, x)`, or with the gain that `keras_rwinit.gain` "
-    "computes for the activation, width and depth."
+    "Draw the kernels with `keras_rwinit.initialize(model, x, distribution=...)`: 'looks_linear' for chains "
+    "of relu, gelu or silu, 'orthogonal' for those of tanh."
 )
 ADVICE = {
     "kernels repeat": "Give each layer an initializer of its own: another seed for each, or none.",
