@@ -34,6 +34,8 @@ LONGEST = (
     "test_callbacks.py",
     "test_optimizers.py",
 )
+# Most of the time on JAX is its compiler's; without its optimizations it is a fifth less.
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 pytestmark = pytest.mark.skipif(
     os.environ["KERAS_BACKEND"] in OTHER_BACKENDS, reason="this process runs on one of them"
 )
@@ -58,16 +60,14 @@ def run_on(backend: str, marks: str, *arguments: str | Path, **settings: str) ->
 
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_core_files_pass_on(backend: str) -> None:
-    # Most of the time on JAX is its compiler's; without its optimizations it is a fifth less.
-    files = (TESTS / name for name in CORE)
-    run_on(backend, "backends and not slow", *files, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    run_on(backend, "backends and not slow", *(TESTS / name for name in CORE), **UNOPTIMIZED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHER_BACKENDS)
 def test_the_other_files_pass_on(backend: str) -> None:
     ignored = (f"--ignore={TESTS / name}" for name in (*CORE, *LONGEST))
-    run_on(backend, "backends and not slow", TESTS, *ignored)
+    run_on(backend, "backends and not slow", TESTS, *ignored, **UNOPTIMIZED)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def train(depth: int, policy: str, epochs: int) -> Any:
 @pytest.mark.parametrize(
     ("policy", "depth", "epochs"),
     [
-        ("mixed_float16", 30, 2),
+        pytest.param("mixed_float16", 30, 2, marks=pytest.mark.exhaustive),
         ("mixed_bfloat16", 100, 2),
         pytest.param("mixed_float16", 100, 2, marks=pytest.mark.exhaustive),
         pytest.param("mixed_bfloat16", 1000, 3, marks=pytest.mark.exhaustive),

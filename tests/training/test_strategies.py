@@ -360,6 +360,7 @@ def test_workers_with_other_options_refuse(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_workers_that_do_not_see_the_same_run_refuse(tmp_path: Path, one_device: Path) -> None:
     begun = tmp_path / "begun"
