@@ -34,7 +34,7 @@ from keras_rwinit._keras.execution import double_precision
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
 from keras_rwinit.layers.dense_stack import run_stack
-from keras_rwinit.theory import activations, gain, shape_activation
+from keras_rwinit.theory import activation_names, gain, shape_activation
 
 pytestmark = pytest.mark.backends
 tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="of the TensorFlow loop")
@@ -89,7 +89,7 @@ def test_outputs_and_gradients_are_those_of_dense_layers(depth: int, activation:
 def test_a_shaped_activation_has_the_shape_of_the_stacks_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slope of one is read off the output, that of the other off the pre-activation."""
     stacks = [make_stack(11, name) for name in ("shaped(tanh)", "shaped(elu)")]
-    monkeypatch.setattr(activations, "smooth_shape", lambda *args: pytest.fail("solved again"))
+    monkeypatch.setattr(activation_names, "smooth_shape", lambda *args: pytest.fail("solved again"))
     for stack, name in zip(stacks, ("tanh", "elu"), strict=True):
         assert stack.activation.name == shape_activation(name, 11).name
         again = DenseStack.from_config(stack.get_config())
