@@ -1,15 +1,17 @@
-"""What the benchmarks share to write their results: the machine, and a JSON file that overwrites nothing."""
+"""What the benchmarks share to write their results: the machine, and files that overwrite nothing."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
 import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["describe_machine", "new_file", "write_json"]
+__all__ = ["describe_machine", "new_file", "write_csv", "write_json"]
 
 
 def new_file(text: str) -> Path:
@@ -24,6 +26,15 @@ def write_json(path: Path, content: object) -> None:
     """Writes `content` as JSON, which has no numbers for floats that are not finite: they become null."""
     text = json.dumps(_replace_non_finite(content), indent=2, allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, command: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Writes a table behind two lines of comments, the command and the machine."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# {command}\n# {describe_machine()}\n")
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def describe_machine() -> str:

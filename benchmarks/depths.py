@@ -11,13 +11,12 @@ epoch.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Sequence
 
 import keras
-from _output import describe_machine, new_file
+from _output import new_file, write_csv
 
 from keras_rwinit import data, model_zoo
 
@@ -106,11 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     if options.output:
         command = " ".join(["python benchmarks/depths.py", *(arguments or sys.argv[1:])])
-        with options.output.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {command}\n# {describe_machine()}\n")
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.output, command, COLUMNS, rows)
 
 
 if __name__ == "__main__":

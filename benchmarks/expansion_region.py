@@ -13,13 +13,12 @@ these numbers are large.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import sys
 from collections.abc import Sequence
 
 import numpy as np
-from _output import describe_machine, new_file
+from _output import new_file, write_csv
 
 from keras_rwinit.theory import NoGainError, resolve_activation, simulate_walk
 from keras_rwinit.theory._analytic_gain import analytic_gain
@@ -100,11 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     if options.output:
         command = " ".join(["python benchmarks/expansion_region.py", *(arguments or sys.argv[1:])])
-        with options.output.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {command}\n# {describe_machine()}\n")
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.output, command, COLUMNS, rows)
 
 
 if __name__ == "__main__":

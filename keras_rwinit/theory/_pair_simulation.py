@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._random_network import RandomNetwork
+from ._random_network import RandomNetwork, chunk_sizes
 from .activation import Activation
 from .distributions import draw_kernel
 from .mirrored import mirrored_level
@@ -48,16 +48,15 @@ def draw_correlations(
 
     It is nan from the layer on that passes nothing of an input.
     """
-    size = max(1, _CHUNK_BYTES // pair_bytes(network))
     draw: Callable[[RandomNetwork, float, int, np.random.Generator], Array] = _draw_pairs
     if network.distribution.mirrored:
         draw = _draw_mirrored_pairs
     elif network.distribution.structure == "independent":
         draw = _draw_with_matrices
-    for start in range(0, samples, size):
+    for size in chunk_sizes(samples, pair_bytes(network), _CHUNK_BYTES):
         # Dead activations: 0 / 0
         with np.errstate(all="ignore"):
-            drawn = draw(network, correlation, min(size, samples - start), rng)
+            drawn = draw(network, correlation, size, rng)
         yield drawn
 
 

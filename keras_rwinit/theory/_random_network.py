@@ -24,12 +24,14 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._checks import check_seed
+
 from ._two_slopes import log_chi_square_mean
 from .activation import Activation
 from .distributions import Distribution, draw_kernel
 from .mirrored import mirrored_level, pair_weight
 
-__all__ = ["Chunk", "RandomNetwork", "chunk_bytes", "draw_chunks"]
+__all__ = ["Chunk", "RandomNetwork", "chunk_bytes", "chunk_sizes", "draw_chunks", "seeded_generator"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -90,18 +92,30 @@ def chunk_bytes(network: RandomNetwork) -> int:
     return one + 8 * _VECTORS * network.width
 
 
+def seeded_generator(seed: int | None) -> np.random.Generator:
+    """Returns NumPy's generator for a seed of the user's, which may be any integer or None."""
+    seed = check_seed(seed)
+    return np.random.default_rng(None if seed is None else seed % 2**64)
+
+
+def chunk_sizes(samples: int, bytes_per_sample: int, limit: int) -> Iterator[int]:
+    """Yields how many samples to draw at a time, so that they take at most `limit` bytes."""
+    size = max(1, limit // bytes_per_sample)
+    for start in range(0, samples, size):
+        yield min(size, samples - start)
+
+
 def draw_chunks(network: RandomNetwork, samples: int, rng: np.random.Generator) -> Iterator[Chunk]:
     """Draws the samples in chunks, so that memory stays small at any depth and width."""
-    size = max(1, _CHUNK_BYTES // _bytes_per_sample(network))
     draw: Callable[[RandomNetwork, int, np.random.Generator], Chunk] = _draw_without_matrices
     if network.distribution.mirrored:
         draw = _draw_mirrored
     elif network.distribution.structure == "independent":
         draw = _draw_with_matrices
-    for start in range(0, samples, size):
+    for size in chunk_sizes(samples, _bytes_per_sample(network), _CHUNK_BYTES):
         # Dead gradients: log 0 and 0 / 0. Exploding activations: inf, and nan in the walk.
         with np.errstate(all="ignore"):
-            chunk = draw(network, min(size, samples - start), rng)
+            chunk = draw(network, size, rng)
         yield chunk
 
 

@@ -28,13 +28,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._checks import check_count, check_positive, check_seed
+from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit._memory import check_fits
 
 from ._pair_simulation import draw_correlations, pair_bytes
 from ._pair_smooth import smooth_correlations
 from ._pair_two_slopes import mirrored_correlation, two_slope_correlations
-from ._random_network import RandomNetwork
+from ._random_network import RandomNetwork, seeded_generator
 from .activation import Activation, ActivationLike
 from .activation_names import resolve_activation
 from .distributions import resolve_distribution
@@ -221,10 +221,7 @@ def simulate_correlation(
     check_fits(
         needed, f"A simulation of `samples`={samples:,}, `width`={network.width:,} and `depth`={depth:,}"
     )
-    seed = check_seed(seed)
-    return _simulate(
-        network, correlation, samples, np.random.default_rng(None if seed is None else seed % 2**64)
-    )
+    return _simulate(network, correlation, samples, seeded_generator(seed))
 
 
 def _simulate(network: RandomNetwork, correlation: float, samples: int, rng: np.random.Generator) -> Array:

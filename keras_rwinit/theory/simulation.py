@@ -8,12 +8,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._checks import check_count, check_positive, check_seed, deprecate_positional
+from keras_rwinit._checks import check_count, check_positive, deprecate_positional
 from keras_rwinit._memory import check_fits
 
 from ._decided_gain import decided_gain
 from ._moments import apply_elementwise
-from ._random_network import RandomNetwork, chunk_bytes, draw_chunks
+from ._random_network import RandomNetwork, chunk_bytes, draw_chunks, seeded_generator
 from .activation import ActivationLike
 from .activation_names import resolve_activation
 from .distributions import resolve_distribution
@@ -86,8 +86,7 @@ def simulate_walk(
         network = replace(network, gain=computed)
     if resolved_distribution.mirrored:
         check_mirrored(resolved_activation, width)
-    seed = check_seed(seed)
-    rng = np.random.default_rng(None if seed is None else seed % 2**64)
+    rng = seeded_generator(seed)
     if not resolved_activation.constant:
         probe = np.linspace(-2.0, 2.0, 28)[None]
         for function in (resolved_activation.function, resolved_activation.slope_at):
