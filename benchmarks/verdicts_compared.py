@@ -34,6 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from _output import describe_machine
 from scipy.stats import spearmanr
 
 from keras_rwinit import GradientWalk, data, gradient_walk, model_zoo
@@ -310,8 +311,7 @@ def write(path: Path, rows: Mapping[tuple[str, int], Row], command: str) -> None
         "learned": LEARNED,
         "networks": len(ordered),
         "rank_correlation": round(rank_correlation(ordered), 4) if len(ordered) > 1 else None,
-        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}, "
-        f"{os.cpu_count()} processors",
+        "machine": describe_machine(),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
         "python": platform.python_version(),

@@ -65,9 +65,10 @@ class RandomWalk(keras.initializers.Initializer):
     has the kernel of layer d + 1 and the slope of layer d. So the activation that *feeds* a kernel decides
     its gain. In a chain of equal layers it is the layer's own, and only the ends differ: the first kernel
     reads the data and the classifier's kernel is followed by a loss, so that no step of the walk lies beyond
-    them, and their gains are free. `keras_rwinit.initialize` goes by the feeding activation in any model and
-    gives the first kernel the gain of a linear layer, so that pre-activations keep the scale of the data;
-    an initializer sees one layer only and gives it the gain of the others.
+    them, and their gains are free. `keras_rwinit.initialize` goes by the feeding activation in any model. It
+    gives the first kernel the linear gain before an activation of two slopes, so that pre-activations keep
+    the scale of the data, and the activation's gain before a smooth one. An initializer sees one layer only
+    and gives the first kernel the gain of the others.
 
     Args:
         activation: Activation that feeds the kernels, in a chain of equal layers their own: a name that

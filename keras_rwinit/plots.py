@@ -182,7 +182,7 @@ def plot_walk(
     ax.set_xlabel("hidden layer")
     ax.set_ylabel("ln |δ| relative to the last hidden layer (nats)")
     for handle in ax.legend(fontsize="small", frameon=False).get_lines():
-        handle.set_linewidth(max(handle.get_linewidth(), 0.8))  # as thin as the examples they would be lost
+        handle.set_linewidth(max(handle.get_linewidth(), 0.8))  # the examples' thin line is hard to see
     return ax
 
 

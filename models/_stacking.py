@@ -136,7 +136,7 @@ def _dense_layers(layer: DenseStack, taken: set[str]) -> list[keras.layers.Layer
     names = (f"hidden_{number}" for number in itertools.count(1))
     free = (name for name in names if name not in taken)
     layers = [make_dense(layer, *of_one) for of_one in zip(free, initializers, strict=False)]
-    # It sees the output of the last layer only.
+    # A stack's activity regularizer sees the output of the last layer only.
     layers[-1].activity_regularizer = layer.activity_regularizer
     return layers
 

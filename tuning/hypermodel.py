@@ -51,7 +51,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
     r"""`deep_mlp` as a keras-tuner hypermodel whose default values are the analytic optimum.
 
     At gain ratios of 1 its networks are those of `model_zoo.deep_mlp`, weight by weight. The hyperparameters
-    `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the trial's own
+    are `gain_ratio`, which multiplies the gain that `keras_rwinit.gain` computes for the trial's own
     activation, width and depth, and `width`. Others are added where a range or a choice is given. Every
     argument from `gain_ratio` to `optimizer` takes a number or name (fixed), a tuple `(low, high)` (a range,
     sampled on a log scale except for `width` and `depth`) or a list (a choice).

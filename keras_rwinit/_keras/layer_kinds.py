@@ -334,8 +334,8 @@ _KINDS: dict[type, LayerKind] = {
     L.Concatenate: LayerKind(effect=Effect.CONCATENATION),
 }
 
-# Functions of `keras.ops` that move, repeat, select or linearly combine the elements of a tensor. Such as
-# softmax are among them, which have no gain.
+# Functions of `keras.ops` that move, repeat, select or linearly combine the elements of a tensor, and those
+# that have no gain, such as softmax.
 _PASSING = """
     Rearrange Cast SaturateCast Copy Identity StopGradient ConvertToTensor Slice SliceUpdate Scatter
     ScatterUpdate Unstack GetItem Reshape Ravel View Transpose Moveaxis Swapaxes Squeeze ExpandDims Flip

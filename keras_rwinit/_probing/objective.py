@@ -108,9 +108,13 @@ def random_direction(outputs: ArrayTree) -> Tensor:
     return total
 
 
+def _dtypes(outputs: ArrayTree) -> list[str]:
+    return [keras.backend.standardize_dtype(o.dtype) for o in keras.tree.flatten(outputs) if o is not None]
+
+
 def _check_float(outputs: ArrayTree) -> None:
     """Raises ObjectiveError if no output is of a floating dtype: integers have no gradient."""
-    dtypes = [keras.backend.standardize_dtype(o.dtype) for o in keras.tree.flatten(outputs) if o is not None]
+    dtypes = _dtypes(outputs)
     if not any(keras.backend.is_float_dtype(dtype) for dtype in dtypes):
         raise ObjectiveError(
             "The model's outputs must have a gradient, and integers have none: pass a model that ends before "
@@ -199,12 +203,12 @@ class _LossOfModel:
 
 def _loss_dtype(outputs: ArrayTree) -> str:
     """Returns the dtype in which losses are computed: Keras's, or float64 where the outputs are."""
-    dtypes = [keras.backend.standardize_dtype(o.dtype) for o in keras.tree.flatten(outputs) if o is not None]
+    dtypes = _dtypes(outputs)
     return "float64" if "float64" in dtypes else keras.config.floatx()
 
 
 def _leave_out_none(values: ArrayTree) -> ArrayTree:
-    """Returns a list or tuple without the members that are None; a single one that is left alone."""
+    """Returns a list or tuple without the members that are None; if one remains, that member itself."""
     if not isinstance(values, list | tuple) or all(value is not None for value in values):
         return values
     kept = [value for value in values if value is not None]

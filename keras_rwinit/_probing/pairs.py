@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .norms import Array, Floats
 
 __all__ = ["MOST_RANKED", "centered_ranks", "gram_matrix", "mean_correlation"]
-
-Array = NDArray[np.float64]
-Floats = NDArray[np.floating]
 
 MOST_RANKED = 32
 """Examples of which the effective rank is taken, whose cost grows with their cube."""

@@ -97,7 +97,6 @@ def evaluate_step(step: Step, inputs: Sequence[Activation]) -> Activation:
         NotElementwiseError: (a ValueError) It mixes the elements of its inputs.
     """
     name = type(step.operation).__name__.lower()
-    units = step.input_shape[-1] if step.input_shape else None
 
     def apply_to_tensor(a: Tensor) -> Tensor:
         outputs = _call(step, [a] * len(inputs))
@@ -111,7 +110,7 @@ def evaluate_step(step: Step, inputs: Sequence[Activation]) -> Activation:
         return _call(step, [keras.ops.convert_to_tensor(value, "float64") for value in values])
 
     is_first = all(activation is LINEAR for activation in inputs)
-    found = evaluate_activation(name, apply_to_tensor if is_first else apply_to_array, units)
+    found = evaluate_activation(name, apply_to_tensor if is_first else apply_to_array, step.units)
     if found.slopes is not None or found.units:
         return found
     with np.errstate(all="ignore"):

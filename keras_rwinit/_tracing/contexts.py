@@ -371,8 +371,7 @@ def _call_key(step: Step, inputs: Sequence[Activation]) -> Hashable | None:
     constants = [*keras.tree.flatten(config), *arguments]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in constants):
         return None
-    units = step.input_shape[-1] if step.input_shape else None
-    return type(step.operation), repr(config), repr(arguments), units, tuple(inputs)
+    return type(step.operation), repr(config), repr(arguments), step.units, tuple(inputs)
 
 
 def _operation_activation(step: Step) -> tuple[Activation | None, str]:
@@ -380,8 +379,7 @@ def _operation_activation(step: Step) -> tuple[Activation | None, str]:
     kind = layer_kind(step.operation)
     if kind.activation is None:
         return None, ""
-    units = step.input_shape[-1] if step.input_shape else None
-    return _elementwise(kind.activation(step.operation), units)
+    return _elementwise(kind.activation(step.operation), step.units)
 
 
 def _elementwise(activation: ActivationLike, units: int | None) -> tuple[Activation | None, str]:

@@ -40,6 +40,11 @@ class Step:
     kernel: Kernel | None = None
     copied: bool = False
 
+    @property
+    def units(self) -> int | None:
+        """Size of the last axis of its first input; None if unknown."""
+        return self.input_shape[-1] if self.input_shape else None
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -118,9 +118,9 @@ class _Tracer:
             known = activates_kernel_output(operation)
             numbers = None if known else self._look_inside(operation, args, kwargs, inputs)
             # What the rest of somebody's own `call` does, no one can tell.
-            return numbers or self._single(operation, inputs, shapes, 1, guessed=not known)
+            return numbers or self._single(operation, inputs, shapes, guessed=not known)
         if hides_sublayers(operation) or not _may_be_composed(operation):
-            return self._single(operation, inputs, shapes, 1, arguments=tuple(args), keywords=kwargs)
+            return self._single(operation, inputs, shapes, arguments=tuple(args), keywords=kwargs)
         call, calls, start = self._calls[id(operation)], self._calls.copy(), len(self.steps)
         # What one function compiles, and symbolic tensors cannot enter, may run in the open.
         for inline in (False, True) if keras.backend.backend() == "jax" else (False,):
@@ -227,23 +227,22 @@ class _Tracer:
         if origin is not None and origin.operation is None:
             return origin.sources[0]
         if origin is not None and origin.operation is not None:
-            return self._single(origin.operation, origin.sources, [shape], 1)[0]
+            return self._single(origin.operation, origin.sources, [shape])[0]
         unknown = keras.layers.Identity(name="unknown")
-        return self._single(unknown, last, [shape], 1, guessed=True)[0]
+        return self._single(unknown, last, [shape], guessed=True)[0]
 
     def _single(
         self,
         operation: keras.Operation,
         inputs: tuple[int, ...],
         shapes: Sequence[Shape],
-        outputs: int,
         guessed: bool = False,
         arguments: tuple[object, ...] = (),
         keywords: Mapping[str, object] | None = None,
         kernel: Kernel | None = None,
         copied: bool = False,
     ) -> tuple[int, ...]:
-        numbers = self.numbers(outputs)
+        numbers = self.numbers(1)
         shape = shapes[0] if shapes else None
         self.steps.append(
             Step(operation, inputs, numbers, shape, guessed, arguments, keywords or {}, kernel, copied)
@@ -288,7 +287,7 @@ class _Tracer:
                 operation = node.operation
                 if owner is not None and _holds(owner, kernel):
                     operation = owner
-                results = self._single(operation, numbers, shapes, 1, kernel=kernel, copied=copied)
+                results = self._single(operation, numbers, shapes, kernel=kernel, copied=copied)
             results = self._with_all_outputs(results, len(node.outputs))
             known.update((id(tensor), number) for tensor, number in zip(node.outputs, results, strict=False))
         missing = [tensor for tensor in outputs if id(tensor) not in known]
@@ -333,7 +332,7 @@ class _Tracer:
                 if below:
                     pending.extend(reversed(below))
                     continue
-            inputs = self._single(layer, inputs, shapes, 1, guessed=True)
+            inputs = self._single(layer, inputs, shapes, guessed=True)
             # Only the first sublayer is known to have the input's shape.
             shapes = []
         return inputs

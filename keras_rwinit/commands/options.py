@@ -20,6 +20,7 @@ from keras_rwinit.plots import check_matplotlib
 from keras_rwinit.theory import DISTRIBUTIONS
 
 __all__ = [
+    "BEST_DISTRIBUTION",
     "INTEGER",
     "NUMBER",
     "RUNS",
@@ -84,12 +85,14 @@ Activation = Annotated[
 Width = Annotated[int, typer.Option(**INTEGER, help="Units of a hidden layer.")]
 Depth = Annotated[int, typer.Option(**INTEGER, help="Number of hidden layers.")]
 Distribution = Annotated[str, typer.Option(help=f"Distribution of the kernels: {', '.join(DISTRIBUTIONS)}.")]
+BEST_DISTRIBUTION = (
+    "default: one that trains at any depth, looks_linear for relu, leaky_relu, gelu, silu and softplus, and "
+    "orthogonal for others."
+)
 BestDistribution = Annotated[
     str | None,
     typer.Option(
-        help=f"Distribution of the kernels under random_walk: {', '.join(DISTRIBUTIONS)}; default: one that "
-        "trains at any depth, looks_linear for relu, leaky_relu, gelu, silu and softplus, and orthogonal for "
-        "others."
+        help=f"Distribution of the kernels under random_walk: {', '.join(DISTRIBUTIONS)}; {BEST_DISTRIBUTION}"
     ),
 ]
 Seed = Annotated[int, typer.Option(**INTEGER, help="Random seed.")]

@@ -17,6 +17,7 @@ from keras_rwinit.models.model_zoo import presets
 from keras_rwinit.plots import new_figure
 
 from .options import (
+    BEST_DISTRIBUTION,
     INTEGER,
     RUNS,
     DataDir,
@@ -99,8 +100,7 @@ def tune(
         Parsed,
         typer.Option(
             **_NAMES,
-            help="Distribution of the kernels; default: one that trains at any depth, looks_linear for relu, "
-            "leaky_relu, gelu, silu and softplus, and orthogonal for others.",
+            help=f"Distribution of the kernels; {BEST_DISTRIBUTION}",
         ),
     ] = None,
     input_gain_ratio: Annotated[

@@ -180,7 +180,7 @@ class GradientWalk:
     def verdict(self) -> str:
         """In words: fine, or what is wrong and from which layer on.
 
-        Judged are the mean log-norms over the examples, relative to the last hidden layer.
+        The verdict goes by the mean log-norms over the examples, relative to the last hidden layer.
 
         - dead: the gradient is zero for at least half of the examples, and stays zero in training.
         - not finite: weights, signals or gradients have overflowed.

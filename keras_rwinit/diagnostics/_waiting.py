@@ -94,7 +94,7 @@ def find_first_gradients(
 
 
 def _has_gradient(backward: Array) -> NDArray[np.bool_]:
-    """Returns at which layers some example has a gradient; one that is not finite is one."""
+    """Returns at which layers some example has a gradient that is not zero; inf and nan count as such."""
     return np.asarray((backward != -np.inf).any(axis=0))
 
 

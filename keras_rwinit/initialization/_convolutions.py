@@ -190,7 +190,7 @@ def _normalized(spectra: Sequence[Array]) -> Spectrum:
     """Returns the mean spectrum of several units, of sum 1."""
     mean = np.mean(spectra, axis=0)
     total = float(mean.sum())
-    # Rounded, so that what is no difference of two activations makes none in a cache.
+    # Rounded, so that rounding errors do not give equal activations different keys in a cache.
     return tuple(round(float(x) / total, 12) for x in mean) if total > 0.0 else (0.0,) * _TERMS
 
 

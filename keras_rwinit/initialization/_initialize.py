@@ -149,7 +149,7 @@ def initialize(
     selected = select_variables(model, layers)
     graph = trace(model, inputs)
     contexts, output = trace_contexts(graph)
-    # What is not mirrored is drawn as the matrices are that the mirrored kernels are made of.
+    # Kernels that are not mirrored get the kind of matrix that mirrored kernels are made of.
     unmirrored = (
         DISTRIBUTIONS["delta_orthogonal"] if resolved_distribution.mirrored else resolved_distribution
     )
@@ -204,7 +204,8 @@ def _find_layouts(
 ) -> tuple[dict[KernelIdentity, KernelLayout], dict[KernelIdentity, str]]:
     """Returns the layout of each kernel, and why a centered distribution draws some of them whole.
 
-    The contexts of those that are get to know it: their fan-in is the number of channels.
+    Sets the center in the contexts of the kernels that are drawn at it: their fan-in is the number of
+    channels.
     """
     layouts: dict[KernelIdentity, KernelLayout] = {}
     reasons: dict[KernelIdentity, str] = {}

@@ -229,7 +229,7 @@ def _is_elementwise(step: Step) -> bool:
     if activation is None:
         return False
     try:
-        theory_activation(activation(step.operation), step.input_shape[-1] if step.input_shape else None)
+        theory_activation(activation(step.operation), step.units)
     except ValueError:  # as softmax
         return False
     return True

@@ -233,7 +233,7 @@ class AdaptableStack(keras.layers.Layer):
 
 @contextlib.contextmanager
 def _few_objects_to_collect() -> Iterator[None]:
-    """Spares Dense, which collects garbage as it drops its kernel, all objects that there are already."""
+    """Keeps existing objects out of the garbage collections that Dense runs as it drops its kernel."""
     # `unfreeze` would also release what the caller has frozen, as servers do before they fork.
     if gc.get_freeze_count():
         yield

@@ -86,8 +86,8 @@ def _search(
 ) -> float | None:
     """Returns the gain that 2,000 simulated networks find near `start`.
 
-    It is None if there is none, if it lets the activations leave their range, or if the network is too large
-    to be simulated within a second or two.
+    Returns None if they find none, if the gain lets the activations leave their range, or if the simulation
+    would take more than a second or two: the network is large, or its kernels have to be drawn.
     """
     if width * depth > _LARGEST_NETWORK or distribution.structure == "independent":
         return None

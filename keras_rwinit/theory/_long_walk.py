@@ -34,14 +34,12 @@ class WalkTotals:
         std: Standard deviation of the same over networks, in nats.
         log_variance_change: Change of the mean of `y` from the first layer to the last.
         misalignment: Largest `|t_d - 1|` of all layers.
-        fluctuation: Largest standard deviation of `y` over networks of all layers.
     """
 
     mean: Array
     std: Array
     log_variance_change: Array
     misalignment: Array
-    fluctuation: Array
 
 
 class _LongWalk(NamedTuple):
@@ -105,20 +103,17 @@ def walk_totals(
             std=walk.std[:, 0],
             log_variance_change=walk.log_variance[:, -1] - walk.log_variance[:, 0],
             misalignment=walk.misalignment.max(axis=1),
-            fluctuation=walk.fluctuation.max(axis=1),
         )
     log_gain2 = 2.0 * np.log(np.asarray(gains, np.float64))
     parts, last, escaped = _follow(activation, log_gain2, width, depth, distribution)
     noise = sum(part.sum(part.noise) for part in parts)
     variance = noise + parts[0].slope[:, 0] ** 2 * parts[0].var_y[:, 0]
     largest = np.max([part.misalignment.max(axis=1) for part in parts], axis=0)
-    widest = np.max([part.var_y.max(axis=1) for part in parts], axis=0)
     return WalkTotals(
         mean=np.asarray(sum(part.sum(part.mean) for part in parts)) / 2.0,
         std=np.sqrt(np.maximum(variance, 0.0)) / 2.0,
         log_variance_change=np.where(escaped != 0.0, np.copysign(np.inf, escaped), last.mean_y - log_gain2),
         misalignment=largest,
-        fluctuation=np.sqrt(widest),
     )
 
 

@@ -100,7 +100,7 @@ def _orthonormal(u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _scaled(activation: Activation, pair: _Pair) -> tuple[Array, Array]:
-    """Returns the root mean squares, ones with two slopes, which would carry them off the floats."""
+    """Returns the root mean squares; ones for two slopes, whose scale has no effect but may overflow."""
     return pair.rms if activation.slopes is None else (np.ones_like(pair.cosine), np.ones_like(pair.cosine))
 
 

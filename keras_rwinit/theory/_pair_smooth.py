@@ -55,10 +55,8 @@ class SmoothPrediction(NamedTuple):
     std: Array
 
 
-def _unit_moments(
-    activation: Activation, s: Array, half: Array, z: Array
-) -> tuple[Array, Array, PairMoments]:
-    """Returns `E f^2` of both inputs, and the moments of a unit whose f are scaled to a mean square of one.
+def _unit_moments(activation: Activation, s: Array, half: Array, z: Array) -> tuple[Array, PairMoments]:
+    """Returns `E f^2` of the first input, and the moments of a unit with both f scaled to mean square one.
 
     Args:
         activation: f.
@@ -66,8 +64,8 @@ def _unit_moments(
         half: Half their difference.
         z: Fisher's z of their correlation. All of one shape.
     """
-    # The sum of the two normal variables of variance one has the variance 2 (1 + c), the difference 2 (1 -
-    # c).
+    # Two normal variables of variance one: their sum has the variance 2 (1 + c), and their difference
+    # has 2 (1 - c).
     plus = np.sqrt(1.0 / (1.0 + np.exp(-2.0 * z)))[..., None] * _X
     minus = np.sqrt(1.0 / (1.0 + np.exp(2.0 * z)))[..., None] * _X
     first = np.exp((s + half) / 2.0)[..., None, None] * (plus[..., :, None] + minus[..., None, :])
@@ -80,10 +78,10 @@ def _unit_moments(
     square1, square2 = mean(f1 * f1), mean(f2 * f2)
     f1, f2 = f1 / np.sqrt(square1)[..., None, None], f2 / np.sqrt(square2)[..., None, None]
     p, d = (f1 + f2) ** 2 / 2.0, (f1 - f2) ** 2 / 2.0
-    moments = PairMoments(
-        p=mean(p), d=mean(d), pp=mean(p * p), dd=mean(d * d), pd=mean(p * d), ee=mean(4.0 * p * d)
-    )
-    return square1, square2, moments
+    pd = mean(p * d)
+    # (f1^2 - f2^2)^2 = 4 p d
+    moments = PairMoments(p=mean(p), d=mean(d), pp=mean(p * p), dd=mean(d * d), pd=pd, ee=4.0 * pd)
+    return square1, moments
 
 
 class _Law(NamedTuple):
@@ -155,10 +153,10 @@ class _Table:
         half = max(0.1, fluctuation / np.sqrt(2.0)) / np.cosh(z)
         rows = []
         for level in s:
-            square, _, moments = _unit_moments(activation, np.full_like(z, level), np.zeros_like(z), z)
+            square, moments = _unit_moments(activation, np.full_like(z, level), np.zeros_like(z), z)
             noise = pair_noise(moments)
             z_next = np.log(moments.p / moments.d) / 2.0
-            _, _, apart = _unit_moments(activation, np.full_like(z, level), half, z)
+            _, apart = _unit_moments(activation, np.full_like(z, level), half, z)
             z_half = 2.0 * (np.log(apart.p / apart.d) / 2.0 - z_next) / half**2
             log_square = np.log(square)
             rows.append([z_next, z_half, *noise, log_square])

@@ -57,7 +57,7 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
     if isinstance(activation, str):
         shaped = _SHAPED_NAME.fullmatch(activation)
         if shaped is not None:
-            return _resolve_shaped(activation, shaped[1], shaped[2] or "", depth)
+            return _resolve_shaped(activation, shaped[1], shaped[2], depth)
         name, parameter = _split_name(activation)
         if parameter is not None:
             return _member(name, parameter)
@@ -94,7 +94,7 @@ def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> 
                 given[key.strip()] = float(value)
             else:
                 raise ValueError
-        if parameters and (given or len(parameters) != len(Shape._fields) or SHAPED.get(name) is None):
+        if parameters and (given or len(parameters) != len(Shape._fields) or SHAPED[name] is None):
             raise ValueError
         if not np.isfinite(parameters).all() or parameters[:1] == [0.0]:
             raise ValueError

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -109,11 +108,10 @@ def test_the_table_is_that_of_the_present_verdicts(kind: str) -> None:
     assert benchmark.measure(network, digits)["verdict"] == row["verdict"]
 
 
+@pytest.fixture(autouse=True)
+def import_from_the_scripts_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
 def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("verdicts_compared", BENCHMARKS / "verdicts_compared.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("verdicts_compared")

@@ -56,8 +56,8 @@ def run_stack(
                 return _run_segments_forward(layers, x, depth, short)
             return layers.forward(x, 0, depth)
 
-        # Exporters convert a loop that returns nothing but its last activations, and a SavedModel stores the
-        # gradient too, but not one that closes over TensorArrays. So the gradient runs the layers once more.
+        # Exporters convert only loops that return nothing but the last activations. A SavedModel stores the
+        # gradient too, and cannot if that closes over TensorArrays. So the gradient runs the layers again.
         y, kept = (layers.forward(x, 0, depth, keep=False)[0], None) if inference else run_forward()
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
