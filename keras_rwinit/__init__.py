@@ -31,6 +31,7 @@ else:
 
 if TYPE_CHECKING:
     from keras_rwinit import callbacks, data, plots, sharding, theory, tuning
+    from keras_rwinit._environment import show_versions
     from keras_rwinit.callbacks import GradientWalkCallback
     from keras_rwinit.diagnostics import GradientWalk, gradient_walk
     from keras_rwinit.initialization import InitializationReport, initialize
@@ -75,6 +76,7 @@ __all__ = [
     "predict_walk",
     "shape_activation",
     "sharding",
+    "show_versions",
     "simulate_correlation",
     "simulate_walk",
     "theory",
@@ -99,6 +101,7 @@ _HOMES = {
     "predict_correlation": "theory",
     "predict_walk": "theory",
     "shape_activation": "theory",
+    "show_versions": "_environment",
     "simulate_correlation": "theory",
     "simulate_walk": "theory",
 }

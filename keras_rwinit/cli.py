@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from keras_rwinit._backend import explain_missing_backend
 from keras_rwinit._version import __version__
+from keras_rwinit.commands.arguments import EXAMPLES, explain_arguments
 from keras_rwinit.commands.options import plain_errors
 from keras_rwinit.commands.startup import print_any_text, silence_imports
 
@@ -41,6 +42,20 @@ COMMANDS = {
 }
 
 
+class _OptionCommand(TyperCommand):
+    """A command that answers arguments which it does not take with the options that they probably mean."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Returns the arguments that are left, which are none."""
+        words = list(args)
+        ctx.allow_extra_args = True
+        extra = [str(word) for word in super().parse_args(ctx, args)]
+        if extra and not ctx.resilient_parsing:
+            options = [option.name for option in self.params if option.name]
+            ctx.fail(explain_arguments(ctx.info_name, options, words, extra))
+        return extra
+
+
 class _LazyCommand(TyperCommand):
     """A command whose module is imported when the command runs or prints its own help."""
 
@@ -51,7 +66,9 @@ class _LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, *args: Any, **kwargs: Any) -> Any:
         """Returns the context of the real command, which is then the one that runs."""
         holder = typer.Typer(add_completion=False)
-        holder.command(info_name)(getattr(_import_command_module(self._module), self._function))
+        holder.command(info_name, cls=_OptionCommand)(
+            getattr(_import_command_module(self._module), self._function)
+        )
         return get_command(holder).make_context(info_name, *args, **kwargs)
 
 
@@ -85,7 +102,11 @@ class _CommandGroup(TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":
                 typer.echo(message(), err=True)
             else:
-                typer.echo(f"keras-rwinit: {' '.join(message().split())}", err=True)
+                line = " ".join(message().split())
+                if type(error).__name__ == "BadOptionUsage":  # an option without its value
+                    command = next((word for word in sys.argv[1:] if word in EXAMPLES), "gain")
+                    line += f" An example: {EXAMPLES[command]}"
+                typer.echo(f"keras-rwinit: {line}", err=True)
             sys.exit(2)
         if standalone_mode:
             sys.exit(result if isinstance(result, int) else 0)

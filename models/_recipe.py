@@ -70,8 +70,9 @@ def recipe(model: keras.Model, *, loss: str | keras.losses.Loss | None = None) -
     Args:
         model: A built model, new or loaded, as from `deep_mlp`. The rate is measured for plain chains of
             layers with the kernels that `deep_mlp` draws.
-        loss: Loss to train with. `None`: the cross-entropy of integer labels, for outputs that are logits or
-            the probabilities of a softmax, which may be a layer of its own.
+        loss: Loss to train with, such as `"mse"` for a regression, whose targets should have zero mean and
+            unit variance. `None`: the cross-entropy of integer labels, for outputs that are logits or the
+            probabilities of a softmax, which may be a layer of its own.
 
     Returns:
         `{"optimizer": ..., "loss": ...}`, new objects at each call.

@@ -29,13 +29,14 @@ from ._autoencoder import deep_autoencoder
 from ._builder import ChainBuilder
 from ._float16 import warn_where_float16_is_too_narrow
 from ._parameters import count_parameters
-from ._presets import Preset, presets
+from ._presets import Preset, TrainingRecipe, presets
 from ._recipe import learning_rate, recipe
 from ._stacking import stack, unstack
 from .kernel_defaults import kernel_defaults
 
 __all__ = [
     "Preset",
+    "TrainingRecipe",
     "count_parameters",
     "deep_autoencoder",
     "deep_mlp",
@@ -77,6 +78,11 @@ def deep_mlp(
     With its defaults and `model.compile(**model_zoo.recipe(model), metrics=["accuracy"])` the network learns
     at every depth from 20 to 1000, with ReLU and with tanh (`benchmarks/results/depths.csv`).
 
+    For a regression, `classes` is the number of targets, and the recipe takes a loss:
+    `model_zoo.recipe(model, loss="mse")`. Standardize the targets. Networks with `"looks_linear"` kernels, as
+    for ReLU, are linear functions at first and give smooth fits. With a saturating activation, such as tanh,
+    take `input_gain=0.03, output_gain=1.0` (`examples/regression.py`).
+
     Args:
         depth: Number of hidden layers, at least 1. The classifier is not counted.
         width: Units of every hidden layer, at least 1.
@@ -86,7 +92,7 @@ def deep_mlp(
             `keras_rwinit.theory.shape_activation`.
         input_shape: Shape of one input; more than one axis is flattened. Inputs should have zero mean
             and unit variance in every dimension, as `keras_rwinit.data.load` gives them.
-        classes: Units of the classifier, at least 1.
+        classes: Units of the classifier, at least 1; the targets of a regression.
         classifier_activation: Activation of the classifier; None for logits, `"softmax"` for probabilities.
         kernel_initializer: Initializer of all kernels in place of the random walk's, such as
             `"glorot_uniform"` for comparison. Excludes `distribution` and the gains.
@@ -98,9 +104,10 @@ def deep_mlp(
             with which units do not come in pairs, `None` is `"normal"`.
         gain: Gain of the hidden kernels in place of the computed one.
         input_gain: Gain of the first kernel. `None`: the gain of the hidden kernels, or 1 with
-            `"looks_linear"`. A smaller one leaves the first layers of a saturating activation nearly linear.
-            In those layers the gradient's log-norm grows by up to about `ln(gain / input_gain)` nats;
-            elsewhere it stays unbiased.
+            `"looks_linear"`. A smaller one leaves the first layers of a saturating activation nearly linear,
+            so that the network is a smoother function at first and errs less in examples that it has not
+            seen. In those layers the gradient's log-norm grows by up to about `ln(gain / input_gain)` nats,
+            which `gradient_walk` reports; elsewhere it stays unbiased.
         output_gain: Gain of the classifier's kernel, with `"looks_linear"` that of the linear network which
             the model is at first. `None`: the gain of a linear layer, or 3 if `distribution` is None as well.
         bias_stddev: Standard deviation of the hidden layers' normal biases. `None`: all biases are zero, and

@@ -18,7 +18,7 @@ ROWS = (
     ("theory", "data"),
     ("_keras",),
     ("_layer_updates",),
-    ("initializers", "optimizers", "sharding"),
+    ("_environment", "initializers", "optimizers", "sharding"),
     ("layers", "distribution"),
     ("_tracing", "models"),
     ("_probing",),

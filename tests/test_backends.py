@@ -12,13 +12,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
-# What is written for each back end; these files run on all of them by default, the others by the slow run.
-CORE = (
-    "diagnostics/test_gradient_walk.py",
-    "initialization/test_initialize.py",
-    "layers/test_dense_stack.py",
-    "test_initializers.py",
-)
+# What is written most for each back end runs on all of them by default, the other files in the slow run.
+CORE = ("initialization/test_initialize.py", "layers/test_dense_stack.py")
 # Files that compile for minutes on JAX; they run on the other back ends by hand.
 LONGEST = (
     "_keras/test_evaluation.py",

@@ -17,6 +17,7 @@ from ._landscape import plot_landscape
 from ._trial_row import TrialRow
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
 
 __all__ = ["SearchResult"]
@@ -154,6 +155,18 @@ class SearchResult:
             "summary": self.summary(),
         }
         write_json(path, content)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Returns the table as a pandas data frame, with a row for each trial.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("`to_frame` needs pandas: pip install pandas") from error
+        return pandas.DataFrame([row.as_dict() for row in self.rows]).set_index("trial")
 
     def plot_landscape(self, ax: Axes | None = None) -> Axes:
         """Draws the score over gain ratio and width: see `plot_landscape`."""

@@ -140,7 +140,31 @@ def keras_activation(activation: ActivationLike, depth: int | None = None) -> An
 
 
 def get_activation(activation: ActivationLike, depth: int | None = None) -> Callable[[Tensor], Tensor]:
-    """Returns the function or layer of an activation: `keras.activations.get` for all names of the table."""
+    """Returns the function or layer of an activation, for Keras's own layers.
+
+    It is `keras.activations.get` for the names of this package too. Those that Keras lacks, such as
+    `"shaped(gelu)"` and `"celu(0.5)"`, become functions that Keras saves and loads.
+
+    Args:
+        activation: A name of the theory's table or of Keras's, or anything else that Keras takes.
+        depth: Number of hidden layers, for which `"shaped(gelu)"` is shaped.
+
+    Returns:
+        What Keras's layers take as `activation=`.
+
+    Raises:
+        ValueError: Neither the theory nor Keras knows the name, or it needs a depth and there is none.
+
+    Example:
+        >>> import keras
+        >>> from keras_rwinit.initializers import RandomWalk
+        >>> from keras_rwinit.layers import get_activation
+        >>> layer = keras.layers.Dense(
+        ...     64,
+        ...     activation=get_activation("shaped(gelu)", depth=50),
+        ...     kernel_initializer=RandomWalk("shaped(gelu)", depth=50),
+        ... )
+    """
     return keras.activations.get(keras_activation(activation, depth))
 
 

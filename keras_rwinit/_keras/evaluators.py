@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit.theory.activation import ActivationError
+from keras_rwinit.theory.own_functions import suggest_instead
 
 from .autodiff import can_differentiate, value_and_slopes
 from .execution import call_outside_traces, double_precision
@@ -50,14 +51,16 @@ def _evaluate_tensors(function: TensorFunction, dtype: str, a: Array) -> tuple[A
 
 
 def _to_numpy(tensor: Tensor) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(tensor), np.float64)
+    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    if array.dtype.kind in "cOSUM":  # NumPy makes NaN of None, and the real part of a complex number
+        raise TypeError(f"it returned {array.dtype if array.dtype.kind == 'c' else type(tensor).__name__}")
+    return array.astype(np.float64)
 
 
 def _evaluate_arrays(function: Callable[[Array], Array], a: Array) -> Array:
     def evaluate() -> Array:
         with double_precision():
-            value = function(a)
-            return np.asarray(value if isinstance(value, np.ndarray) else _to_numpy(value), np.float64)
+            return _to_numpy(function(a))
 
     return call_outside_traces(evaluate)
 
@@ -82,8 +85,9 @@ def find_evaluator(name: str, function: TensorFunction, points: Array, axes: Seq
         cause = cause or error
         raise ActivationError(
             f"The activation {name!r} cannot be evaluated, on tensors of float64 or float32 or on NumPy "
-            f"arrays: {first_line(cause)}. Its gain is not known; pass `gain=`, or an activation that takes "
-            f"an array of shape {a.shape}."
+            f"arrays: {first_line(cause)}. "
+            + (suggest_instead(name, function, "keras.ops") or f"It must take an array of shape {a.shape}.")
+            + " To draw kernels all the same, pass their `gain`."
         ) from cause
     return Evaluator(partial(_evaluate_arrays, function), None)
 

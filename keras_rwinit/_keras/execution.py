@@ -119,6 +119,17 @@ def _uncompiled_jax(inline: bool) -> Contexts:
     import jax
 
     contexts: Contexts = [replace_function(jax, name, _same_function) for name in ("checkpoint", "remat")]
+    # What was made before keeps the first trace of its function. Each call begins with this one, which is not
+    # public, and a function that JAX has never met is traced anew.
+    module = sys.modules.get("jax._src.ad_checkpoint")
+    split = getattr(module, "_remat_static_argnums", None)
+
+    def renew(*arguments: Any) -> tuple[Callable[..., Any], Any]:
+        function, rest = split(*arguments)  # type: ignore[misc]
+        return (lambda *args, **kwargs: function(*args, **kwargs)), rest
+
+    if split is not None:
+        contexts.append(replace_function(module, "_remat_static_argnums", renew))
     return [*contexts, jax.disable_jit()] if inline else contexts
 
 

@@ -12,11 +12,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from keras_rwinit._checks import check_count
 from keras_rwinit._files import write_json
 from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory import plan_width, predict_walk, resolve_activation, simulate_walk
 from keras_rwinit.theory.distributions import resolve_distribution
 
+from .arguments import EXAMPLES
 from .options import (
     INTEGER,
     NUMBER,
@@ -77,7 +79,7 @@ def gain(
     # A check by simulation
     if samples:
         if depth is None:
-            raise ValueError("Simulation needs a network's --depth. Received: none")
+            raise ValueError(f"--samples simulates a network: give its --depth, as in {EXAMPLES['gain']}.")
         walk = _simulate(activation, width, depth, value, distribution, samples, seed)
         rows["simulated drift"] = f"{walk.mean:+.4f} ± {walk.standard_error:.4f} nats over all layers"
         result |= {
@@ -172,7 +174,8 @@ def _width_for(
         return plan_width(depth, spread, activation=activation, distribution=distribution)
     if width is None or spread is not None:
         raise ValueError(
-            f"Give one of --spread and --width. Received: {'neither' if width is None else 'both'}"
+            f"Give one of --spread and --width, as in {EXAMPLES['plan']}. "
+            f"Received: {'neither' if width is None else 'both'}"
         )
     return width
 
@@ -180,13 +183,15 @@ def _width_for(
 def _simulate(
     activation: str, width: int, depth: int, gain: float, distribution: str, samples: int, seed: int
 ) -> _SimulatedWalk:
+    check_count("samples", samples, minimum=2)  # one network has no spread
     walks = simulate_walk(
         activation, width, depth, gain=gain, samples=samples, distribution=distribution, seed=seed
     )
     total = walks[:, 0]
     total = total[np.isfinite(total)]  # networks whose gradient died have -inf
-    if not total.size:
-        raise ValueError("The gradient died in every simulated network. Use a larger width.")
+    if total.size < 2:
+        dead = "every simulated network" if not total.size else "all simulated networks but one"
+        raise ValueError(f"The gradient died in {dead}. Use a larger width.")
     return _SimulatedWalk(float(total.mean()), float(total.std() / math.sqrt(total.size)), float(total.std()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 from keras_rwinit.models.model_zoo import deep_mlp
 from keras_rwinit.plots import new_figure, plot_walk
 
+from .arguments import suggest_command
 from .options import INTEGER, RUNS, BestDistribution, DataDir, Seed, can_draw, plain_errors, print_text
 
 __all__ = ["walk"]
@@ -83,7 +85,8 @@ def walk(
 
 def _load_model(path: Path) -> keras.Model:
     if not path.exists():
-        raise ValueError(f"There is no file {path}.")
+        suggestion = suggest_command("walk", inspect.signature(walk).parameters, [], [str(path)])
+        raise ValueError(f"There is no file {path}.{f' Try: {suggestion}' if suggestion else ''}")
     try:
         return keras.saving.load_model(path)
     except Exception as error:  # from zip, HDF5, JSON or a user's own layer

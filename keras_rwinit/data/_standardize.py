@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,17 @@ _ROWS_AT_ONCE = 4096
 RealArray: TypeAlias = NDArray[Any]
 
 
-def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.float32], ...]:
+@overload
+def standardize(x_train: ArrayLike, /) -> NDArray[np.float32]: ...
+
+
+@overload
+def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.float32], ...]: ...
+
+
+def standardize(
+    x_train: ArrayLike, *others: ArrayLike
+) -> NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
     """Shifts and scales every dimension to zero mean and unit variance over the training set.
 
         z = (x - mean(x_train)) / std(x_train),    each dimension by itself,
@@ -40,7 +50,8 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
         *others: Further arrays with the same number of features, e.g. a test set.
 
     Returns:
-        One float32 array for each argument, of the same shape.
+        The standardized array, float32 and of the same shape. With `others` a tuple of one for each argument,
+        in their order.
 
     Raises:
         ValueError: If an array is empty, not of rank 2 or not real, if it holds NaN or infinite
@@ -52,6 +63,8 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
         >>> train, test = standardize([[1.0, 7.0], [3.0, 7.0]], [[4.0, 9.0]])
         >>> train.tolist(), test.tolist()
         ([[-1.0, 0.0], [1.0, 0.0]], [[2.0, 0.0]])
+        >>> standardize([[1.0], [3.0]]).tolist()
+        [[-1.0], [1.0]]
 
     References:
         LeCun, Bottou, Orr and Mueller, "Efficient BackProp", in Neural Networks: Tricks of the
@@ -74,7 +87,7 @@ def standardize(x_train: ArrayLike, *others: ArrayLike) -> tuple[NDArray[np.floa
         for where, rows in _blocks(array, exponent):
             result[where] = scaler.transform(rows, copy=False)
         result[:, constant] = 0.0
-    return results
+    return results if others else results[0]
 
 
 def _check_inputs(name: str, values: ArrayLike, features: int | None = None) -> RealArray:

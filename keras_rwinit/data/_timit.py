@@ -244,7 +244,7 @@ def _recordings(
 
 def _normalize_in_place(recordings: list[NDArray[np.float32]]) -> None:
     """Gives every feature zero mean and unit variance over all recordings of one speaker."""
-    (normalized,) = _standardize(np.concatenate(recordings))
+    normalized = _standardize(np.concatenate(recordings))
     start = 0
     for features in recordings:
         features[:] = normalized[start : start + len(features)]

@@ -23,7 +23,14 @@ from .distributions import Distribution
 from .memo import cache_by_value
 from .mirrored import mirrored_gain, mirrored_slope
 
-__all__ = ["NoGainError", "UndecidedGainError", "analytic_gain", "at_nearest_width", "leaves_range"]
+__all__ = [
+    "NoGainError",
+    "UndecidedGainError",
+    "analytic_gain",
+    "at_nearest_width",
+    "leaves_range",
+    "ways_out",
+]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -36,7 +43,7 @@ _GREAT_DEPTH = 1000
 """Depth that stands for the limit where the expansion has no stationary state."""
 
 
-def _instead(activation: Activation, width: int) -> str:
+def ways_out(activation: Activation, width: int) -> str:
     """Returns what to use where an activation has no gain: the one place that names the ways out.
 
     Each works wherever the error may be raised; commands print `name='value'` as an option.
@@ -45,7 +52,10 @@ def _instead(activation: Activation, width: int) -> str:
     if width > 1 and mirrored_slope(activation) is not None:
         ways.append(f"`distribution='looks_linear'`, with which {activation.name} has one as well")
     if activation.name in SHAPED:
-        ways.append(f"`activation='shaped({activation.name})'`, which is bent for the depth and has one")
+        ways.append(
+            f"`activation='shaped({activation.name})'`, which is bent for the depth and has one (Keras's own "
+            "layers take it from `keras_rwinit.layers.get_activation`)"
+        )
     ways.append("or elu, selu or tanh, which have one from width 32 up")
     return f"Use {'; '.join(ways)}."
 
@@ -75,7 +85,7 @@ def analytic_gain(activation: Activation, width: int, depth: int | None, distrib
     if activation.slopes is not None:
         if not any(activation.slopes):
             raise NoGainError(
-                f"{activation.name} has slope 0 everywhere: no gradient passes. {_instead(activation, width)}"
+                f"{activation.name} has slope 0 everywhere: no gradient passes. {ways_out(activation, width)}"
             )
         return float(np.exp(-log_step_moments(activation.slopes, width, distribution).mean / 2.0))
     if depth is None:
@@ -122,7 +132,7 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     if not wide.crossings.size:
         raise UndecidedGainError(
             f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
-            f"or orthogonal kernels may do. {_instead(activation, width)}",
+            f"or orthogonal kernels may do. {ways_out(activation, width)}",
             _most_promising(wide),
         )
     objections = []
@@ -144,7 +154,7 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
             undecided = _interpolated_root(scan, root)
     raise UndecidedGainError(
         f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. "
-        f"{_instead(activation, width)}",
+        f"{ways_out(activation, width)}",
         undecided,
     )
 

@@ -16,7 +16,7 @@ from .activation import Activation
 from .distributions import Distribution
 from .memo import cache_by_value
 
-__all__ = ["WalkMoments", "checked_spread", "checked_walk"]
+__all__ = ["WalkMoments", "checked_spread", "checked_walk", "expanded_spread"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -82,6 +82,14 @@ def checked_spread(
     if checked and networks_for_check(width, depth, distribution):
         return float(checked_walk(activation, width, depth, gain, distribution).std[0])
     return float(walk.std[0])
+
+
+def expanded_spread(
+    activation: Activation, width: int, depth: int, gain: float, distribution: Distribution
+) -> float:
+    """Returns what `checked_spread` does, without any simulation."""
+    with np.errstate(all="ignore"):
+        return float(walk_totals(activation, np.array([gain]), width, depth, distribution).std[0])
 
 
 def _simulate(network: RandomNetwork, samples: int) -> WalkMoments | None:

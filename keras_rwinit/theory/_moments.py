@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from .activation import Activation, Function
+from .activation import Activation
 from .memo import cache_by_value
 
-__all__ = ["MomentTable", "Moments", "apply_elementwise", "moment_table"]
+__all__ = ["MomentTable", "Moments", "moment_table"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -107,12 +107,8 @@ class MomentTable:
         usable = np.logical_and.reduce(np.isfinite(stacked), axis=1)
         center = int(np.searchsorted(_LOG_VARIANCE, 0.0))
         if not usable[center]:
-            raise ValueError(
-                f"No gain exists for the activation {activation.name!r}: E f(a)^2 and E f'(a)^2 must "
-                "be finite and above 0 for a standard normal a. Received moments "
-                f"ln E f^2 = {integrals.log_f2[center]:g}, ln E f'^2 = {integrals.log_df2[center]:g}. "
-                "Check that the callable acts on NumPy arrays element by element."
-            )
+            f2, df2 = np.exp(integrals.log_f2[center]), np.exp(integrals.log_df2[center])
+            raise ValueError(_why_no_gain(activation.name, f2, df2))
         # The widest range around unit variance where all moments are usable.
         below, above = np.flatnonzero(~usable[:center]), np.flatnonzero(~usable[center:])
         first = int(below[-1]) + 1 if below.size else 0
@@ -143,6 +139,20 @@ class MomentTable:
         )
 
 
+def _why_no_gain(name: str, f2: float, df2: float) -> str:
+    """Returns the message for an activation with these `E f^2` and `E f'^2` at unit variance."""
+    if df2 == 0.0:
+        return (
+            f"No gain exists for the activation {name!r}: its slope is 0 nearly everywhere, and no gradient "
+            "passes. Use an `activation` with a slope, such as tanh in place of a step."
+        )
+    return (
+        f"No gain exists for the activation {name!r}: E f(a)^2 and E f'(a)^2 must be finite and above 0 for "
+        f"a standard normal a. Received: E f^2 = {f2:g}, E f'^2 = {df2:g}. Use an `activation` whose values "
+        "are numbers everywhere."
+    )
+
+
 def _curvature(y: Array, log_moment: Array) -> Array:
     """Returns `q^2 (d/dq)^2 M / M`, which is `L'' + L'^2 - L'` for `L = ln M` as a function of `y`."""
     spline = CubicSpline(y, log_moment)
@@ -153,24 +163,6 @@ def _curvature(y: Array, log_moment: Array) -> Array:
 def moment_table(activation: Activation) -> MomentTable:
     """Returns the `MomentTable` of an activation, built at its first use."""
     return MomentTable(activation)
-
-
-def apply_elementwise(activation: Activation, function: Function, a: Array) -> Array:
-    """Returns `function(a)`; ValueError if it does not act on each element by itself."""
-    try:
-        # A function that mixes elements of a row gives other values for every seventh element alone.
-        values = np.asarray(function(a), np.float64)
-        few = np.asarray(function(a[:, ::7]), np.float64)
-        same = values.shape == () or np.allclose(values[:, ::7], few, equal_nan=True)
-        if values.shape in ((), a.shape) and same:
-            return values
-        reason = f"an array of shape {values.shape} for one of shape {a.shape}"
-        reason = reason if values.shape != a.shape else "values that depend on neighboring elements"
-    except (TypeError, ValueError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise ValueError(
-        f"The activation {activation.name!r} must act on NumPy arrays element by element. Received: {reason}"
-    )
 
 
 def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
@@ -229,8 +221,8 @@ def _integrate_unit(activation: Activation) -> Array:
         return np.asarray((weight * values).sum(axis=1), np.float64)
 
     a = np.exp(_LOG_VARIANCE / 2.0)[:, None] * x
-    f = apply_elementwise(activation, activation.function, a)
-    df = apply_elementwise(activation, activation.slope_at, a)
+    f = np.asarray(activation.function(a), np.float64)
+    df = np.asarray(activation.slope_at(a), np.float64)
     f2, df2 = mean(f * f), mean(df * df)
     return np.stack(
         [

@@ -13,7 +13,7 @@ from keras_rwinit._checks import check_count
 from ._shape_solver import Shape, smooth_shape, two_slope_shape
 from .activation import Activation, ActivationLike, NotElementwiseError
 from .activations import ACTIVATIONS, FAMILIES, NOT_ELEMENTWISE, SHAPED, short_number
-from .own_activations import activation_from_callable
+from .own_activations import check_own_activation, own_activation
 
 __all__ = ["resolve_activation", "shaped_activation"]
 
@@ -30,8 +30,10 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
         activation: A key of `ACTIVATIONS`; a family's name with its parameter, as in
             `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); a shaped one, as in
             `"shaped(gelu)"`, `"shaped(gelu, depth=200)"` or `"shaped(gelu, depth=200, correlation=0.5)"`,
-            see `shape_activation`; any vectorized NumPy callable, whose derivative is then taken by central
-            differences; or an `Activation`, which is returned as it is if it is one of the table's.
+            see `shape_activation` (Keras's own layers do not know the names that only this package has; they
+            take what `keras_rwinit.layers.get_activation` returns); any vectorized NumPy callable, whose
+            derivative is then taken by central differences (less exactly where it computes in float32); or
+            an `Activation`, which is returned as it is if it is one of the table's.
         depth: Number of hidden layers, for which `"shaped(gelu)"` is shaped. The name of what is returned
             gives the parameters instead of the depth, and is known everywhere.
 
@@ -42,6 +44,7 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
     Raises:
         ValueError: The name is not known, or it needs a depth and there is none.
         NotElementwiseError: (a ValueError) The activation does not act element by element.
+        ActivationError: (a ValueError) A callable fails on arrays, or does not return real numbers.
 
     Example:
         >>> resolve_activation("shaped(relu)", depth=200)
@@ -51,9 +54,9 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
         (0.01, 1.0)
     """
     if isinstance(activation, Activation):
-        return activation if activation.constant else replace(activation)
+        return activation if activation.constant else check_own_activation(activation)
     if callable(activation):
-        return activation_from_callable(getattr(activation, "__name__", "activation"), activation)
+        return own_activation(activation)
     if isinstance(activation, str):
         shaped = _SHAPED_NAME.fullmatch(activation)
         if shaped is not None:

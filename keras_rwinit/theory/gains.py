@@ -102,6 +102,8 @@ def gain(
     width = check_count("width", width)
     if depth is not None:
         depth = max(check_count("depth", depth), 2)
+    if not isinstance(refine, bool):
+        raise ValueError(f"`refine` must be True or False. Received: refine={refine!r}")
     if refine and not _is_exact(resolved_activation, resolved_distribution):
         if depth is None:
             raise ValueError("`refine=True` simulates a network and needs its `depth`. Received: None")

@@ -36,7 +36,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._moments import apply_elementwise
 from .activation import Activation
 from .memo import cache_by_value
 
@@ -53,6 +52,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 _REACH = 9.0  # standard deviations of x; what lies beyond weighs 2e-19
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
+_LEVELS_AT_ONCE = 4096
 
 
 @cache_by_value(maxsize=256)
@@ -70,10 +70,7 @@ def mirrored_slope(activation: Activation) -> float | None:
         return sum(activation.slopes) or None
     a = 2.0 ** np.arange(-10.0, 11.0, 0.5)
     with np.errstate(all="ignore"):
-        above, below = (
-            np.broadcast_to(apply_elementwise(activation, activation.function, x[None]), (1, len(a)))
-            for x in (a, -a)
-        )
+        above, below = (np.asarray(activation.function(x[None]), np.float64) for x in (a, -a))
         ratios = ((above - below) / a)[0]
     slope = float(np.median(ratios))
     if not np.isfinite(ratios).all() or abs(slope) < 1e-6 or np.abs(ratios / slope - 1.0).max() > 1e-6:
@@ -104,7 +101,8 @@ def mirrored_gain(activation: Activation, width: int) -> float:
 
 def pair_weight(activation: Activation, a: Array) -> Array:
     """Returns `w(a) = (f'(a)^2 + f'(-a)^2) / c^2`."""
-    above, below = np.asarray(activation.slope_at(a)), np.asarray(activation.slope_at(-a))
+    with np.errstate(all="ignore"):  # as of celu(0), which is relu and divides by 0
+        above, below = np.asarray(activation.slope_at(a)), np.asarray(activation.slope_at(-a))
     slope = mirrored_slope(activation)
     assert slope is not None
     return np.asarray((above**2 + below**2) / slope**2)
@@ -120,10 +118,20 @@ def mirrored_walk(activation: Activation, width: int, depth: int, gain: float) -
     level = mirrored_level(activation, width, depth, gain)
     mean, variance = level[-1] - level, np.zeros(depth)
     if activation.slopes is None:
-        bias, spread = _fluctuation(activation, width // 2, level)
+        bias, spread = _fluctuations(activation, width // 2, level)
         mean += bias - bias[-1]
         variance = np.where(np.arange(depth) < depth - 1, spread + spread[-1], 0.0)
     return mean, np.sqrt(variance)
+
+
+def _fluctuations(activation: Activation, pairs: int, level: Array) -> tuple[Array, Array]:
+    """Returns `_fluctuation` of any number of levels, in memory that does not grow with it."""
+    # At a gain far from the one that keeps z, z leaves the floats; w is constant long before. At the one that
+    # keeps it all levels are one.
+    levels, which = np.unique(np.clip(level, -100.0, 100.0), return_inverse=True)
+    parts = np.array_split(levels, -(-len(levels) // _LEVELS_AT_ONCE))
+    bias, spread = np.concatenate([_fluctuation(activation, pairs, part) for part in parts], axis=1)
+    return bias[which], spread[which]
 
 
 def _fluctuation(activation: Activation, pairs: int, level: Array) -> tuple[Array, Array]:
@@ -132,8 +140,7 @@ def _fluctuation(activation: Activation, pairs: int, level: Array) -> tuple[Arra
     x = _REACH * (_NODES + 1.0) / 2.0
     density = _WEIGHTS * np.exp(-x * x / 2.0)
     density /= density.sum()
-    # At a gain far from the one that keeps z, z leaves the floats; w is constant long before.
-    w = pair_weight(activation, np.exp(np.clip(level, -100.0, 100.0))[:, None] * x)
+    w = pair_weight(activation, np.exp(level)[:, None] * x)
     mean = w @ density
     variance = (w - mean[:, None]) ** 2 @ density
     covariance = w @ (density * (x * x - 1.0))

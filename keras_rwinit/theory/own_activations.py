@@ -10,10 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activation import Activation, Function, two_slope_activation
+from .own_functions import OwnFunction
 
-__all__ = ["activation_from_callable", "average_activation"]
+__all__ = ["activation_from_callable", "average_activation", "check_own_activation", "own_activation"]
 
 Array: TypeAlias = NDArray[np.float64]
+
+
+def own_activation(function: Function) -> Activation:
+    """Returns the `Activation` of a NumPy callable of the user's, which is tried first.
+
+    Raises:
+        ActivationError: (a ValueError) It fails, or does not return real numbers.
+        NotElementwiseError: (a ValueError) It does not act element by element.
+    """
+    name = getattr(function, "__name__", None)
+    checked = OwnFunction(name if isinstance(name, str) else type(function).__name__, function)
+    return activation_from_callable(checked.name, checked, _float32_slopes(checked))
+
+
+def check_own_activation(activation: Activation) -> Activation:
+    """Returns a new object for an `Activation` of the user's, whose functions are tried first.
+
+    Raises:
+        ActivationError: (a ValueError) A function fails, or does not return real numbers.
+        NotElementwiseError: (a ValueError) It does not act element by element.
+    """
+    function, derivative = activation.function, activation.derivative
+    if not isinstance(function, OwnFunction):
+        function = OwnFunction(activation.name, function)
+    if derivative is None:
+        derivative = _float32_slopes(function)
+    elif not isinstance(derivative, OwnFunction):
+        derivative = OwnFunction(activation.name, derivative)
+    return replace(activation, function=function, derivative=derivative)
+
+
+def _float32_slopes(function: OwnFunction) -> Function | None:
+    """Returns the derivative of a function that computes in float32; None leaves it to `Activation`."""
+    return function.central_difference if function.single_precision else None
 
 
 def activation_from_callable(name: str, function: Function, derivative: Function | None = None) -> Activation:

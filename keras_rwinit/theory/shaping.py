@@ -76,7 +76,7 @@ def shape_activation(name: str, depth: int, *, correlation: float = 0.9) -> Acti
 
     Returns:
         The `Activation`. Its `name` gives the parameters, as in `"leaky_relu(0.6796)"`, and is a name
-        wherever the package takes one.
+        wherever the package takes one. Keras's own layers take `keras_rwinit.layers.get_activation(name)`.
 
     Raises:
         ValueError: An argument is out of range or the activation is none of those above.

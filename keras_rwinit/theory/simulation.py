@@ -12,7 +12,6 @@ from keras_rwinit._checks import check_count, check_positive, deprecate_position
 from keras_rwinit._memory import check_fits
 
 from ._decided_gain import decided_gain
-from ._moments import apply_elementwise
 from ._random_network import RandomNetwork, chunk_bytes, draw_chunks, seeded_generator
 from .activation import ActivationLike
 from .activation_names import resolve_activation
@@ -87,10 +86,6 @@ def simulate_walk(
     if resolved_distribution.mirrored:
         check_mirrored(resolved_activation, width)
     rng = seeded_generator(seed)
-    if not resolved_activation.constant:
-        probe = np.linspace(-2.0, 2.0, 28)[None]
-        for function in (resolved_activation.function, resolved_activation.slope_at):
-            apply_elementwise(resolved_activation, function, probe)
     chunks = []
     for chunk in draw_chunks(network, samples, rng):
         if chunk.overflowed:

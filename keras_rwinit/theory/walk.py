@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import check_count, check_positive, deprecate_positional
 from keras_rwinit._memory import check_fits
 
-from ._checked_walk import checked_spread, checked_walk
+from ._analytic_gain import NoGainError, analytic_gain, ways_out
+from ._checked_walk import checked_spread, checked_walk, expanded_spread
 from ._decided_gain import decide_gain, decided_gain
 from ._two_slopes import dead_layer_probability, log_step_moments
 from .activation import Activation, ActivationLike
@@ -240,6 +242,7 @@ def plan_width(
 
     Raises:
         ValueError: An argument is out of range or unknown, or no width up to ten million will do.
+        NoGainError: (a ValueError) Wide networks of the activation have no gain at this depth.
 
     Example:
         >>> plan_width(depth=1000, spread=1.0)
@@ -252,29 +255,48 @@ def plan_width(
     resolved_distribution = resolve_distribution(distribution)
     depth, spread = check_count("depth", depth), check_positive("spread", spread)
 
-    spreads: dict[int, float] = {}
+    spread_of = functools.partial(_spread, resolved_activation, depth, resolved_distribution)
 
-    def excess(width: int) -> float:
-        """Returns `ln(spread of the width / spread)`; infinite where a narrow network has no gain."""
-        if width not in spreads:
-            try:
-                best = decide_gain(resolved_activation, width, max(depth, 2), resolved_distribution).gain
-            except ValueError:  # the widest network gives the reason
-                if width >= _WIDEST:
-                    raise
-                spreads[width] = math.inf
-            else:
-                spreads[width] = _spread(resolved_activation, width, depth, best, resolved_distribution)
-        return math.log(spreads[width] / spread) if spreads[width] > 0.0 else -math.inf
+    def excess(width: int, *, checked: bool = True) -> float:
+        """Returns `ln(spread of the width / spread)`; infinite where a network has no gain."""
+        found = spread_of(width, checked=checked)
+        return math.log(found / spread) if found > 0.0 else -math.inf
 
-    if excess(_WIDEST) > 0.0:
-        raise ValueError(
-            f"No width up to {_WIDEST:,} keeps the spread over {depth} layers at or below "
-            f"{spread:g} nats. Allow a larger spread or use fewer layers."
+    if spread_of(_WIDEST, checked=True) == math.inf:
+        raise NoGainError(
+            f"No width will do: wide networks of {resolved_activation.name} have no gain at "
+            f"`depth`={depth:,} with {distribution} kernels. Fewer layers may do. "
+            f"{ways_out(resolved_activation, _WIDEST)}"
         )
-    # The spread falls nearly like width^(-1/2): from the widest network to a width near the one wanted.
-    low, high = 0, _WIDEST
-    while high - low > 1:
+    if excess(_WIDEST) > 0.0:
+        fewer = "fewer layers" if distribution == "orthogonal" else "fewer layers or orthogonal kernels"
+        raise ValueError(
+            f"No width up to {_WIDEST:,} keeps the spread of {resolved_activation.name} over "
+            f"`depth`={depth:,} layers at or below `spread`={spread:g} nats. "
+            f"The widest has {spread_of(_WIDEST, checked=True):.2g}. Allow a larger spread, or use {fewer}."
+        )
+    # Narrow networks are checked by simulation, which takes a second each: the expansion leads near them.
+    low, high = _close_in(functools.partial(excess, checked=False), 0, _WIDEST, ratio=1.1)
+    return _close_in(excess, *_bracket(excess, low, high))[1]
+
+
+def _bracket(excess: Callable[[int], float], low: int, high: int) -> tuple[int, int]:
+    """Returns a width whose spread is too large (or 0) and one whose spread is not, near `low` and `high`."""
+    step = high - low
+    while excess(high) > 0.0:
+        low, high, step = high, min(high + step, _WIDEST), 2 * step
+    while low > 0 and excess(low) <= 0.0:
+        low, high, step = max(low - step, 0), low, 2 * step
+    return low, high
+
+
+def _close_in(excess: Callable[[int], float], low: int, high: int, *, ratio: float = 1.0) -> tuple[int, int]:
+    """Returns widths closer to each other, of which the spread is too large at `low` and not at `high`.
+
+    They are neighbors, or of at most the given ratio. The spread falls nearly like width^(-1/2), which leads
+    from the widest network to one near the wanted one.
+    """
+    while high - low > 1 and high > ratio * low:
         guess = _bisect(low, high)
         if math.isfinite(excess(high)):
             guess = min(max(round(high * math.exp(2.0 * excess(high))), low + 1), high - 1)
@@ -284,7 +306,7 @@ def plan_width(
         for tried in (guess, _bisect(low, high)):
             if low < tried < high:
                 low, high = (low, tried) if excess(tried) <= 0.0 else (tried, high)
-    return high
+    return low, high
 
 
 def _bisect(low: int, high: int) -> int:
@@ -292,10 +314,29 @@ def _bisect(low: int, high: int) -> int:
     return (low + high) // 2 if high < 4 * max(low, 1) else math.isqrt(max(low, 1) * high)
 
 
-def _spread(activation: Activation, width: int, depth: int, gain: float, distribution: Distribution) -> float:
-    """Returns `predict_walk(...).spread` in memory that does not grow with the depth."""
+def _spread(
+    activation: Activation, depth: int, distribution: Distribution, width: int, *, checked: bool
+) -> float:
+    """Returns `predict_walk(...).spread`, infinity without a gain, in memory that does not grow with depth.
+
+    Args:
+        activation: The activation.
+        depth: Number of hidden layers.
+        distribution: Distribution of the kernels.
+        width: Units of a hidden layer.
+        checked: Whether gain and spread of narrow networks are checked by simulation.
+    """
+    arguments = activation, width, max(depth, 2), distribution
+    try:
+        gain = decide_gain(*arguments).gain if checked else analytic_gain(*arguments)
+    except ValueError as error:  # a mirrored kernel needs a width of 2, too
+        if width == _WIDEST and not isinstance(error, NoGainError):
+            raise
+        return math.inf
     if activation.slopes is not None or distribution.mirrored:
         return predict_walk(
             activation, width, min(depth, 2), gain=gain, distribution=distribution.name
         ).spread * (1.0 if distribution.mirrored else math.sqrt(max(depth - 1, 1)))
-    return checked_spread(activation, width, depth, gain, distribution)
+    if checked:
+        return checked_spread(activation, width, depth, gain, distribution)
+    return expanded_spread(activation, width, depth, gain, distribution)

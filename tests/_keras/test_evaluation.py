@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import weakref
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def test_functions_of_the_back_end() -> None:
         np.testing.assert_allclose(found.slope_at(POINTS), known.slope_at(POINTS), atol=1e-6)
     function, name = native_functions()[0]
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(50, function), keras.layers.Dense(3)])
-    report = keras_rwinit.initialize(model, seed=0)
+    report = keras_rwinit.initialize(model, distribution="normal", seed=0)
     assert report.kernels[1].gain == gain(name, 50)
     assert RandomWalk(function, depth=9)._compute_gain(50) == gain(name, 50)
 
@@ -113,6 +114,26 @@ def test_what_cannot_be_evaluated_is_never_linear_silently() -> None:
     why = keras_rwinit.initialize(model, seed=0).kernels[1].why
     assert why.startswith("taken to be fed linearly, which is a guess. The activation 'fail'")
     assert "no such device" in why
+
+
+class ReLU:
+    """A class in place of its instance."""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (math.tanh, "'tanh' cannot be evaluated.*Pass the name 'tanh'.*single numbers.*`keras.ops.where"),
+        (lambda a: a if a > 0 else 0.0, "single numbers.*`keras.ops.where.*pass their `gain`"),
+        (ReLU, "Pass the name 'relu'. 'ReLU' is a class: pass an instance"),
+        (lambda a: None, "cannot be evaluated.*NoneType"),
+        (lambda a: np.asarray(a) * 1j, "cannot be evaluated"),
+    ],
+    ids=["math", "condition", "class", "none", "complex"],
+)
+def test_a_callable_that_fails_is_answered_with_what_to_pass(function: Any, message: str) -> None:
+    with pytest.raises(ActivationError, match=message):
+        RandomWalk(function, depth=5)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +212,56 @@ def test_a_model_with_prelu_stays_a_model() -> None:
     for layer, slopes in zip(model.layers, before, strict=False):
         np.testing.assert_array_equal(to_numpy(layer.activation.alpha), slopes)
     assert run(model, X).shape == (4, 3)
+
+
+class Noise(keras.layers.Layer):
+    """Adds random numbers at inference too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + 0.01 * keras.random.normal(keras.ops.shape(inputs), seed=self.generator)
+
+
+def nested_prelu() -> keras.Model:
+    def prelu(name: str) -> keras.layers.Layer:
+        return keras.layers.PReLU(keras.initializers.Constant(0.3), name=name)
+
+    dense = [
+        keras.layers.Dense(8, prelu("first"), name="one"),
+        Noise(),
+        keras.layers.Dense(7, keras.layers.Activation(prelu("second"), name="around"), name="two"),
+    ]
+    inner = keras.Sequential([keras.Input((6,)), *dense], name="inner")
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.layers.Dense(3)(inner(inputs)))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: keras_rwinit.initialize(model, seed=0).kernels[0].gain,
+        lambda model: keras_rwinit.initialize(model, X, seed=0).drift,
+        lambda model: keras_rwinit.gradient_walk(model, X.astype(np.float64)).backward,
+    ],
+    ids=["initialize", "calibrate", "measure"],
+)
+def test_prelu_that_was_never_called(use: Callable[[keras.Model], Any]) -> None:
+    model, called = nested_prelu(), nested_prelu()
+    state = next(variable for variable in called.variables if "seed" in variable.path)
+    before = to_numpy(state)
+    run(called, X)  # Keras builds an activation layer in the first call
+    state.assign(before)
+    for mine, its in zip(model.layers[1].layers[::2], called.layers[1].layers[::2], strict=True):
+        its.set_weights([*mine.get_weights(), *its.get_weights()[2:]])
+    called.layers[2].set_weights(model.layers[2].get_weights())
+    np.testing.assert_array_equal(use(model), use(called))
+    np.testing.assert_array_equal(run(model, X), run(called, X))
+    slopes = [[(v.path, v.shape) for v in one.variables if v.name == "alpha"] for one in (model, called)]
+    assert slopes[0] == slopes[1]
+    assert len(slopes[0]) == 2
 
 
 def test_stacks_refuse_activations_with_weights_and_plain_layers_have_their_own() -> None:

@@ -19,14 +19,13 @@ from keras_rwinit._keras.activations import (
     NamedActivation,
     activation_name,
     concrete_activation,
-    get_activation,
     in_precision,
     keras_activation,
     theory_activation,
 )
 from keras_rwinit._keras.execution import double_precision
 from keras_rwinit.initializers import RandomWalk
-from keras_rwinit.layers import DenseStack
+from keras_rwinit.layers import DenseStack, get_activation
 from keras_rwinit.theory import ACTIVATIONS, Activation, resolve_activation
 
 pytestmark = pytest.mark.backends
@@ -165,6 +164,20 @@ def test_a_named_activation_is_a_value() -> None:
         np.testing.assert_array_equal(to_numpy(twin(X)), to_numpy(celu(X)))
     with pytest.raises(ValueError, match="that `keras.activations` lacks. Received: 'tanh'"):
         NamedActivation("tanh")
+
+
+def test_keras_layers_take_the_names_that_keras_lacks() -> None:
+    shaped = get_activation("shaped(gelu)", depth=50)
+    layer = keras.layers.Dense(3, activation=shaped, kernel_initializer=RandomWalk("shaped(gelu)", depth=50))
+    model = keras.Sequential([keras.Input((X.shape[-1],)), layer])
+    a = X @ to_numpy(layer.kernel)
+    expected = keras_rwinit.shape_activation("gelu", depth=50).function(a.astype(np.float64))
+    np.testing.assert_allclose(run(model, X), expected, atol=1e-5)
+    twin = keras.Sequential.from_config(model.get_config())
+    assert twin.layers[0].activation == shaped
+    assert get_activation("tanh") is keras.activations.tanh
+    with pytest.raises(ValueError, match="is shaped for a depth"):
+        get_activation("shaped(gelu)")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

@@ -229,7 +229,8 @@ BAD_THEORY = [
     (("gain", "--samples", 10), "--depth"),
     (("gain", "--samples", 10, "--depth", 5, "--seed", -1), "seed.*at least 0.*-1"),
     (("gain", "--samples", -1, "--depth", 5), "samples.*-1"),
-    (("plan",), "--spread and --width.*neither"),
+    (("plan", "--samples", 1, "--depth", 5, "--width", 9), "--samples must be .* at least 2.*=1"),
+    (("plan",), "--spread and --width, as in keras-rwinit plan --depth 1000 --spread 1. Received: neither"),
     (("plan", "--spread", 1, "--width", 10), "--spread and --width.*both"),
     (("plan", "--spread", "nan"), "spread.*above 0.*nan"),
     (("plan", "--spread", 0), "spread.*above 0.*0"),
@@ -238,7 +239,26 @@ BAD_THEORY = [
     (("plan", "--width", 0), "width.*at least 1.*width=0"),
     (("plan", "--width", 100, "--depth", TOO_LONG), "depth"),
     (("gain", "--widht", 5), "--widht"),
-    (("gain", "extra"), "extra"),
+    (
+        ("gain", "extra"),
+        "no argument. Received: extra. An example: keras-rwinit gain --activation tanh --width",
+    ),
+    (("gain", "tanh"), "Received: tanh. Try: keras-rwinit gain --output result.json --activation tanh$"),
+    (("gain", "tanh", 100, 200), "Try: .* --activation tanh --width 100 --depth 200$"),
+    (("gain", "rleu"), "Received: rleu. Try: .* --activation relu$"),
+    (("gain", "shaped(gelu)"), r"Try: .* --activation 'shaped\(gelu\)'$"),
+    (("gain", "orthogonal", "--seed", 7, 7), "Received: orthogonal 7. Try: .* --seed 7 .* --width 7$"),
+    (("gain", "--activation", "relu", "tanh"), "Received: tanh. An example"),
+    (("gain", "--refine", "tanh"), "Try: keras-rwinit gain --refine .* --activation tanh$"),
+    (("gain", "--", "--x"), "Received: --x .*An example"),
+    (("gain", "--refine", "--activation", "tanh"), "refine.*depth"),
+    (("plan", "tanh"), "Try: .* --activation tanh --spread 1$"),
+    (("plan", 1000, 1), "Try: .* --depth 1000 --spread 1$"),
+    (("plan", 1000, 100), "Try: .* --depth 1000 --width 100$"),
+    (
+        ("plan", "--spread", 1, "--depth", 20, "--activation", "gelu"),
+        "No width will do.*--distribution looks_linear",
+    ),
     (("gian",), "gian.*gain"),
 ]
 
@@ -251,6 +271,28 @@ def test_gain_and_plan_refuse(arguments: tuple[Any, ...], message: str, director
     assert re.search(message, line)
     assert not re.search(r"`\w+`", line)  # options are named, not arguments
     assert paths_in(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "relu", 50, 32), "Try: keras-rwinit train --activation relu --depth 50 --width 32"),
+        (("train", "mnist"), "Try: keras-rwinit train --dataset mnist"),
+        (("train", "digits_tanh_100"), "Try: keras-rwinit train --preset digits_tanh_100"),
+        (("train", "adam"), "Try: keras-rwinit train --optimizer adam"),
+        (("train", "mirrored"), "Try: keras-rwinit train --strategy mirrored"),
+        (("tune", "tanh"), "Try: keras-rwinit tune --activation tanh"),
+        (("walk", "tanh"), "There is no file tanh. Try: keras-rwinit walk --activation tanh"),
+        (
+            ("walk", "model.keras", "tanh"),
+            "Received: tanh. Try: keras-rwinit walk model.keras --activation tanh",
+        ),
+        (("plan", "--spread"), "'--spread' requires an argument. An example: keras-rwinit plan --depth"),
+    ],
+    ids=case_name,
+)
+def test_a_word_is_answered_with_the_option_that_it_means(arguments: tuple[Any, ...], message: str) -> None:
+    assert message in refusal(*arguments)
 
 
 BAD_TRAINING = [

@@ -304,7 +304,7 @@ def _measured_walks() -> Iterator[tuple[str, Value]]:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     chain, residual = _chain(), _residual()
     for model in (chain, residual):
-        initialize(model, seed=22)
+        initialize(model, distribution="normal", seed=22)
     measured = {
         "a DenseStack": gradient_walk(_stacked(), x),
         "a chain with a loss": gradient_walk(chain, x, y, loss),

@@ -21,11 +21,16 @@ def offset_data() -> tuple[np.ndarray, np.ndarray]:
 
 class TestStandardize:
     def test_zero_mean_and_unit_variance_up_to_float32_rounding(self, offset_data):
-        (z,) = data.standardize(offset_data[0])
+        z = data.standardize(offset_data[0])
         assert z.dtype == np.float32
         mean_error, std_error = column_errors(z)
         assert mean_error <= ROUNDING
         assert std_error <= ROUNDING
+
+    def test_one_array_gives_an_array_and_several_a_tuple(self):
+        x = [[1.0], [3.0]]
+        assert data.standardize(x).shape == (2, 1)
+        assert [z.shape for z in data.standardize(x, [[2.0]])] == [(2, 1), (1, 1)]
 
     def test_float32_statistics_would_fail_that_tolerance(self, offset_data):
         train = offset_data[0].astype(np.float32)
@@ -37,7 +42,7 @@ class TestStandardize:
         expected = (test - train.mean(axis=0)) / train.std(axis=0)
         z_train, z_test = data.standardize(train, test)
         np.testing.assert_allclose(z_test, expected, rtol=2 * ROUNDING, atol=1e-9)
-        np.testing.assert_array_equal(z_train, data.standardize(train)[0])
+        np.testing.assert_array_equal(z_train, data.standardize(train))
 
     def test_test_statistics_would_give_another_answer(self, offset_data):
         train, test = offset_data
@@ -54,7 +59,7 @@ class TestStandardize:
             np.testing.assert_array_equal(one, other)
 
     def test_values_at_the_float64_limit(self):
-        (z,) = data.standardize([[1.7e308], [-1.7e308]])
+        z = data.standardize([[1.7e308], [-1.7e308]])
         np.testing.assert_array_equal(z, [[1.0], [-1.0]])
 
     @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e30])
@@ -75,7 +80,7 @@ class TestStandardize:
         number = np.dtype(dtype).type
         column = np.array([number(0.1) + number(0.2), 0.3, np.nextafter(number(0.3), number(1))])
         assert np.ptp(column.astype(dtype)) > 0
-        (z,) = data.standardize(column.astype(dtype)[:, None])
+        z = data.standardize(column.astype(dtype)[:, None])
         np.testing.assert_array_equal(z, 0.0)
 
     @pytest.mark.parametrize(
@@ -89,13 +94,13 @@ class TestStandardize:
         ids=["64 roundings", "integers", "tiny", "bool"],
     )
     def test_small_but_real_variation_is_kept(self, column):
-        (z,) = data.standardize(column[:, None])
+        z = data.standardize(column[:, None])
         np.testing.assert_array_equal(z, [[-1.0], [1.0]])
 
     def test_a_pixel_lit_in_one_image_is_kept(self):
         train = np.zeros((5000, 1), np.float32)
         train[17] = 1 / 255
-        mean_error, std_error = column_errors(data.standardize(train)[0])
+        mean_error, std_error = column_errors(data.standardize(train))
         assert mean_error <= ROUNDING
         assert std_error <= ROUNDING
 

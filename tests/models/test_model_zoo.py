@@ -16,7 +16,7 @@ from keras_helpers import BACKEND, Array, by_layer, run, to_numpy
 from keras_rwinit import gradient_walk, model_zoo
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DeepSequential
-from keras_rwinit.models._presets import TrainingRecipe, _preset
+from keras_rwinit.models._presets import _preset
 from keras_rwinit.theory import NoGainError, gain, predict_walk, resolve_activation, shape_activation
 
 backends = pytest.mark.backends  # where a back end takes part
@@ -276,6 +276,7 @@ def test_presets_describe_their_networks(name: str) -> None:
     model = model_zoo.from_preset(name, seed=0)
     assert model.count_params() == preset.parameters
     assert model.name == name
+    assert isinstance(preset.recipe, model_zoo.TrainingRecipe)
     keras.optimizers.get(preset.recipe.optimizer)
     assert preset.recipe.learning_rate > 0
     assert min(preset.recipe.batch_size, preset.recipe.epochs) >= 1
@@ -283,7 +284,7 @@ def test_presets_describe_their_networks(name: str) -> None:
 
 
 def test_a_preset_has_the_features_and_classes_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = TrainingRecipe("timit", "adam", 1e-3, batch_size=32, epochs=1)
+    recipe = model_zoo.TrainingRecipe("timit", "adam", 1e-3, batch_size=32, epochs=1)
     preset = _preset("Two layers on TIMIT.", recipe, depth=2, width=3, activation="relu")
     monkeypatch.setattr(model_zoo, "presets", {"timit": preset})
     model = model_zoo.from_preset("timit", seed=0)

@@ -242,9 +242,13 @@ def test_plan_width_of_many_layers() -> None:
         ({"spread": -1}, "`spread` must be a finite number above 0"),
         ({"spread": float("nan")}, "`spread` must be a finite number above 0"),
         ({"spread": "wide"}, "`spread` must be a finite number above 0. Received: spread='wide'"),
-        ({"spread": 1e-6}, "No width up to 10,000,000 keeps the spread over 1000 layers"),
+        ({"spread": 1e-6}, "No width up to 10,000,000 keeps the spread of relu over `depth`=1,000 layers"),
+        ({"spread": 1e-6, "distribution": "orthogonal"}, r"Allow a larger spread, or use fewer layers\.$"),
         ({"activation": "softmax"}, "mixes the units of a layer"),
-        ({"activation": "gelu", "depth": 60}, "No meaningful gain exists for gelu"),
+        (
+            {"activation": "gelu", "depth": 60},
+            r"No width will do: wide networks of gelu have no gain at `depth`=60.*looks_linear.*shaped\(gelu",
+        ),
         ({"distribution": "glorot"}, "`distribution` must be one of normal.*Received: 'glorot'"),
     ],
 )

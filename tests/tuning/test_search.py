@@ -268,6 +268,17 @@ def test_files_are_overwritten_only_if_asked_for(method: str, tmp_path: Path) ->
     assert (tmp_path / "mine").read_text() != "mine"
 
 
+def test_a_table_for_pandas(real: tuple[SearchResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    result, _ = real
+    frame = result.to_frame()
+    assert list(frame.index) == [row.trial for row in result]
+    assert frame.loc[1].to_dict() == {name: v for name, v in result[1].as_dict().items() if name != "trial"}
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="`to_frame` needs pandas: pip install pandas"):
+        result.to_frame()
+
+
 def test_a_result_prints_its_summary(real: tuple[SearchResult, Path]) -> None:
     assert str(real[0]) == real[0].summary()
 
