@@ -3,17 +3,19 @@
 Every network is measured as in training and then trained by Adam on the 8x8 digits, for the same number of
 steps on the same batches. Learning rates are tried one after the other until it learns: 0.03 / depth, but at
 most 0.003, then three times as much and as little. A network stays at chance if no rate brings its training
-accuracy above `CHANCE`, and has learned if one brings it to `LEARNED`. The columns `cosine` and `rank` say
-how alike the inputs are in the last hidden layer: their mean correlation, and the effective rank of what they
-differ in.
+accuracy above `CHANCE`, and has learned if one brings it to `LEARNED`. The columns `cosine`, `rank` and
+`lost` say how alike the inputs are in the last hidden layer: their mean correlation, the effective rank of
+what they differ in, and the share of the inputs' directions beyond the first that this rank has lost.
 
-The JSON file beside the CSV has the rank correlation (Spearman's, ties sharing their mean rank) of the
-verdict's severity, by `SEVERITY`, with the final loss.
+The JSON file beside the CSV has, for each seed, how many networks of each verdict came to which outcome, and
+the rank correlation (Spearman's, ties sharing their mean rank) of the verdict's severity, by `SEVERITY`, with
+the final loss. The limits of the verdicts were set on seed 0; other seeds are held out.
 
     python benchmarks/verdicts_compared.py --output benchmarks/results/verdicts_compared.csv
+    python benchmarks/verdicts_compared.py --seed 1 --output benchmarks/results/verdicts_compared.csv
     python benchmarks/verdicts_compared.py --only "tanh glorot_uniform" --output part.csv
 
-The CSV continues where it ends. `--measure` keeps the training in it and measures all networks again.
+The CSV continues where it ends. `--measure` keeps the training in it and measures the seed's networks again.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import csv
 import json
 import os
 import platform
-import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,28 +46,33 @@ from keras_rwinit.layers import DenseStack
 
 L = keras.layers
 CHANCE, LEARNED = 0.2, 0.5
-STEPS, BATCH, SEED = 300, 64, 0
+STEPS, BATCH = 300, 64
 MEASURED_EXAMPLES = 50
 RATES = (1.0, 3.0, 1.0 / 3.0)
 LARGEST_RATE = 3e-3
 
 TRAINED = ("outcome", "accuracy", "loss", "learning_rate")
-COLUMNS = ("kind", "depth", "verdict", "drift", "predicted", "spread", "cosine", "rank", *TRAINED)
+MEASURED = ("verdict", "drift", "predicted", "spread", "cosine", "rank", "lost")
+COLUMNS = ("kind", "depth", "seed", *MEASURED, *TRAINED)
 
 SEVERITY = {
     "fine": 0,
     "growing": 1,
     "shrinking": 1,
-    "inputs": 2,  # collapsed
+    "inputs alike": 1,
+    "inputs collapsed": 2,
     "exploding": 3,
     "vanishing": 3,
     "dead": 4,
+    "not finite": 4,
 }
-"""How bad each verdict is, by its first word."""
+"""How bad each verdict is, by the words that it begins with."""
 
 # Makes a network for inputs of 64 features and ten classes from a seed.
 Builder: TypeAlias = Callable[[int], keras.Model]
 Row: TypeAlias = dict[str, str]
+Key: TypeAlias = tuple[str, int, int]
+"""Kind, depth and seed."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +230,9 @@ NETWORKS = [
 ]
 
 
-def measure(network: Network, digits: Dataset) -> Row:
+def measure(network: Network, digits: Dataset, seed: int) -> Row:
     """Returns the columns that are known before training."""
-    model = network.build(SEED)
+    model = network.build(seed)
     x, y = digits.x_test[:MEASURED_EXAMPLES], digits.y_test[:MEASURED_EXAMPLES]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Before training, moving averages of a batch normalization mean nothing.
@@ -243,18 +250,19 @@ def numbers_of(walk: GradientWalk) -> Row:
         "spread": "" if prediction is None else f"{prediction.spread:.4f}",
         "cosine": f"{correlation.forward[-1]:.6f}",
         "rank": f"{correlation.effective_rank[-1]:.2f}",
+        "lost": f"{1.0 - (correlation.effective_rank[-1] - 1.0) / (correlation.inputs_rank - 1.0):.3f}",
     }
 
 
-def train(network: Network, digits: Dataset) -> Row:
+def train(network: Network, digits: Dataset, seed: int) -> Row:
     """Trains at one rate after the other until the network learns; returns the best accuracy."""
     best = (-1.0, float("nan"), float("nan"))
     for factor in RATES:
         rate = min(0.03 / network.depth, LARGEST_RATE) * factor
-        model = network.build(SEED)
+        model = network.build(seed)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
-        rng = np.random.default_rng(SEED)
+        rng = np.random.default_rng(seed)
         epochs = -(-STEPS * BATCH // len(digits.x_train))
         order = np.concatenate([rng.permutation(len(digits.x_train)) for _ in range(epochs)])[: STEPS * BATCH]
         x, y = digits.x_train[order], digits.y_train[order]
@@ -273,44 +281,66 @@ def train(network: Network, digits: Dataset) -> Row:
     }
 
 
-def read(path: Path) -> dict[tuple[str, int], Row]:
-    """Returns the rows of a CSV by kind and depth; none if there is no file."""
+def read(path: Path) -> dict[Key, Row]:
+    """Returns the rows of a CSV; none if there is no file."""
     if not path.exists():
         return {}
     with open(path, newline="", encoding="utf-8") as file:
-        return {(row["kind"], int(row["depth"])): row for row in csv.DictReader(file)}
+        return {(row["kind"], int(row["depth"]), int(row["seed"])): row for row in csv.DictReader(file)}
+
+
+def word_of(row: Row) -> str:
+    """Returns the words of `SEVERITY` that a row's verdict begins with."""
+    verdict = row["verdict"].removeprefix("partly ")
+    return next(word for word in SEVERITY if verdict.startswith(word))
 
 
 def rank_correlation(rows: Sequence[Row]) -> float:
     """Returns Spearman's rank correlation of the verdict's severity with the final loss."""
-    severities = [SEVERITY[re.split("[ ;]", row["verdict"].removeprefix("partly "))[0]] for row in rows]
-    return float(spearmanr(severities, [float(row["loss"]) for row in rows]).statistic)
+    severities = [SEVERITY[word_of(row)] for row in rows]
+    losses = np.array([float(row["loss"]) for row in rows])
+    # A loss that is not a number is worse than any other.
+    return float(spearmanr(severities, np.where(np.isnan(losses), np.inf, losses)).statistic)
 
 
-def write(path: Path, rows: Mapping[tuple[str, int], Row], command: str) -> None:
-    """Writes the CSV in the order of `NETWORKS`, and beside it a JSON file with the conditions."""
-    keys = [(network.kind, network.depth) for network in NETWORKS]
-    ordered = [{name: rows[key].get(name, "") for name in COLUMNS} for key in keys if key in rows]
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how often each verdict came to which outcome, and how well verdicts rank the final losses."""
+    outcomes: dict[str, Counter[str]] = {}
+    for row in rows:
+        outcomes.setdefault(word_of(row), Counter())[row["outcome"]] += 1
+    return {
+        "networks": len(rows),
+        "rank_correlation": round(rank_correlation(rows), 4) if len(rows) > 1 else None,
+        "outcomes": {word: dict(outcomes[word]) for word in SEVERITY if word in outcomes},
+    }
+
+
+def write(path: Path, rows: Mapping[Key, Row], command: str) -> None:
+    """Writes the CSV, seed by seed in the order of `NETWORKS`, and a JSON file with the conditions."""
+    seeds = sorted({seed for _, _, seed in rows})
+    by_seed = {
+        seed: [rows[key] for network in NETWORKS if (key := (network.kind, network.depth, seed)) in rows]
+        for seed in seeds
+    }
 
     def fill(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(ordered)
+            for ordered in by_seed.values():
+                writer.writerows(ordered)
 
     write_atomically(path, fill)
     described = path.with_suffix(".json")
     commands = json.loads(described.read_text(encoding="utf-8"))["commands"] if described.exists() else []
     conditions = {
         "commands": [*commands, command] if command not in commands else commands,
-        "seed": SEED,
         "steps": STEPS,
         "batch_size": BATCH,
         "dataset": "digits",
         "chance": CHANCE,
         "learned": LEARNED,
-        "networks": len(ordered),
-        "rank_correlation": round(rank_correlation(ordered), 4) if len(ordered) > 1 else None,
+        "seeds": {str(seed): summarize(ordered) for seed, ordered in by_seed.items()},
         "machine": describe_machine(),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
@@ -327,21 +357,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     kinds = sorted({network.kind for network in NETWORKS})
     parser.add_argument("--only", nargs="+", choices=kinds, help="only these kinds of network")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the order of the data")
     parser.add_argument("--measure", action="store_true", help="measure again, and keep the training")
     parser.add_argument("--output", type=Path, help="CSV file for the results; the next run continues it")
     options = parser.parse_args(arguments)
     digits = data.load("digits")
     rows = read(options.output) if options.output else {}
     for network in NETWORKS:
-        key = (network.kind, network.depth)
+        key = (network.kind, network.depth, options.seed)
         known = rows.get(key)
         if (options.only and network.kind not in options.only) or (known and not options.measure):
             continue
-        trained = {name: known[name] for name in TRAINED} if known else train(network, digits)
+        trained = {name: known[name] for name in TRAINED} if known else train(network, digits, options.seed)
         rows[key] = row = {
             "kind": network.kind,
             "depth": str(network.depth),
-            **measure(network, digits),
+            "seed": str(options.seed),
+            **measure(network, digits, options.seed),
             **trained,
         }
         print("  ".join(row.values()), flush=True)

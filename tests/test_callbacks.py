@@ -109,6 +109,23 @@ def test_records_are_of_the_model_at_the_moment(tmp_path: Path) -> None:
     assert not np.allclose(walk.history[0].relative, walk.history[-1].relative, atol=1e-3)
 
 
+def test_verdicts_are_about_the_start_until_the_first_step(tmp_path: Path) -> None:
+    """Gradients three times as large from layer to layer, in a model that has been trained and in one not."""
+    triple = keras.initializers.Identity(3.0)
+    layers = [keras.layers.Dense(6, "relu", kernel_initializer=triple) for _ in range(4)]
+    walk = GradientWalkCallback(
+        np.abs(X[:5]), log_dir=tmp_path, update_freq="batch", tensorboard=False, picture=False
+    )
+    walk.set_model(keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)]))
+    walk.on_train_begin()
+    walk.on_train_batch_end(0)
+    first, second = walk.history
+    assert first.verdict.startswith("growing from")
+    assert "initialize(model, x" in first.advice
+    assert (second.verdict, second.advice) == ("fine", "")
+    assert first.drift == second.drift
+
+
 @backends
 def test_training_stays_the_same(tmp_path: Path) -> None:
     callback = GradientWalkCallback(X[:5], Y[:5], log_dir=tmp_path, update_freq="batch")
@@ -350,6 +367,7 @@ def test_a_diverged_training_is_recorded(tmp_path: Path) -> None:
     model.set_weights([np.full(w.shape, np.nan) for w in model.get_weights()])
     model.fit(X, Y, batch_size=BATCH, verbose=0, callbacks=[walk])
     assert walk.history[-1].verdict.startswith("not finite")
+    assert "clipped gradients" in walk.history[-1].advice
     assert (tmp_path / "gradient_walk.png").stat().st_size > 1000
 
 

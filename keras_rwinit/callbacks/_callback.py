@@ -43,7 +43,10 @@ class GradientWalkCallback(keras.callbacks.Callback):
       the examples.
     - `gradient_walk.png`, the history of the walk, at the end of the training.
 
-    The first record is of the model before its first step. A second `fit` continues the record.
+    The first record is of the model before its first step, and its verdict is about a start of training.
+    Those of later records tell what stops a training at any time: dead, not finite, vanishing or exploding
+    gradients, and kernels that repeat (`GradientWalk.verdict` with `trained=True`). A second `fit` continues
+    the record.
 
     A measurement or file that fails does not end the training: one warning says why, and `history` and the
     CSV say "not measured" and the reason, at layer 0.
@@ -60,7 +63,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         overwrite: Whether the record of an earlier training in `log_dir` is replaced.
 
     Attributes:
-        history: The list of `WalkRecord`s.
+        history: The list of `WalkRecord`s, with the verdict and the advice at each moment.
 
     Raises:
         ValueError: An argument is out of range, `y` does not hold as many examples as `x`, there is a loss
@@ -79,6 +82,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
         ...     _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
         >>> [record.epoch for record in walk.history]
         [0, 1, 2]
+        >>> walk.history[-1].verdict, walk.history[-1].advice
+        ('fine', '')
 
     References:
         Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
@@ -182,7 +187,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
             return
         relative = mean_log_norm(walk.relative)
         relative = np.where(np.isfinite(relative), relative, np.nan)
-        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative)
+        record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative, walk.advice)
         self.history.append(record)
         self._attempt(lambda: self._table.append(layer_rows(record, walk)))
         events = self._events
@@ -190,7 +195,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
             self._attempt(lambda: events.add(record, walk))
 
     def _measure(self) -> GradientWalk:
-        walk = gradient_walk(self.model, self.x, self.y, self.loss)
+        walk = gradient_walk(self.model, self.x, self.y, self.loss, trained=self._step > 0)
         # The columns of a record and the tags of TensorBoard belong to one model's layers.
         self._layer_names = self._layer_names or walk.layer_names
         if walk.layer_names != self._layer_names:

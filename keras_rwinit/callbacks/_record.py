@@ -19,10 +19,12 @@ class WalkRecord:
     Args:
         epoch: Number of finished epochs.
         step: Number of finished batches.
-        verdict: `GradientWalk.verdict`, or "not measured" and the reason.
+        verdict: `GradientWalk.verdict`, after the first step that of a trained model, or "not measured" and
+            the reason.
         drift: `GradientWalk.drift`, nats per layer; nan if not measured.
         relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,); empty if not
             measured.
+        advice: `GradientWalk.advice`: what to try if the verdict is not fine; empty if it is.
     """
 
     epoch: int
@@ -30,6 +32,7 @@ class WalkRecord:
     verdict: str
     drift: float
     relative: Array
+    advice: str = ""
 
     def __str__(self) -> str:
         return (

@@ -37,6 +37,7 @@ def gradient_walk(
     *,
     sample_weight: ArrayTree = None,
     training: bool = False,
+    trained: bool = False,
 ) -> GradientWalk:
     r"""Measures the log-norm of the back-propagated gradient at every layer of a model that has a kernel.
 
@@ -72,6 +73,8 @@ def gradient_walk(
         sample_weight: Weights of the examples, or of their time steps, as `fit` takes them.
         training: Whether the model runs as in training: batch normalization by the batch, and dropout.
             `delta` of an example is then part of a gradient that other examples take part in.
+        trained: Whether the model has been trained. The verdict then tells only what stops a training at any
+            time; see `GradientWalk.verdict`. It changes nothing that is measured.
 
     Returns:
         A `GradientWalk`.
@@ -138,6 +141,7 @@ def gradient_walk(
         first.backward,
         correlation,
         np.array([measurement.layer_call.key in repeats for measurement in hidden]),
+        trained,
     )
 
 

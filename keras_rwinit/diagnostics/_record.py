@@ -36,6 +36,8 @@ __all__ = ["GradientWalk"]
 
 Array = NDArray[np.float64]
 
+_ABOUT_THE_START = "The verdict is about the start of training; for a trained model, pass `trained=True`.\n"
+
 
 # Arrays have no equality that is true or false.
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -69,6 +71,7 @@ class GradientWalk:
             not measured, as in files of earlier versions.
         repeats: Whether each layer has the very kernel of another layer before it, as layers get that share
             one seeded initializer, shape (layers,). `None`: none has.
+        trained: Whether the model had been trained; see `verdict`.
 
     Raises:
         ValueError: The parts do not fit together.
@@ -99,6 +102,7 @@ class GradientWalk:
     first_backward: Array = None  # type: ignore[assignment]
     correlation: WalkCorrelation | None = None
     repeats: NDArray[np.bool_] = None  # type: ignore[assignment]
+    trained: bool = False
 
     def __post_init__(self) -> None:
         if self.waits is None:
@@ -192,16 +196,23 @@ class GradientWalk:
           more than 1.05 from layer to layer.
         - inputs collapsed: the gradient is well, but the outputs of different inputs are nearly parallel (a
           mean correlation above 0.99), and have lost three quarters of the directions in which the inputs
-          differ (by `correlation.effective_rank`). A deep network that starts so hardly learns.
+          differ (by `correlation.effective_rank`). A deep network that starts so learns slowly, or not.
+        - inputs alike: the same at a mean correlation above 0.95 and half of the directions. Networks that
+          start so learn, more slowly than those that are fine.
         - kernels repeat: layers have the very kernel of a layer before them, as one initializer with a seed
           gives it. Stands beside what else is wrong.
         - fine: none of these.
 
-        "From layer d on" holds for all layers between it and the input, and for collapsed inputs for all
-        layers up to the last. Where layers nearer the input are well, for example past a dead residual
-        branch, the verdict says "partly dead", or at how many layers the word holds. A note says how many
-        layers wait for weights that start at zero: they are judged by the gradient that reaches them later.
-        `advice` says what to try.
+        "From layer d on" holds for all layers between it and the input, and for alike or collapsed inputs
+        for all layers up to the last. Where layers nearer the input are well, for example past a dead
+        residual branch, the verdict says "partly dead", or at how many layers the word holds. A note says how
+        many layers wait for weights that start at zero: they are judged by the gradient that reaches them
+        later. `advice` says what to try.
+
+        The verdict is about the start of training: its limits were measured on networks before their first
+        step. A network that has learned may well grow towards the input. Where `trained` is True only what
+        stops a training at any time counts: dead, not finite, vanishing, exploding and kernels that repeat;
+        "fine" then means none of these.
         """
         return self._judge().text
 
@@ -221,6 +232,7 @@ class GradientWalk:
             None if self.prediction is None else self.prediction.spread,
             self.repeats,
             self.correlation,
+            self.trained,
         )
 
     def assert_healthy(self) -> None:
@@ -250,7 +262,7 @@ class GradientWalk:
             raise AssertionError(f"The gradient's walk is not healthy: {verdict.text}.\n{verdict.advice}")
 
     def summary(self) -> str:
-        """Returns a table as text: at most two dozen of the layers, and the verdict."""
+        """Returns the verdict, a table of at most two dozen of the layers, and what its columns mean."""
         examples, count = self.backward.shape
         prediction = self.prediction
         predicted = (
@@ -272,6 +284,7 @@ class GradientWalk:
             f"drift {self.drift:+.4f} nats per layer, example spread {self.example_spread:.3f} nats, "
             f"{self.dtype}\n"
             f"{self._describe_correlation()}"
+            f"{'' if self.trained else _ABOUT_THE_START}"
             f"{f'Try: {self.advice}' + chr(10) if self.advice else ''}"
         )
 
@@ -314,6 +327,7 @@ class GradientWalk:
             "first_backward": self.first_backward.tolist(),
             "correlation": describe_correlation(self.correlation),
             "repeats": self.repeats.tolist(),
+            "trained": self.trained,
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -379,6 +393,7 @@ class GradientWalk:
                 walk,
                 correlation=read_correlation(content["correlation"]),
                 repeats=to_array(content["repeats"]).astype(bool),
+                trained=content.get("trained", False),  # files of earlier versions do not say
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
@@ -440,5 +455,7 @@ def _check_parts(walk: GradientWalk) -> None:
             f"`prediction` must have {len(names)} layers. Received: {np.shape(prediction.mean)} and "
             f"{np.shape(prediction.std)}"
         )
+    if not isinstance(walk.trained, bool):
+        raise ValueError(f"`trained` must be True or False. Received: {walk.trained!r}")
     if not isinstance(walk.dtype, str):
         raise ValueError(f"`dtype` must be a name. Received: {walk.dtype!r}")

@@ -15,6 +15,19 @@ __all__ = ["LayerRow", "format_table"]
 
 _MOST_ROWS = 24
 
+_LEGEND = """\
+ln|δ| rel.  log-norm of the gradient at the pre-activations, relative to the last layer, in nats
+predicted   the same in theory, and its standard deviation over networks, in nats
+ln|h|       log-norm of the layer's output, in nats
+ln|∂W|      log-norm of the gradient of the layer's kernel, in nats
+dead        share of the units that are dead or saturated for every example
+"""
+_PAIRS_LEGEND = """\
+cos h       mean cosine of two examples' outputs; 1: they are parallel
+cos δ       mean cosine of two examples' gradients
+rank        effective rank: the number of directions in which the examples' outputs differ
+"""
+
 
 class LayerRow(NamedTuple):
     """A row of the table: one layer.
@@ -43,7 +56,7 @@ class LayerRow(NamedTuple):
 
 
 def format_table(rows: Sequence[LayerRow]) -> str:
-    """Returns a table of at most two dozen of the layers, and a line that says how many it leaves out."""
+    """Returns a table of at most two dozen of the layers, and lines that say what it leaves out and means."""
     count = len(rows)
     table = Table()
     columns = ["", "layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"]
@@ -71,6 +84,7 @@ def format_table(rows: Sequence[LayerRow]) -> str:
     if len(shown) < count:
         left_out = count - len(shown)
         text.write(f"{len(shown)} of {count:,} layers shown, evenly spaced; {left_out:,} left out\n")
+    text.write(_LEGEND + (_PAIRS_LEGEND if has_pairs else ""))
     return text.getvalue()
 
 

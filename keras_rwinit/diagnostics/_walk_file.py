@@ -77,6 +77,7 @@ class GradientWalkContent(TypedDict):
     first_backward: list[list[float]]
     correlation: CorrelationContent | None
     repeats: list[bool]
+    trained: bool
 
 
 def describe_prediction(prediction: WalkPrediction | None) -> PredictionContent | None:

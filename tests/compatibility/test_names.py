@@ -29,7 +29,7 @@ RENAMED = {
 }
 REMOVED = {"data.Dataset(.to_tf)"}
 ADDED = {
-    "show_versions",
+    "keras_rwinit.show_versions",
     "tuning.SearchResult(.to_frame)",
     "callbacks.GradientWalkCallback(overwrite)",
     "diagnostics.GradientWalk(.example_spread)",

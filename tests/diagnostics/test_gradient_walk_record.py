@@ -98,6 +98,21 @@ def test_a_slow_walk_is_judged_by_its_spread_alone() -> None:
         assert walk.verdict.split(" ")[0] == word
 
 
+@pytest.mark.parametrize(
+    ("total", "word", "trained"),
+    [(7.0, "growing", "fine"), (-7.0, "shrinking", "fine"), (-20.0, "vanishing", "vanishing")],
+)
+def test_a_trained_model_is_judged_by_what_stops_a_training(total: float, word: str, trained: str) -> None:
+    walk = predicted(total, 0.1)
+    assert walk.verdict.split(" ")[0] == word
+    assert dataclasses.replace(walk, trained=True).verdict.split(" ")[0] == trained
+
+
+def test_whether_a_model_was_trained_is_true_or_false() -> None:
+    with pytest.raises(ValueError, match="`trained` must be True or False. Received: 1"):
+        dataclasses.replace(record(0.0), trained=1)
+
+
 def test_a_dead_branch_is_not_said_to_end_the_walk() -> None:
     backward = np.zeros((EXAMPLES, LAYERS))
     backward[:, [8, 20]] = -np.inf
@@ -241,6 +256,10 @@ def test_the_table_of_a_deep_model_is_two_dozen_rows() -> None:
     assert "│   1 │ hidden_1 " in rows[0]
     assert "│ 100 │ hidden_stack[98]" in rows[-1]
     assert "24 of 100 layers shown, evenly spaced; 76 left out" in lines
+    columns = [name.strip() for name in lines[2].strip("┃").split("┃")]
+    assert columns[:2] == ["", "layer"]
+    for column in columns[2:]:  # each has a line that says what it means
+        assert len([line for line in lines if line.startswith(f"{column} ")]) == 1
 
 
 def test_the_plot_has_the_predicted_band() -> None:

@@ -131,6 +131,7 @@ def walk_of(forward: float, rank: float, inputs: float = 0.0, inputs_rank: float
 
 
 COLLAPSED = "inputs collapsed from h6 (layer 6 of 10) on"
+ALIKE = "inputs alike from h6 (layer 6 of 10) on"
 
 
 @pytest.mark.parametrize(
@@ -138,15 +139,23 @@ COLLAPSED = "inputs collapsed from h6 (layer 6 of 10) on"
     [
         ((0.995, 1.5), COLLAPSED),
         ((0.995, np.nan), COLLAPSED),  # they do not differ by what float32 tells
-        ((0.985, 1.5), "fine"),
+        ((0.985, 1.5), ALIKE),  # not yet parallel
+        ((0.995, 8.0), ALIKE),  # parallel, with most directions left
+        ((0.96, 10.0), ALIKE),
+        ((0.96, 11.0), "fine"),
+        ((0.94, 1.5), "fine"),
+        ((0.985, 1.5, 0.96, 20.0), "fine"),  # the inputs were alike
         ((0.999999, 14.0), "fine"),  # sigmoid layers: a large mean, and all differences left
-        ((0.995, 1.5, 0.992, 20.0), "fine"),  # the inputs were alike
+        ((0.995, 1.5, 0.992, 20.0), "fine"),  # and these parallel
         ((0.995, 1.0, 0.5, 1.0), "fine"),  # and of one dimension
         ((0.995, 1.5, np.nan, np.nan), "fine"),  # a single example
     ],
 )
 def test_the_verdict_on_inputs_that_become_alike(alike: tuple[float, ...], verdict: str) -> None:
-    assert walk_of(*alike).verdict == verdict
+    walk = walk_of(*alike)
+    assert walk.verdict == verdict
+    assert walk.advice.startswith("Training may start slowly") == (verdict == ALIKE)
+    assert dataclasses.replace(walk, trained=True).verdict == "fine"
 
 
 def test_a_faulty_gradient_comes_first() -> None:
@@ -165,7 +174,9 @@ def test_assert_healthy_says_what_where_and_what_to_try() -> None:
         AssertionError, match=r"inputs collapsed from h6 \(layer 6 of 10\) on.\nUse kernels of"
     ):
         walk.assert_healthy()
-    assert f"Try: {walk.advice}" in walk.summary()
+    assert "The verdict is about the start of training" in (text := walk.summary())
+    assert f"Try: {walk.advice}" in text
+    assert "about the start of training" not in dataclasses.replace(walk, trained=True).summary()
     dead = dataclasses.replace(walk, backward=np.full((4, 10), -np.inf), first_backward=None, waits=None)
     with pytest.raises(
         AssertionError, match=r"dead from h10 .* on.\nUse an activation that always has a slope"
@@ -255,6 +266,9 @@ def test_files_keep_what_is_known_of_pairs(tmp_path: Path) -> None:
     assert again.correlation.prediction is not None
     assert again.verdict == walk.verdict
     assert again.repeats.dtype == bool
+    assert not again.trained
+    dataclasses.replace(walk, trained=True).save(tmp_path / "trained.json")
+    assert GradientWalk.load(tmp_path / "trained.json").trained
     single = gradient_walk(chain("he_normal"), X[:1])
     single.save(tmp_path / "single.json")
     assert "correlation of examples" not in GradientWalk.load(tmp_path / "single.json").summary()
@@ -265,6 +279,7 @@ def test_a_walk_of_an_earlier_version_has_no_correlation() -> None:
     walk = GradientWalk.load(path)
     assert walk.correlation is None
     assert not walk.repeats.any()
+    assert not walk.trained
     assert "cos h" not in walk.summary()
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="measure it again"):
