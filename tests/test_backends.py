@@ -29,6 +29,20 @@ LONGEST = (
     "test_callbacks.py",
     "test_optimizers.py",
 )
+# What those files are for; the slow run has these tests on the other back ends too.
+ESSENTIAL = (
+    "_keras/test_evaluation.py::test_functions_of_the_back_end",
+    "_keras/test_evaluation.py::test_what_cannot_be_evaluated_is_never_linear_silently",
+    "_keras/test_evaluation.py::test_prelu_that_was_never_called[calibrate]",
+    "_probing/test_loss_of_keras.py::test_the_gradient_is_that_of_the_loss_that_keras_computes[own compute_loss]",
+    "_probing/test_loss_of_keras.py::test_the_gradient_is_that_of_the_loss_that_keras_computes[heads]",
+    "_probing/test_out_of_sight.py::test_it_is_measured_as_though_it_ran_plainly",
+    "_probing/test_out_of_sight.py::test_what_no_call_reaches_is_named",
+    "_probing/test_out_of_sight.py::test_quantized_models_are_measured[int8]",
+    "_tracing/test_runs_on_arrays.py::test_order_and_activations_are_the_true_ones[True-NeedsTraining]",
+    "diagnostics/test_walks_of_any_model.py::test_subclassed_models_and_layers_of_layers",
+    "layers/test_adapted_stacks.py::TestLora::test_the_walk_is_that_of_dense_layers",
+)
 # Most of the time on JAX is its compiler's; without its optimizations it is a fifth less.
 UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 pytestmark = pytest.mark.skipif(
@@ -63,6 +77,13 @@ def test_core_files_pass_on(backend: str) -> None:
 def test_the_other_files_pass_on(backend: str) -> None:
     ignored = (f"--ignore={TESTS / name}" for name in (*CORE, *LONGEST))
     run_on(backend, "backends and not slow", TESTS, *ignored, **UNOPTIMIZED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_essential_tests_pass_on(backend: str) -> None:
+    tests = (f"{TESTS}/{name}" for name in ESSENTIAL)
+    run_on(backend, "backends and not exhaustive", *tests, **UNOPTIMIZED)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -12,6 +13,8 @@ import numpy as np
 from keras_rwinit._keras.execution import double_precision, uncompiled
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._tracing.calls import observe
+from keras_rwinit._tracing.kernels import kernels_of
+from keras_rwinit._tracing.trace import trace
 
 from .measurements import LayerMeasurement
 from .objective import Objective
@@ -20,6 +23,7 @@ from .targets import ObjectiveError
 
 __all__ = ["ModelMeasurement", "measure_layers", "warn_unseen"]
 
+_NOT_CALLED = "was not called: the model does without it here, or a function that was traced before holds it"
 _FLOAT32_RANGE = 70.0  # nats; the smallest normal number is at -87, and entries are smaller than norms
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -61,7 +65,8 @@ def measure_layers(
     It computes in float32, or in float64 if the model does, so that models of low precision are measured
     without their rounding; again in float64 if a norm comes near the ends of float32. A model with a
     layer that can compute in neither runs as it is. Norms are summed in float64. Nothing is compiled or
-    rematerialized, and no variable changes; other threads may use the model meanwhile.
+    rematerialized, and no variable changes. Other threads may use the model meanwhile; on JAX they may call
+    it, but not train, evaluate or predict.
 
     Args:
         model: A built model.
@@ -72,6 +77,7 @@ def measure_layers(
     Raises:
         ObjectiveError: (a ValueError) The objective cannot be computed of the outputs.
         ValueError: The inputs leave the range of the dtype inside the model.
+        RuntimeError: On JAX, another thread has the weights; see `observe`.
     """
 
     def run(dtype: str | None) -> ModelMeasurement:
@@ -128,7 +134,9 @@ def _run_inline_if_needed(
     def run(inline: bool) -> ModelMeasurement:
         with uncompiled(inline=inline):
             probe = Probe(model, inputs, objective, training, dtype)
-            return ModelMeasurement(probe.measure(), dtype or str(model.compute_dtype), probe.unseen)
+            layers = probe.measure()
+            unseen = {**_find_missing(model, inputs, probe.not_called), **probe.unseen}
+            return ModelMeasurement(layers, dtype or str(model.compute_dtype), unseen)
 
     if keras.backend.backend() != "jax":
         return run(False)
@@ -146,3 +154,16 @@ def _run_inline_if_needed(
         with contextlib.suppress(Exception):
             return run(True)
     return first
+
+
+def _find_missing(
+    model: keras.Model, inputs: ArrayTree, not_called: Sequence[keras.layers.Layer]
+) -> dict[str, str]:
+    """Returns the paths of layers that were not called although the model seems to apply them, and why."""
+    if not not_called:
+        return {}
+    missing = {id(layer): layer for layer in not_called}
+    # A wrapper stands for the layer that it wraps.
+    missing |= {id(kernel.layer): layer for layer in not_called for kernel in kernels_of(layer)}
+    steps = (step for step in trace(model, inputs).steps if id(step.operation) in missing)
+    return {missing[id(step.operation)].path: _NOT_CALLED for step in steps}

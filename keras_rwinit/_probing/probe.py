@@ -47,6 +47,8 @@ class Probe:
         self.dtype = dtype
         self.unseen: dict[str, str] = {}
         """Paths of the layers with a call that could not be measured, and why."""
+        self.not_called: list[keras.layers.Layer] = []
+        """The layers to measure that no call reached."""
         self._examples = _count(inputs)
         layers = layers_to_tap(model)
         self._taps = Taps(model, layers, dtype, self._examples)
@@ -77,6 +79,7 @@ class Probe:
             calls = {key: self._taps.calls[key] for key in seen}
             mixed = find_mixed_examples(calls, self._examples, self._tapped_values)
             self._leave_out(mixed, _MIXED)
+        self.not_called = [layer for layer in self._taps.layers if id(layer) not in self._taps.called]
         return [
             one
             for key, tapped in seen.items()

@@ -74,6 +74,8 @@ class Taps:
     ) -> None:
         self.model, self.layers, self.dtype, self.examples = model, layers, dtype, examples
         self.calls: dict[TapKey, TappedCall] = {}
+        self.called: set[int] = set()
+        """Ids of the layers that were called, with a tap or without."""
         self._counts: Counter[int] = Counter()
         self._tap: Tap
         self._concrete = False
@@ -158,6 +160,7 @@ class Taps:
 
     def _next_key(self, layer: keras.layers.Layer) -> TapKey:
         """Returns the key of the next call of a layer."""
+        self.called.add(id(layer))
         self._counts[id(layer)] += 1
         return TapKey(id(layer), self._counts[id(layer)])
 
@@ -208,6 +211,7 @@ class Taps:
         """Returns `layer.call` with a tap at its output, for layers that hide their pre-activations."""
 
         def call(*args: object, **kwargs: object) -> ArrayTree:
+            self.called.add(id(layer))
             outputs = original(*args, **kwargs)
             # The others are attention scores, states and the like.
             several = type(outputs) in (list, tuple) and len(outputs) > 0

@@ -9,11 +9,20 @@ from typing import Any
 
 import keras
 
+from keras_rwinit._keras.arrays import map_arrays, to_tensor
+from keras_rwinit._keras.execution import has_value
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.threads import OBSERVATION_LOCK, replace_function
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
-__all__ = ["call_arguments", "call_model", "call_parameters", "observe"]
+__all__ = [
+    "build_activations",
+    "call_arguments",
+    "call_model",
+    "call_parameters",
+    "check_weights",
+    "observe",
+]
 
 Arguments = tuple[tuple[ArrayTree, ...], dict[str, ArrayTree]]
 
@@ -58,21 +67,90 @@ def call_model(model: keras.Model, inputs: ArrayTree, *, training: bool) -> Arra
     return model(*args, training=training, **kwargs)
 
 
+def build_activations(model: keras.Model, inputs: ArrayTree) -> None:
+    """Calls a model once if it has an activation layer that is not built.
+
+    Keras builds `Dense(64, activation=PReLU())` without its activation, which gets its weights in the first
+    call. No value of the model that there was before changes.
+    """
+    activations = [getattr(layer, "activation", None) for layer in model._flatten_layers()]
+    parts = [
+        part for one in activations if isinstance(one, keras.layers.Layer) for part in one._flatten_layers()
+    ]
+    if not any(_lacks_weights(part) for part in parts):
+        return
+    # A call moves the states of random generators.
+    before = [(variable, keras.ops.copy(variable.value)) for variable in model.non_trainable_variables]
+    tensors = map_arrays(lambda array: to_tensor(array, keras.config.floatx()), inputs)
+    try:
+        call_model(model, tensors, training=False)
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+class _WeightsAwayError(RuntimeError):
+    """The weights of a model are elsewhere."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(
+            "On the JAX back end, `fit`, `evaluate` and `predict` keep the weights away from the model while "
+            "they run: wait for their end, or measure in `fit` with `GradientWalkCallback` (a callback of "
+            "your own has the weights in `self.model`). If one of them was interrupted, "
+            f"`model.jax_state_sync()` brings the weights back. Received: model={model.name!r}"
+        )
+
+
+def check_weights(model: keras.Model) -> None:
+    """Raises RuntimeError if the weights are not in the model."""
+    if _are_away(_values(model)):
+        raise _WeightsAwayError(model)
+
+
+def _values(model: keras.Model) -> list[Tensor]:
+    """Returns the values of a model's variables on JAX, None for those that have none; elsewhere nothing."""
+    if keras.backend.backend() != "jax":
+        return []
+    # Not public: a variable without a value makes one up, or fails.
+    return [variable._value for variable in model.variables]
+
+
+def _are_away(values: list[Tensor]) -> bool:
+    return any(value is None or (has_value(value) and value.is_deleted()) for value in values)
+
+
+@contextlib.contextmanager
+def _name_lost_weights(model: keras.Model) -> Iterator[None]:
+    """Raises RuntimeError in place of any error that comes of weights taken away by another thread."""
+    before = _values(model)
+    try:
+        yield
+    except _WeightsAwayError:
+        raise
+    except Exception as error:
+        if _are_away([*before, *_values(model)]):
+            raise _WeightsAwayError(model) from error
+        raise
+
+
 @contextlib.contextmanager
 def observe(model: keras.Model) -> Iterator[None]:
     """Leaves a model's layers as they were after calls in a stateless scope, and lets no other observe.
 
     Such calls leave the weights alone, but not what a layer notes down: that it was called, that it is built,
     its nodes in a graph of layers, and the losses that it adds. Those of other threads stay apart.
+
+    Raises:
+        RuntimeError: On JAX, another thread has begun `fit`, `evaluate` or `predict` of the model.
     """
-    with OBSERVATION_LOCK, contextlib.ExitStack() as stack:
+    with OBSERVATION_LOCK, _name_lost_weights(model), contextlib.ExitStack() as stack:
         layers = model._flatten_layers()
         losses: dict[int, list[Tensor]] = {}
         notes = [(layer, _notes(layer)) for layer in layers]
         nodes = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         for layer in layers:
             _collect_losses(stack, layer, losses, layer is model)
-            if not layer.built and type(layer).build is not keras.layers.Layer.build:
+            if _lacks_weights(layer):
                 stack.enter_context(replace_function(layer, "build", _refuse_to_build(layer)))
         try:
             yield
@@ -94,6 +172,10 @@ _NOTES = ("built", "_called", "_build_shapes_dict", "_parent_path")
 
 def _notes(layer: keras.layers.Layer) -> dict[str, object]:
     return {name: vars(layer)[name] for name in _NOTES if name in vars(layer)}
+
+
+def _lacks_weights(layer: keras.layers.Layer) -> bool:
+    return not layer.built and type(layer).build is not keras.layers.Layer.build
 
 
 def _refuse_to_build(layer: keras.layers.Layer) -> Callable[..., None]:

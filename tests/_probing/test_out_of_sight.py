@@ -88,15 +88,44 @@ class CompiledCall(Block):
         return self.inside(x) if BACKEND == "jax" else self._compiled(x)
 
 
-class RecomputedBefore(Block):
-    """Asks for its rematerialization before anything is observed."""
+class MadeBefore(Block):
+    """Asks for its rematerialization, or its compilation, before anything is observed."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, transform: Callable[..., Any] = recompute, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.run = recompute(self.inside)
+        self.run = transform(self.inside)
 
     def call(self, x: Any) -> Any:
         return self.run(x)
+
+
+class TracedBefore(Block):
+    """Applies what the back end recorded of its two layers, so that nothing calls them any more."""
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.run = record(self.inside, keras.ops.ones((EXAMPLES, shape[-1])))
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor((*x.shape[:-1], 5))
+
+    def call(self, x: Any) -> Any:
+        return self.run(x)
+
+
+def record(function: Callable[..., Any], x: Any) -> Callable[..., Any]:
+    if BACKEND == "tensorflow":
+        concrete: Callable[..., Any] = tf.function(function).get_concrete_function(tf.TensorSpec(x.shape))
+        return concrete
+    if BACKEND == "jax":
+        from jax.extend.core import jaxpr_as_fun
+
+        recorded = jaxpr_as_fun(jax.make_jaxpr(function)(x))
+        return lambda x: recorded(x)[0]
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(lambda x: function(x))(x)
+    return lambda x: traced(x)  # Keras would make a layer of a module
 
 
 def model_of(block: L.Layer) -> keras.Model:
@@ -122,10 +151,15 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 # On TensorFlow, what a name was imported for before is out of reach; see below.
 if BACKEND != "tensorflow":
     MODELS["the back end's, by its name"] = lambda: model_of(Block(recompute))
-# JAX itself goes on with the weights that a function found in its first call.
-if BACKEND == "torch":
-    MODELS["the back end's, before"] = lambda: model_of(RecomputedBefore())
-BY_DEFAULT = ("keras.RematScope, full", "compiled before", "the back end's, by its name")
+    MODELS["the back end's, before"] = lambda: model_of(MadeBefore())
+if BACKEND != "torch":
+    MODELS["compiled when it was made"] = lambda: model_of(MadeBefore(compiled))
+BY_DEFAULT = (
+    "keras.RematScope, full",
+    "compiled before",
+    "the back end's, by its name",
+    *(("the back end's, before", "compiled when it was made") if BACKEND == "jax" else ()),
+)
 KINDS = [
     pytest.param(kind, marks=[] if kind in BY_DEFAULT else [pytest.mark.slow, pytest.mark.exhaustive])
     for kind in MODELS
@@ -138,6 +172,7 @@ def test_it_is_measured_as_though_it_ran_plainly(kind: str) -> None:
     model, plain = MODELS[kind](), model_of(Block())
     plain.set_weights(model.get_weights())
     x, y = data(4), data(2, seed=1)
+    model(x)  # what the back end keeps of a function, it has now
     before = snapshot(model)
     walk = gradient_walk(model, x, y, "mse")
     assert_unchanged(before, snapshot(model))
@@ -174,7 +209,7 @@ def test_what_cannot_be_seen_is_named_and_the_rest_is_measured() -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     h = L.Dense(4, "tanh", name="before")(inputs)
-    model = keras.Model(inputs, L.Dense(2)(L.Dense(5, "tanh", name="after")(RecomputedBefore()(h))))
+    model = keras.Model(inputs, L.Dense(2)(L.Dense(5, "tanh", name="after")(MadeBefore()(h))))
     before = snapshot(model)
     with pytest.warns(UserWarning, match=r"could not be measured.*one.*two.*traces or runs again") as caught:
         walk = gradient_walk(model, data(4))
@@ -187,6 +222,36 @@ def test_what_cannot_be_seen_is_named_and_the_rest_is_measured() -> None:
     np.testing.assert_allclose(walk.backward, expected.backward[:, [0, 3]], atol=1e-5)
     with pytest.warns(UserWarning, match="could not be measured"):
         assert len(initialize(model, data(4), seed=0).kernels) == 5
+
+
+def test_what_no_call_reaches_is_named() -> None:
+    inputs = keras.Input((4,))
+    h = L.Dense(4, "tanh", name="before")(inputs)
+    model = keras.Model(inputs, L.Dense(2)(TracedBefore()(h)))
+    before = snapshot(model)
+    with pytest.warns(UserWarning, match=r"could not be measured.*one.*two \(was not called"):
+        walk = gradient_walk(model, data(4))
+    assert_unchanged(before, snapshot(model))
+    assert walk.layer_names == ("before",)
+    assert np.isfinite(walk.backward).all()
+
+
+class Spare(keras.Model):
+    """Has a layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.top, self.spare = L.Dense(3, name="hidden"), L.Dense(2), L.Dense(2)
+        self.spare.build((None, 3))
+
+    def call(self, x: Any) -> Any:
+        return self.top(self.hidden(x))
+
+
+def test_what_a_model_does_not_use_is_not_missed() -> None:
+    model = Spare()
+    model(data(4))
+    assert gradient_walk(model, data(4)).layer_names == ("hidden",)
 
 
 class Steps(L.Layer):
@@ -248,8 +313,13 @@ def test_a_mapped_function_hides_its_layers() -> None:
     assert np.isfinite(walk.backward).all()
 
 
-# By the size of its outputs, Keras can rematerialize a training on PyTorch alone.
-TRAINABLE = [kind for kind in MODELS if BACKEND == "torch" or kind != "keras.RematScope, large"]
+# By the size of its outputs, Keras can rematerialize a training on PyTorch alone. JAX goes on with the
+# weights that a function found in its first call.
+NOT_TRAINABLE = {
+    "tensorflow": ["keras.RematScope, large"],
+    "jax": ["keras.RematScope, large", "the back end's, before", "compiled when it was made"],
+}
+TRAINABLE = [kind for kind in MODELS if kind not in NOT_TRAINABLE.get(BACKEND, [])]
 
 
 @pytest.mark.slow

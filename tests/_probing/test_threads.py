@@ -12,7 +12,7 @@ import pytest
 from keras_helpers import BACKEND, EAGERLY, SLOW_ON_JAX, to_numpy
 from state_helpers import assert_unchanged, snapshot
 
-from keras_rwinit import gradient_walk
+from keras_rwinit import gradient_walk, initialize
 from keras_rwinit._keras.threads import replace_function, replace_policy
 from keras_rwinit.layers import DenseStack
 
@@ -103,6 +103,51 @@ def test_walks_beside_a_training() -> None:
     if BACKEND == "tensorflow":  # PyTorch's dropout draws from one generator for all threads
         np.testing.assert_array_equal(losses[0], expected)
     np.testing.assert_allclose(losses[0], expected, rtol=0.2)
+
+
+class Signal(L.Layer):
+    """Sets off an action in its next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actions: list[Callable[[], Any]] = []
+
+    def call(self, x: Any) -> Any:
+        while self.actions:
+            self.actions.pop()()
+        return x
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others leave the weights in the model while they train")
+@pytest.mark.backends
+def test_what_is_beside_a_training_on_jax_is_told_so() -> None:
+    signal = Signal()
+    model = keras.Sequential([keras.Input((6,)), L.Dense(4, "tanh"), signal, L.Dense(2)])
+    model.compile("sgd", "mse")
+    signal.actions = []
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Wait(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            inside.set()
+            go_on.wait(60)
+
+    training = threading.Thread(target=lambda: model.fit(X, Y, verbose=0, callbacks=[Wait()]))
+    # The first of them is under way when the training begins.
+    signal.actions = [lambda: (training.start(), inside.wait(60))]
+    try:
+        for use in (
+            lambda: gradient_walk(model, X),
+            lambda: gradient_walk(model, X, Y),
+            lambda: initialize(model, X),
+            lambda: initialize(model),
+        ):
+            with pytest.raises(RuntimeError, match=r"On the JAX back end, `fit`.*GradientWalkCallback"):
+                use()
+    finally:
+        go_on.set()
+        training.join()
+    assert all(np.isfinite(to_numpy(weight)).all() for weight in model.weights)
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
