@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from keras_rwinit import initialize
+from keras_rwinit.initialization import InitializationReport
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 Array = NDArray[Any]
@@ -28,6 +30,13 @@ Y = RNG.standard_normal((BATCH, WIDTH)).astype(np.float32)
 def slow_on_jax(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test as slow if this process runs on JAX."""
     return pytest.mark.slow(test) if BACKEND == "jax" else test
+
+
+def initialize_normal(
+    model: keras.Model, x: Any = None, distribution: str = "normal", seed: int | None = None, **options: Any
+) -> InitializationReport:
+    """`initialize` with normal kernels, for tests that state their gains."""
+    return initialize(model, x, distribution, seed, **options)
 
 
 def to_numpy(tensor: Any) -> Array:

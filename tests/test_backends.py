@@ -29,13 +29,14 @@ LONGEST = (
     "test_callbacks.py",
     "test_optimizers.py",
 )
+_LOSS_OF_KERAS = "_probing/test_loss_of_keras.py::test_the_gradient_is_that_of_the_loss_that_keras_computes"
 # What those files are for; the slow run has these tests on the other back ends too.
 ESSENTIAL = (
     "_keras/test_evaluation.py::test_functions_of_the_back_end",
     "_keras/test_evaluation.py::test_what_cannot_be_evaluated_is_never_linear_silently",
     "_keras/test_evaluation.py::test_prelu_that_was_never_called[calibrate]",
-    "_probing/test_loss_of_keras.py::test_the_gradient_is_that_of_the_loss_that_keras_computes[own compute_loss]",
-    "_probing/test_loss_of_keras.py::test_the_gradient_is_that_of_the_loss_that_keras_computes[heads]",
+    f"{_LOSS_OF_KERAS}[own compute_loss]",
+    f"{_LOSS_OF_KERAS}[heads]",
     "_probing/test_out_of_sight.py::test_it_is_measured_as_though_it_ran_plainly",
     "_probing/test_out_of_sight.py::test_what_no_call_reaches_is_named",
     "_probing/test_out_of_sight.py::test_quantized_models_are_measured[int8]",

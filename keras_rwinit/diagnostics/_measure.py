@@ -59,11 +59,11 @@ def gradient_walk(
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
     model runs once, forward and backward, operation by operation: rematerialization and compiled functions
-    are off for the calling thread, and other threads may use the model meanwhile. On JAX they may call it, but
-    not `fit`, `evaluate` or `predict` it, for which Keras takes the weights out of the model. The weights of
-    an activation layer such as `PReLU()` that no call has built yet are made, as by the model's first call.
-    Where a layer sees several parts of each example as a batch (windows of an image), one `delta` is that of
-    all parts of the example.
+    are off for the calling thread, and other threads may use the model meanwhile. On JAX they may call it,
+    but not `fit`, `evaluate` or `predict` it, for which Keras takes the weights out of the model. The
+    weights of an activation layer such as `PReLU()` that no call has built yet are made, as by the model's
+    first call. Where a layer sees several parts of each example as a batch (windows of an image), one `delta`
+    is that of all parts of the example.
 
     Args:
         model: A built Keras model of any kind.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import keras
@@ -16,6 +16,7 @@ from keras_rwinit._probing.measurements import CallKey, LayerMeasurement
 from keras_rwinit._probing.objective import make_objective
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
+from keras_rwinit._tracing.signals import Signal
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -112,8 +113,11 @@ class _CalibratedChain:
 class _Calibrator:
     """Scales the kernels of a model, measures the model, and keeps the factors and the last measurements."""
 
-    def __init__(self, model: keras.Model, inputs: ArrayTree, training: bool) -> None:
+    def __init__(
+        self, model: keras.Model, inputs: ArrayTree, training: bool, contexts: Sequence[KernelContext]
+    ) -> None:
         self.model, self.inputs, self.training = model, inputs, training
+        self.contexts = contexts
         self.objective = make_objective(model, None, None, 0)
         self.log_factors: dict[KernelIdentity, float] = {}
         self.measurements: Measurements = {}
@@ -121,9 +125,16 @@ class _Calibrator:
     def measure(self) -> None:
         """Runs the model once more."""
         found = measure_layers(self.model, self.inputs, self.objective, training=self.training)
-        if not self.measurements:
-            warn_unseen(found)
+        first = not self.measurements
         self.measurements = {measurement.layer_call.key: measurement for measurement in found.layers}
+        if first:
+            # A function that JAX traced before does not call its layers again.
+            missing = {
+                context.kernel.layer.path: "was not called again"
+                for context in self.contexts
+                if context.step.guessed and CallKey.of(context) not in self.measurements
+            }
+            warn_unseen(replace(found, unseen=missing | found.unseen))
 
     def scale(self, log_factors: Mapping[Kernel, float]) -> None:
         """Multiplies each kernel with the exponential of its number."""
@@ -184,7 +195,10 @@ def calibrate(
     model: keras.Model,
     inputs: ArrayTree,
     contexts: Sequence[KernelContext],
+    output: Signal,
     shares: Mapping[KernelIdentity, float],
+    *,
+    incomplete: bool = False,
 ) -> Calibration:
     """Scales kernels until the measured walk is unbiased; see `keras_rwinit.initialize`.
 
@@ -192,8 +206,11 @@ def calibrate(
         model: The model, its kernels drawn.
         inputs: NumPy arrays in the structure of the model's inputs.
         contexts: The contexts of its kernels.
+        output: The deepest of the model's output signals.
         shares: The part of each drawn kernel's gain that is there for a sum or a gate, by the kernel's
             identity.
+        incomplete: Whether the model has kernels that it was not seen to apply. They may lie wherever an
+            operation could not be looked into.
     """
     uses = Counter(context.kernel.identity for context in contexts)
     # A kernel that is applied twice cannot have two scales.
@@ -203,7 +220,7 @@ def calibrate(
         if uses[context.kernel.identity] == 1 and context.kernel.identity in shares
     ]
     training = any(_differs_in_training(context) for context in contexts)
-    calibrator = _Calibrator(model, inputs, training)
+    calibrator = _Calibrator(model, inputs, training, free)
 
     # Kernels that read the data, as though it had mean square one
     calibrator.measure()
@@ -213,17 +230,20 @@ def calibrate(
 
     # Chains of kernels
     calibrator.measure()
-    chains = _find_chains(free, contexts, shares, calibrator.measurements)
+    # A link over a kernel that is out of sight would count its step for the link's own.
+    linked = [context for context in free if not (incomplete and context.guessed)]
+    chains = _find_chains(linked, contexts, shares, calibrator.measurements)
     for chain in chains:
         chain.record_drift(calibrator.measurements)
     chains = [chain for chain in chains if np.isfinite(chain.drift)]
     drift_before = _mean_drift(chains)
     calibrator.remove_drift(chains)
 
-    # Kernels that give the outputs
-    calibrator.scale_to_rms(
-        {context: _OUTPUT_RMS for context in free if not context.followed and not _reads_data(context)}
-    )
+    # Kernels that give the outputs, if they can be told from those that feed a kernel out of sight
+    if not (incomplete and (output.guessed or output.unknown)):
+        calibrator.scale_to_rms(
+            {context: _OUTPUT_RMS for context in free if not context.followed and not _reads_data(context)}
+        )
     factors = {key: float(np.exp(log_factor)) for key, log_factor in calibrator.log_factors.items()}
     return Calibration(factors, _mean_drift(chains), drift_before)
 

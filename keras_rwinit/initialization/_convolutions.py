@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit.theory import Activation
 
-from ._moments import NORMAL, WEIGHTS, slopes_at, values_at
+from ._moments import NORMAL, Spectrum, correlation_map, normalized_spectrum, slopes_at, values_at
 
 __all__ = ["Window", "count_windows", "edge_share", "effective_fan_in", "padded_window"]
 
 Array: TypeAlias = NDArray[np.float64]
-Spectrum: TypeAlias = tuple[float, ...]
-"""Squared Hermite coefficients: `E f(a) f(b) = sum_n spectrum_n c^n` for normal a, b of correlation c."""
-
-_TERMS = 32
 _LAYERS = 40  # after which the correlations of positions hardly change
 _POSITIONS = {1: 48, 2: 10, 3: 4}  # of an image's side, by the number of sides; larger images count as these
 
@@ -153,8 +149,7 @@ def effective_fan_in(
     """
     functions, slopes = values_at(activation, NORMAL), slopes_at(activation, NORMAL)
     signal, slope, squares = (
-        _normalized([_spectrum(values) for values in of_units])
-        for of_units in (functions, slopes, [values**2 for values in slopes])
+        normalized_spectrum(of_units) for of_units in (functions, slopes, [values**2 for values in slopes])
     )
     if not (any(signal) and any(slope) and squares[0] > 0.0):
         return max(round(shared_channels * math.prod(window.window)), 1)
@@ -171,27 +166,6 @@ def effective_fan_in(
     pairs = (1.0 - positions) * gradient_growth * min(shared, 1.0)
     v = variance * alike + 2.0 * k * positions + 2.0 * pairs
     return max(round((3.0 * k - 1.0) * channels / v), 1)
-
-
-def _spectrum(values: Array) -> Array:
-    """Returns the squared Hermite coefficients of a function of a standard normal variable."""
-    before, polynomial = np.zeros_like(NORMAL), np.ones_like(NORMAL)
-    squares = []
-    for n in range(_TERMS):
-        squares.append(float(WEIGHTS @ (values * polynomial)) ** 2)
-        # Of unit mean square: h_(n+1) = (x h_n - sqrt(n) h_(n-1)) / sqrt(n + 1)
-        before, polynomial = polynomial, (NORMAL * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
-    # The mean square that higher terms have goes to the last one.
-    squares[-1] += max(float(WEIGHTS @ values**2) - sum(squares), 0.0)
-    return np.array(squares)
-
-
-def _normalized(spectra: Sequence[Array]) -> Spectrum:
-    """Returns the mean spectrum of several units, of sum 1."""
-    mean = np.mean(spectra, axis=0)
-    total = float(mean.sum())
-    # Rounded, so that rounding errors do not give equal activations different keys in a cache.
-    return tuple(round(float(x) / total, 12) for x in mean) if total > 0.0 else (0.0,) * _TERMS
 
 
 def _sizes(window: Window) -> tuple[int, ...]:
@@ -230,17 +204,12 @@ def _correlation_of_slopes(
             summed += covariance[np.ix_(at, at)] * np.outer(inside, inside)
         scale = np.sqrt(np.diag(summed))
         correlation = summed / np.outer(scale, scale)
-        squared = (_at(squares, correlation) - squares[0]) / max(1.0 - squares[0], 1e-12)
-        means.append([weights @ squared @ weights, weights @ _at(slope, correlation) @ weights])
-        covariance = np.outer(scale, scale) * _at(signal, correlation)
+        squared = (correlation_map(squares, correlation) - squares[0]) / max(1.0 - squares[0], 1e-12)
+        means.append([weights @ squared @ weights, weights @ correlation_map(slope, correlation) @ weights])
+        covariance = np.outer(scale, scale) * correlation_map(signal, correlation)
         covariance /= np.trace(covariance) / positions
     alike, slopes_alike = np.mean(means, axis=0)
     return float(alike), float(slopes_alike)
-
-
-def _at(spectrum: Spectrum, correlation: Array) -> Array:
-    """Returns the correlation map of a spectrum."""
-    return np.asarray(np.polynomial.polynomial.polyval(np.clip(correlation, -1.0, 1.0), spectrum), np.float64)
 
 
 def _return_probabilities(window: Window, steps: int) -> list[float]:

@@ -4,52 +4,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._keras.drawing import (
-    KernelLayout,
-    NoCenterError,
-    draw_layout,
-    draw_mirrored_layout,
-    kernel_layout,
-)
+from keras_rwinit._keras.drawing import draw_layout, draw_mirrored_layout
 from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.examples import check_examples
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
-from keras_rwinit._tracing.kernels import KernelIdentity, skip_reason
+from keras_rwinit._tracing.kernels import KernelIdentity, kernels_of, skip_reason
 from keras_rwinit._tracing.signals import Signal
 from keras_rwinit._tracing.trace import trace
-from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution, resolve_distribution
+from keras_rwinit.theory.distributions import resolve_distribution
 
 from ._calibration import Calibration, calibrate
 from ._convolutions import Window, count_windows, padded_window
-from ._mirroring import Mirroring, find_mirrorings
+from ._plan import KernelPlan, Places, plan_kernels
 from ._report import BiasCount, InitializationReport, InitializedKernel
 from ._rules import GainRule, gain_rule, repeated_rule
 from ._selection import select_variables
 
 __all__ = ["initialize"]
 
-Places: TypeAlias = Mapping[KernelIdentity, Sequence[KernelContext]]
-"""All contexts of each kernel."""
-
-_NOT_MIRRORED = Mirroring()
+_UNSEEN = "a kernel that the model was not seen to apply"
 
 
 def initialize(
     model: keras.Model,
     x: ArrayTree = None,
-    distribution: str = "normal",
+    distribution: str | None = None,
     seed: int | None = None,
     *,
     layers: Iterable[keras.layers.Layer | str] | None = None,
@@ -83,6 +73,10 @@ def initialize(
     - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
       count the inputs that an output really has.
     - Each layer of a `DenseStack` is treated as the Dense layer in its place.
+    - Without a `distribution`, kernels are mirrored in chains of which other kernels would pass on less than
+      1 / 200 linearly: from eight relu layers on, and from ten gelu layers. All others are orthogonal, and
+      chains that are short or nearly linear, as in the branches of residual networks, train as well or
+      better with these.
     - With `"delta_orthogonal"` a convolution's fan-in is its number of channels. Depthwise and transposed
       convolutions have kernels without a center and are drawn as `"orthogonal"`.
     - With `"looks_linear"` kernels are mirrored from the first to the last of each chain of kernels with
@@ -91,7 +85,8 @@ def initialize(
       vanishes nor spreads. Data, sums and maximum pooling end a chain. All other kernels are drawn as
       `"delta_orthogonal"`, and the report says why.
     - Embeddings, recurrent kernels and weights that are not trainable are left as they are, and so are all
-      biases, those of a trained model too; the report says how many of them are not zero.
+      biases, those of a trained model too; the report says how many of them are not zero. Kernels that the
+      model was not seen to apply, as inside a mapped function, are left as well, and a warning names them.
 
     The gain goes by the activation that feeds a kernel, since this is the one whose slope the gradient
     meets behind the kernel; `keras_rwinit.initializers.RandomWalk` explains how that agrees with the gain
@@ -112,12 +107,14 @@ def initialize(
             `None`: the gains are the theory's.
         distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"`,
             `"orthogonal"`, `"delta_orthogonal"` or `"looks_linear"`; see
-            `keras_rwinit.initializers.RandomWalk`.
+            `keras_rwinit.initializers.RandomWalk`. `None`: mirrored ("looks_linear") kernels in the chains
+            that gain by them, and orthogonal ones elsewhere; the report says which each kernel got.
         seed: Root of the seeds of all kernels. `None`: a random root, repeatable after
             `keras.utils.set_random_seed`.
         layers: Layers of the model or their names; only kernels in these and in layers inside them are
             drawn and calibrated, as for a new head on a trained network. They get the gains and, from the
-            same seed, the values that they have when the whole model is drawn. `None`: all.
+            same seed, the values that they have when the whole model is drawn; only with "looks_linear" are
+            they mirrored among themselves. `None`: all.
 
     Returns:
         An `InitializationReport`.
@@ -141,7 +138,7 @@ def initialize(
         arXiv:1412.6558.
     """
     check_model(model)
-    resolved_distribution = resolve_distribution(distribution)
+    named = None if distribution is None else resolve_distribution(distribution)
     inputs = None
     if x is not None:
         inputs, _ = check_examples("x", x)
@@ -149,11 +146,6 @@ def initialize(
     selected = select_variables(model, layers)
     graph = trace(model, inputs)
     contexts, output = trace_contexts(graph)
-    # Kernels that are not mirrored get the kind of matrix that mirrored kernels are made of.
-    unmirrored = (
-        DISTRIBUTIONS["delta_orthogonal"] if resolved_distribution.mirrored else resolved_distribution
-    )
-    layouts, uncentered = _find_layouts(contexts, unmirrored)
 
     places: dict[KernelIdentity, list[KernelContext]] = {}
     copied: set[KernelIdentity] = set()
@@ -172,88 +164,47 @@ def initialize(
     # All that can fail on wrong arguments comes before the first change.
     seeds = dict(zip(places, layer_seeds(seed, len(places)), strict=True))
     drawn = {identity: used for identity, used in places.items() if identity[0] in selected}
-    mirrorings: dict[KernelIdentity, Mirroring] = {}
-    if resolved_distribution.mirrored:
-        once = {identity: layouts[identity] for identity, used in drawn.items() if len(used) == 1}
-        mirrorings = find_mirrorings(graph, contexts, once)
-        _check_mirrored(mirrorings)
-    rules = _find_rules(drawn, output, unmirrored, count_windows(contexts), mirrorings)
-    for identity, reason in uncentered.items():
-        if identity in rules:
-            rules[identity] = replace(rules[identity], why=f"{rules[identity].why}; orthogonal: {reason}")
+    plans = plan_kernels(graph, contexts, places, drawn, named)
+    rules = _find_rules(drawn, output, count_windows(contexts), plans)
+    unseen = _unseen_kernels(model, {id(context.kernel.variable) for context in contexts})
     optimizer_values = _initial_optimizer_values(model)
     with _restore_on_error(model):
-        _draw(drawn, rules, layouts, unmirrored, mirrorings, seeds)
+        _draw(drawn, rules, plans, seeds)
         calibration = Calibration()
         if inputs is not None:
             shares = {identity: rule.share for identity, rule in rules.items()}
-            calibration = calibrate(model, inputs, contexts, shares)
+            calibration = calibrate(model, inputs, contexts, output, shares, incomplete=bool(unseen))
         for variable, value in optimizer_values:
             variable.assign(value)
+    skipped = list(_skipped_weights(model, {variable_id for variable_id, _ in drawn}, selected, unseen))
+    left = [path for path, reason in skipped if reason == _UNSEEN]
+    if left:
+        warnings.warn(
+            "Some kernels were left as they were, since the model was not seen to apply them: "
+            f"{', '.join(left)}.",
+            stacklevel=2,
+        )
     return InitializationReport(
-        tuple(_describe(drawn, rules, calibration.factors, copied)),
-        tuple(_skipped_weights(model, {variable_id for variable_id, _ in drawn})),
+        tuple(_describe(drawn, rules, plans, calibration.factors, copied)),
+        tuple(skipped),
         calibration.drift,
         calibration.drift_before,
         _count_biases(model),
     )
 
 
-def _find_layouts(
-    contexts: Sequence[KernelContext], distribution: Distribution
-) -> tuple[dict[KernelIdentity, KernelLayout], dict[KernelIdentity, str]]:
-    """Returns the layout of each kernel, and why a centered distribution draws some of them whole.
-
-    Sets the center in the contexts of the kernels that are drawn at it: their fan-in is the number of
-    channels.
-    """
-    layouts: dict[KernelIdentity, KernelLayout] = {}
-    reasons: dict[KernelIdentity, str] = {}
-    uses = Counter(context.kernel.identity for context in contexts)
-    for context in contexts:
-        kernel = context.kernel
-        if kernel.identity in layouts:
-            continue
-        plain = KernelLayout(kernel.shape, kernel.contracted)
-        try:
-            layout = kernel_layout(distribution, kernel.shape, kernel.contracted, kernel.layer, kernel.kind)
-            # A tied decoder may apply it the other way round.
-            if layout.center is not None and uses[kernel.identity] > 1:
-                layout = plain
-                reasons[kernel.identity] = "it is applied several times"
-        except NoCenterError as error:
-            layout = plain
-            reasons[kernel.identity] = error.reason
-        layouts[kernel.identity] = layout
-        if layout.center is not None:
-            context.kernel = replace(kernel, center=layout.center)
-    return layouts, reasons
-
-
-def _check_mirrored(mirrorings: Mapping[KernelIdentity, Mirroring]) -> None:
-    """Raises ValueError where no two kernels of a model can be mirrored."""
-    if any(mirroring.inputs is not None for mirroring in mirrorings.values()):
-        return
-    reasons = [mirroring.reason for mirroring in mirrorings.values() if mirroring.reason]
-    raise ValueError(
-        "distribution 'looks_linear' mirrors kernels that follow each other with an activation between them, "
-        f"and the model has no two that can be{reasons[0] if reasons else ''}. Use 'delta_orthogonal'. "
-        "Received: distribution='looks_linear'"
-    )
-
-
 def _find_rules(
     places: Places,
     output: Signal,
-    distribution: Distribution,
     windows: Mapping[Window, int],
-    mirrorings: Mapping[KernelIdentity, Mirroring],
+    plans: Mapping[KernelIdentity, KernelPlan],
 ) -> dict[KernelIdentity, GainRule]:
     """Returns the rule of each kernel, by all places where it is applied."""
     rules = {}
     known: dict[tuple[object, ...], GainRule] = {}
     for identity, contexts in places.items():
-        mirroring = mirrorings.get(identity, _NOT_MIRRORED)
+        plan = plans[identity]
+        distribution, mirroring = plan.distribution, plan.mirroring
         of_contexts = []
         for context in contexts:
             # A deep chain has thousands of kernels in the same situation.
@@ -266,6 +217,7 @@ def _find_rules(
                 context.signal.situation,
                 tuple(term._replace(signal=term.signal.situation) for term in context.terms),
                 tuple(context.gate_of),
+                distribution.name,
                 mirroring.inputs is None,
                 mirroring.reason,
             )
@@ -274,7 +226,8 @@ def _find_rules(
                     context, output.layers - 1, output, distribution, windows, mirroring
                 )
             of_contexts.append(known[situation])
-        rules[identity] = repeated_rule(of_contexts, contexts)
+        rule = repeated_rule(of_contexts, contexts)
+        rules[identity] = replace(rule, why=f"{rule.why}; {plan.note}") if plan.note else rule
     return rules
 
 
@@ -294,21 +247,19 @@ def _what_it_feeds(context: KernelContext) -> tuple[tuple[object, ...], ...]:
 def _draw(
     places: Places,
     rules: Mapping[KernelIdentity, GainRule],
-    layouts: Mapping[KernelIdentity, KernelLayout],
-    distribution: Distribution,
-    mirrorings: Mapping[KernelIdentity, Mirroring],
+    plans: Mapping[KernelIdentity, KernelPlan],
     seeds: Mapping[KernelIdentity, int],
 ) -> None:
     """Draws new values of all kernels and assigns them, to a stack's weight at once."""
     stacks: dict[int, NDArray[np.float32]] = {}
     for identity, (context, *_) in places.items():
-        kernel = context.kernel
-        layout, mirroring = layouts[identity], mirrorings.get(identity, _NOT_MIRRORED)
+        kernel, plan = context.kernel, plans[identity]
+        layout, mirroring = plan.layout, plan.mirroring
         rng = np.random.default_rng(seeds[identity])
         if mirroring.inputs or mirroring.outputs:
             unit = draw_mirrored_layout(layout, rng, mirroring.inputs, mirroring.outputs)
         else:
-            unit = draw_layout(layout, distribution, rng)
+            unit = draw_layout(layout, plan.distribution, rng)
         # Drawn for `layout.fan_in` inputs; a strided transposed convolution has fewer.
         scale = rules[identity].gain * math.sqrt(layout.fan_in / kernel.fan_in)
         values = (scale * unit).astype(np.float32)
@@ -325,20 +276,24 @@ def _draw(
 def _describe(
     places: Places,
     rules: Mapping[KernelIdentity, GainRule],
+    plans: Mapping[KernelIdentity, KernelPlan],
     factors: Mapping[KernelIdentity, float],
     copied: Container[KernelIdentity],
 ) -> Iterator[InitializedKernel]:
     """Yields a row for each kernel, and one for layers of a stack that have the gain and reason in common."""
 
-    def row(item: tuple[KernelIdentity, Sequence[KernelContext]]) -> tuple[int, str, float, float, str, bool]:
+    def row(
+        item: tuple[KernelIdentity, Sequence[KernelContext]],
+    ) -> tuple[int, str, float, float, str, bool, str]:
         identity, (context, *_) = item
         rule, factor = rules[identity], factors.get(identity, 1.0)
         why = rule.why + (
             "; the model also holds a copy, which stays as it was" if identity in copied else ""
         )
-        return identity[0], context.signal.activation.name, rule.gain, factor, why, context.guessed
+        name = plans[identity].name
+        return identity[0], context.signal.activation.name, rule.gain, factor, why, context.guessed, name
 
-    for (_, activation, gain, factor, why, guessed), group in itertools.groupby(places.items(), row):
+    for (_, activation, gain, factor, why, guessed, name), group in itertools.groupby(places.items(), row):
         kernels = [contexts[0].kernel for _, contexts in group]
         first, last = kernels[0], kernels[-1]
         path, shape = first.variable.path, first.shape
@@ -356,10 +311,24 @@ def _describe(
             factor,
             why + ("; position guessed" if guessed else ""),
             len(kernels),
+            name,
         )
 
 
-def _skipped_weights(model: keras.Model, drawn: Container[int]) -> Iterator[tuple[str, str]]:
+def _unseen_kernels(model: keras.Model, seen: set[int]) -> set[int]:
+    """Returns the ids of the kernels that the model was not seen to apply.
+
+    They may be of layers that it does not call, or that run where tracing does not reach, as inside a mapped
+    function.
+    """
+    skipped = {id(v) for layer in model._flatten_layers() if skip_reason(layer) for v in layer.variables}
+    kernels = {id(kernel.variable) for layer in model._flatten_layers() for kernel in kernels_of(layer)}
+    return kernels - seen - skipped
+
+
+def _skipped_weights(
+    model: keras.Model, drawn: Container[int], selected: Container[int], unseen: Container[int]
+) -> Iterator[tuple[str, str]]:
     """Yields path and reason of each weight that was not drawn."""
     reasons: dict[int, str] = {}
     for layer in model._flatten_layers():
@@ -374,10 +343,12 @@ def _skipped_weights(model: keras.Model, drawn: Container[int]) -> Iterator[tupl
             yield variable.path, "not trainable"
         elif "bias" in variable.name:
             yield variable.path, "a bias"
-        elif len(variable.shape) < 2:
-            yield variable.path, "not a kernel"
+        elif id(variable) not in selected:
+            yield variable.path, "not in `layers`"
+        elif id(variable) in unseen:
+            yield variable.path, _UNSEEN
         else:
-            yield variable.path, "no kernel that the model was seen to apply, or not in `layers`"
+            yield variable.path, "not a kernel"
 
 
 def _count_biases(model: keras.Model) -> BiasCount:

@@ -18,8 +18,11 @@ from keras_rwinit._keras.layer_kinds import Effect, layer_kind
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.graph import Graph, Step
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
+from keras_rwinit.theory import Activation
 from keras_rwinit.theory.distributions import Pairs
 from keras_rwinit.theory.mirrored import mirrored_slope
+
+from ._moments import NORMAL, normalized_spectrum, values_at
 
 __all__ = ["Mirroring", "find_mirrorings"]
 
@@ -89,11 +92,19 @@ _State: TypeAlias = _Units | str
 
 _FED_LINEARLY = "it is fed linearly"
 
+# Measured on the digits (300 steps of Adam at the best of six rates, three seeds), mirrored kernels against
+# orthogonal ones: one to six relu layers, three and eight gelu layers and seven softplus layers train as well
+# with either. Ten relu layers reach an eighth of the loss, twenty gelu layers a fifteenth. Four softplus
+# layers and twenty of leaky_relu(0.9) reach three times the loss.
+_LINEAR_SHARE = 0.005
+
 
 def find_mirrorings(
     graph: Graph,
     contexts: Sequence[KernelContext],
     layouts: Mapping[KernelIdentity, KernelLayout],
+    *,
+    only_gaining: bool = False,
 ) -> dict[KernelIdentity, Mirroring]:
     """Returns how each kernel is mirrored.
 
@@ -111,6 +122,7 @@ def find_mirrorings(
         graph: The model.
         contexts: The contexts of its kernels.
         layouts: The layouts of the kernels that are drawn and applied once; no other can be mirrored.
+        only_gaining: Whether only chains are mirrored that gain by it; see `_find_gaining`.
     """
     fed = _follow_units(graph, contexts)
     reasons = [_why_unpaired(index, fed[index], contexts, layouts) for index in range(len(contexts))]
@@ -122,12 +134,16 @@ def find_mirrorings(
     outputs: dict[int, Pairs] = {}
     for source, fed_by_it in followers.items():
         pairs, reason = _pairs_between(source, fed_by_it, contexts, layouts, reasons)
-        if pairs is None:
-            for index in fed_by_it:
-                reasons[index] = reasons[index] or reason
+        if pairs is not None:
+            outputs[source] = pairs
             continue
-        outputs[source] = pairs
         for index in fed_by_it:
+            reasons[index] = reasons[index] or reason
+    if only_gaining:
+        gaining = _find_gaining({source: followers[source] for source in outputs}, contexts)
+        outputs = {source: pairs for source, pairs in outputs.items() if source in gaining}
+    for source, pairs in outputs.items():
+        for index in followers[source]:
             state = fed[index]
             assert isinstance(state, _Units)
             inputs[index] = pairs if state.flat is None else _flattened(pairs, state.flat)
@@ -140,6 +156,36 @@ def find_mirrorings(
         for index, context in enumerate(contexts)
         if context.kernel.identity in layouts
     }
+
+
+def _find_gaining(links: Mapping[int, Sequence[int]], contexts: Sequence[KernelContext]) -> set[int]:
+    """Returns the kernels whose chains gain by mirrored kernels.
+
+    Mirrored kernels halve the width of a chain when training starts, and pass on linearly all that it reads.
+    Behind other kernels an activation f passes on the share `s = (E a f(a))^2 / E f(a)^2` of its mean square,
+    for normal a of unit variance: 0.5 for relu, 0.59 for gelu, 0.997 for `leaky_relu(0.9)`. The rest is the
+    constant that makes all inputs alike, and terms of higher degree. s is also what is left of a small
+    correlation of two inputs, the slope at zero of `E f(a) f(b) / E f^2`. A chain gains where the product of
+    its shares is below `_LINEAR_SHARE`: from eight activations on for relu, and from ten for gelu.
+
+    Args:
+        links: For each kernel with outputs that can be mirrored, the kernels that it feeds.
+        contexts: The contexts of all kernels, in the order in which the model applies them.
+    """
+    first: dict[int, int] = {}
+    shares: dict[int, float] = {}
+    smallest: dict[int, float] = defaultdict(lambda: 1.0)
+    of_activation: dict[Activation, float] = {}
+    for source in sorted(links):
+        chain = first.setdefault(source, source)
+        for index in links[source]:
+            activation = contexts[index].signal.activation
+            if activation not in of_activation:
+                of_activation[activation] = normalized_spectrum(values_at(activation, NORMAL))[1]
+            first[index] = chain
+            shares[index] = shares.get(source, 1.0) * of_activation[activation]
+            smallest[chain] = min(smallest[chain], shares[index])
+    return {source for source in links if smallest[first[source]] < _LINEAR_SHARE}
 
 
 def _describe(inputs: bool, outputs: bool, reason: str) -> str:

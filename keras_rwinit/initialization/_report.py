@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Console
@@ -50,6 +52,8 @@ class InitializedKernel:
         correction: Factor of `gain` that the calibration with data put there; 1 without data.
         why: How the gain was found.
         count: Number of kernels that the row stands for.
+        distribution: The distribution that it was drawn from: "looks_linear" where it is mirrored, and
+            "delta_orthogonal" where only the center of a convolution is drawn.
     """
 
     path: str
@@ -60,6 +64,7 @@ class InitializedKernel:
     correction: float
     why: str
     count: int = 1
+    distribution: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +92,16 @@ class InitializationReport:
         return dataclasses.asdict(self)
 
     def summary(self) -> str:
-        """Returns a table of the drawn kernels, the number of other weights by reason, and the drift."""
+        """Returns a table of the drawn kernels, the number of other weights by reason, and the drift.
+
+        Kernels that follow each other and differ in nothing but their names are one row, with the first
+        name, the last one and their number.
+        """
         table = Table()
-        for column in ("weight", "shape", "fed by", "gain", "why"):
+        for column in ("weight", "shape", "fed by", "distribution", "gain", "why"):
             table.add_column(column, justify="right" if column == "gain" else "left")
-        for kernel in self.kernels:
-            shape = " x ".join(map(str, kernel.shape))
-            texts = (kernel.path, shape, kernel.activation, f"{kernel.gain:.4f}", kernel.why)
-            table.add_row(*map(escape, texts))
+        for texts, run in itertools.groupby(self.kernels, _texts):
+            table.add_row(escape(_name_run(list(run))), *map(escape, texts))
         text = io.StringIO()
         # In Jupyter rich would show the table instead of writing it.
         Console(file=text, width=120, force_jupyter=False).print(table)
@@ -118,3 +125,17 @@ class InitializationReport:
 
     def __str__(self) -> str:
         return self.summary()
+
+
+def _texts(kernel: InitializedKernel) -> tuple[str, ...]:
+    """Returns what the table says of a kernel besides its name."""
+    shape = " x ".join(map(str, kernel.shape))
+    return shape, kernel.activation, kernel.distribution, f"{kernel.gain:.4f}", kernel.why
+
+
+def _name_run(kernels: Sequence[InitializedKernel]) -> str:
+    """Returns the names of the first and the last of several kernels, and their number."""
+    first, last = kernels[0].path, kernels[-1].path
+    if len(kernels) == 1:
+        return first
+    return f"{first} ... {last} ({sum(kernel.count for kernel in kernels):,})"

@@ -7,9 +7,10 @@ import math
 import keras
 import numpy as np
 import pytest
+from keras_helpers import initialize_normal as initialize
 from numpy.typing import NDArray
 
-from keras_rwinit import gain, initialize
+from keras_rwinit import gain
 from keras_rwinit.initialization._convolutions import Window, edge_share, effective_fan_in
 from keras_rwinit.theory.activation_names import resolve_activation
 

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras_helpers import initialize_normal as initialize
 from keras_helpers import to_numpy
 from numpy.typing import NDArray
 
-from keras_rwinit import gain, gradient_walk, initialize
+from keras_rwinit import gain, gradient_walk
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._tracing.signals import Gate
 from keras_rwinit.initialization._factors import gate_moments

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras_helpers import initialize_normal as initialize
 from keras_helpers import slow_on_jax, to_numpy
 from numpy.typing import NDArray
 
-import keras_rwinit
-from keras_rwinit import gain, gradient_walk, initialize, model_zoo
+from keras_rwinit import gain, gradient_walk, model_zoo
 from keras_rwinit.layers import DeepSequential, DenseStack
 
 backends = pytest.mark.backends
@@ -531,7 +531,7 @@ def test_bad_arguments_leave_the_model_as_it_was(case: str) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_the_model_as_it_was(error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: Any) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
         raise error
 
     model = residual(2)
@@ -545,7 +545,7 @@ def test_an_interruption_leaves_the_model_as_it_was(error: Any, monkeypatch: pyt
 
 def test_the_report() -> None:
     model = residual(2)
-    report = keras_rwinit.initialize(model, X, seed=0)
+    report = initialize(model, X, seed=0)
     text = report.summary()
     assert str(report) == text
     assert "6 kernels drawn, 6 other weights left as they were" in text

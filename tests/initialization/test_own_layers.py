@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras_helpers import initialize_normal as initialize
 from numpy.typing import NDArray
 
-from keras_rwinit import gain, gradient_walk, initialize
+from keras_rwinit import gain, gradient_walk
 
 backends = pytest.mark.backends
 

@@ -144,7 +144,7 @@ def test_deep_mlp_has_the_hidden_gains_that_initialize_gives() -> None:
         net = model_zoo.deep_mlp(
             9, 24, activation=activation, distribution="normal", input_shape=(UNITS,), classes=3, seed=0
         )
-        rows = initialize(net, seed=0).kernels
+        rows = initialize(net, distribution="normal", seed=0).kernels
         hidden = [row.gain for row in rows for _ in range(row.count)][1:-1]
         initializer = next(layer for layer in net.layers if isinstance(layer, DenseStack)).kernel_initializer
         assert hidden == pytest.approx([initializer.gain] * 8)
