@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_rwinit._files import check_new, write_atomically, write_json
+from keras_rwinit._summary import Summarized
 
 from ._comparison import Comparison
 from ._landscape import plot_landscape
@@ -24,7 +25,7 @@ __all__ = ["SearchResult"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Summarized):
     """The table of a search: a sequence of `TrialRow`, in the order of the trials.
 
     Args:
@@ -89,9 +90,6 @@ class SearchResult:
             f"the analytic gain there; the search began at width {start.width} (gain {start.gain:.5g}). "
         )
         return found + self._summarize_comparison(start)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def _summarize_comparison(self, start: TrialRow) -> str:
         comparison = self.comparison

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +12,45 @@ from keras_rwinit._checks import check_real
 from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.types import ArrayTree
 
-__all__ = ["check_equally_many", "check_examples"]
+__all__ = ["check_equally_many", "check_examples", "first_batch"]
+
+
+def first_batch(
+    x: ArrayTree, y: ArrayTree = None, sample_weight: ArrayTree = None
+) -> tuple[ArrayTree, ArrayTree, ArrayTree]:
+    """Returns inputs, targets and sample weights: those of the first batch if `x` is a data set.
+
+    Args:
+        x: Arrays, which are returned as they are, or what `fit` takes batches from: a `tf.data.Dataset`, a
+            `PyDataset`, a `DataLoader` of PyTorch or a generator, which loses its first batch.
+        y: Targets; None with a data set.
+        sample_weight: Weights; None with a data set.
+
+    Raises:
+        ValueError: A data set has no batch, or comes with targets or weights.
+    """
+    if not _gives_batches(x):
+        return x, y, sample_weight
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            "`y` and `sample_weight` come with the batches of a data set. Received: both a data set of type "
+            f"{type(x).__name__} and {'`y`' if y is not None else '`sample_weight`'}"
+        )
+    # A `PyDataset` is read by index, and may have no end.
+    batches = ([x[0]] if x.num_batches != 0 else []) if isinstance(x, keras.utils.PyDataset) else x
+    for batch in batches:
+        inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        return inputs, targets, weights
+    raise ValueError(f"`x` must have at least one batch. Received: {type(x).__name__} without any")
+
+
+def _gives_batches(x: ArrayTree) -> bool:
+    if isinstance(x, keras.utils.PyDataset):
+        return True
+    structure = isinstance(x, list | tuple | Mapping | str | bytes)
+    return (
+        isinstance(x, Iterable) and not structure and not hasattr(x, "shape") and not hasattr(x, "__array__")
+    )
 
 
 def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:

@@ -14,7 +14,7 @@ from keras_rwinit._checks import check_count
 from keras_rwinit._files import check_new, write_atomically
 from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.types import ArrayTree
-from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.examples import check_examples, first_batch
 from keras_rwinit._probing.norms import mean_log_norm
 from keras_rwinit._probing.objective import LossLike, check_targets
 from keras_rwinit._tracing.calls import call_model
@@ -52,7 +52,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
     CSV say "not measured" and the reason, at layer 0.
 
     Args:
-        x: Inputs to measure with, the same at every record; some dozens of examples are enough.
+        x: Inputs to measure with, the same at every record; some dozens of examples are enough. Of a data
+            set, as `fit` takes it, the first batch is used with its targets.
         y: Targets. `None`: the gradient of a random direction of the outputs.
         log_dir: Directory for the files; it is made if it does not exist.
         update_freq: When to record, as in `keras.callbacks.TensorBoard`: `"epoch"`, `"batch"`, or a number
@@ -104,6 +105,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         # Everything that can be wrong is told before the training starts, which nothing here ends later.
+        x, y, _ = first_batch(x, y)
         self.x, examples = check_examples("x", x)
         self.y, self.loss = check_targets(y, loss, examples)[0], loss
         self.log_dir, self.update_freq = Path(log_dir), update_freq

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_rwinit._keras.execution import uncompiled
 from keras_rwinit._keras.types import ArrayTree
-from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.examples import check_examples, first_batch
 from keras_rwinit._probing.measure import ModelMeasurement, measure_layers, warn_unseen
 from keras_rwinit._probing.measurements import CallKey, LayerCall, LayerMeasurement
 from keras_rwinit._probing.objective import LossLike, make_objective
@@ -69,7 +69,8 @@ def gradient_walk(
         model: A built Keras model of any kind.
         x: Inputs, in the structure the model takes, shape (examples, ...), finite. `None` stands for an
             optional input that is left out. A model whose `call` needs several arguments takes them in a
-            tuple, list or dictionary.
+            tuple, list or dictionary. Or a data set as `fit` takes it (a `tf.data.Dataset`, a `PyDataset`, a
+            `DataLoader` of PyTorch, a generator): its first batch is used, with targets and weights.
         y: Targets, in the structure of the outputs. `None`: the gradient of a random direction of the
             outputs, the same direction for every example, instead of a loss's.
         loss: Keras loss or its name, or one for each output. `None`: what the model was compiled with.
@@ -106,6 +107,7 @@ def gradient_walk(
         arXiv:1412.6558.
     """
     check_model(model)
+    x, y, sample_weight = first_batch(x, y, sample_weight)
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
     objective = make_objective(

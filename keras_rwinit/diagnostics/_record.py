@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_rwinit._files import check_new, read_json, write_json
 from keras_rwinit._probing.norms import mean_log_norm
+from keras_rwinit._summary import Summarized
 from keras_rwinit.plots import plot_correlation, plot_walk
 from keras_rwinit.theory import WalkPrediction
 
@@ -41,7 +42,7 @@ _ABOUT_THE_START = "The verdict is about the start of training; for a trained mo
 
 # Arrays have no equality that is true or false.
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GradientWalk:
+class GradientWalk(Summarized):
     """The walk that `gradient_walk` measured; all logarithms are natural, all norms Euclidean.
 
     `print` shows the table of `summary`.
@@ -301,9 +302,6 @@ class GradientWalk:
             f"in the last layer{predicted}; effective rank {correlation.inputs_rank:.1f} and "
             f"{correlation.effective_rank[-1]:.1f}\n"
         )
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         examples, layers = self.backward.shape

@@ -2,10 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 
-from keras_rwinit._probing.examples import check_examples
+from keras_rwinit import gradient_walk, initialize
+from keras_rwinit._probing.examples import check_examples, first_batch
+
+X = np.random.default_rng(0).standard_normal((12, 6)).astype("float32")
+Y = X @ np.ones((6, 2), "float32")
+WEIGHTS = np.linspace(0.5, 1.5, 12).astype("float32")
+BATCH = 4
+
+
+class ByIndex(keras.utils.PyDataset):
+    """Three batches with sample weights."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        at = slice(BATCH * index, BATCH * (index + 1))
+        return X[at], Y[at], WEIGHTS[at]
+
+
+def of_tensorflow() -> Any:
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((X, Y, WEIGHTS)).batch(BATCH)
+
+
+def of_torch() -> Any:
+    torch = pytest.importorskip("torch")
+    tensors = (torch.from_numpy(array) for array in (X, Y, WEIGHTS))
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), BATCH)
+
+
+def generator() -> Iterator[tuple[np.ndarray, ...]]:
+    dataset = ByIndex()
+    yield from (dataset[index] for index in range(len(dataset)))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("make", [of_tensorflow, of_torch, ByIndex, generator])
+def test_of_a_data_set_the_first_batch_is_taken(make: Any) -> None:
+    for found, array in zip(first_batch(make()), (X, Y, WEIGHTS), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), array[:BATCH])
+    with pytest.raises(ValueError, match="come with the batches of a data set.*`sample_weight`"):
+        first_batch(make(), None, WEIGHTS)
+
+
+@pytest.mark.parametrize("x", [X, [X, X], (X, None), {"a": X}, [[1.0, 2.0]], None, "x"])
+def test_arrays_are_no_data_set(x: Any) -> None:
+    assert first_batch(x, Y, WEIGHTS) == (x, Y, WEIGHTS) or x is X
+
+
+def test_a_data_set_may_have_inputs_alone_and_must_have_a_batch() -> None:
+    assert first_batch(iter([X])) == (X, None, None)
+    with pytest.raises(ValueError, match="at least one batch. Received: list_iterator without any"):
+        first_batch(iter([]))
+
+
+@pytest.mark.backends
+def test_walks_and_kernels_are_those_of_the_batch() -> None:
+    layers = [keras.layers.Dense(8, "tanh") for _ in range(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    walk = gradient_walk(model, X[:BATCH], Y[:BATCH], sample_weight=WEIGHTS[:BATCH])
+    np.testing.assert_array_equal(gradient_walk(model, ByIndex()).backward, walk.backward)
+    assert not np.array_equal(gradient_walk(model, X[:BATCH], Y[:BATCH]).backward, walk.backward)
+    assert initialize(model, ByIndex(), seed=0) == initialize(model, X[:BATCH], seed=0)
 
 
 @pytest.mark.parametrize("number", [-(2**63), -(2**31) - 1, -(2**31), 0, 2**31 - 1, 2**31, 2**63 - 1])

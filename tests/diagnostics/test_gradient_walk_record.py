@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,11 @@ def test_print_shows_the_table_and_repr_is_one_line() -> None:
     walk = record(0.0)
     assert str(walk) == walk.summary()
     assert repr(walk) == "GradientWalk(layers=30, examples=4, verdict='fine')"
+
+
+def test_a_notebook_shows_the_summary_as_it_is() -> None:
+    walk = dataclasses.replace(record(0.0), layer_names=("<b>", *record(0.0).layer_names[1:]))
+    shown = walk._repr_html_()
+    assert shown.startswith("<pre")
+    assert "&lt;b&gt;" in shown
+    assert html.unescape(shown.partition(">")[2]).removesuffix("</pre>") == walk.summary() == str(walk)
