@@ -44,7 +44,6 @@ L = keras.layers
 GRID = range(-8, -3)  # of learning rates, 1e-4 to 1e-2; see `rate_at`
 EXTENSION = 3  # rates beyond each end of the grid, at most
 BATCH = 64
-CALIBRATION = 128
 OUTPUT_SCALE = 0.1  # that of `initialize(model, x)`
 TRIAL_SEED = 10_000  # chooses the learning rate
 
@@ -122,12 +121,16 @@ class Network:
     Args:
         build: Builds it for a data set.
         steps: Training steps.
+        batch: Examples in a step.
         wide: Whether it is trained on the data set of the command line, and not on the digits.
+        calibration: Number of examples that initializations with data get, and that the drift is measured on.
     """
 
     build: Callable[[Dataset], keras.Model]
-    steps: int = 200
+    steps: int = 150
+    batch: int = BATCH
     wide: bool = False
+    calibration: int = 128
 
 
 # A hundred convolutions take ten to thirty times as long a step as the others.
@@ -135,10 +138,10 @@ NETWORKS = {
     "tapering": Network(tapering, wide=True),
     "autoencoder": Network(autoencoder, wide=True),
     "residual": Network(residual),
-    "convolutional": Network(convolutional, steps=40),
+    "convolutional": Network(convolutional, steps=50, batch=32, calibration=32),
     "tanh": Network(tanh),
     "gelu": Network(gelu),
-    "pooled": Network(pooled, steps=80),
+    "pooled": Network(pooled, steps=50, batch=32, calibration=32),
 }
 
 
@@ -237,15 +240,17 @@ def available() -> dict[str, Initialization]:
     return {name: draw for name, draw in INITIALIZATIONS.items() if not name.startswith("anyinit")}
 
 
-def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, steps: int, seed: int) -> float:
+def train(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, steps: int, seed: int, batch: int = BATCH
+) -> float:
     """Trains and returns the mean loss of the last tenth of the steps; infinite if training diverged."""
     model.optimizer.learning_rate.assign(rate)
     rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.choice(len(x), BATCH, replace=False) for _ in range(steps)])
-    first = BATCH * (steps - max(steps // 10, 1))
+    order = np.concatenate([rng.choice(len(x), batch, replace=False) for _ in range(steps)])
+    first = batch * (steps - max(steps // 10, 1))
     for part in (order[:first], order[first:]):
         # The loss of an epoch is the mean over its batches, which are of one size.
-        history = model.fit(x[part], y[part], BATCH, shuffle=False, verbose=0).history
+        history = model.fit(x[part], y[part], batch, shuffle=False, verbose=0).history
     last = float(history["loss"][0])
     return last if np.isfinite(last) else float("inf")
 
@@ -317,6 +322,7 @@ class Comparison:
         self.steps, self.seeds, self.grid, self.extension = steps, seeds, grid, extension
         self.model = network.build(examples)
         self.x = examples.x_train
+        self.given, self.batch = self.x[: network.calibration], network.batch
         self.y, loss = examples.y_train, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if self.model.output_shape[-1] == examples.features:
             self.y, loss = self.x, keras.losses.MeanSquaredError()
@@ -326,14 +332,14 @@ class Comparison:
     def row(self, draw: Initialization) -> dict[str, Any]:
         """Returns final losses and drifts of one initialization."""
         started = time.perf_counter()
-        weights = draw_weights(self.model, draw, self.x[:CALIBRATION], TRIAL_SEED)
+        weights = draw_weights(self.model, draw, self.given, TRIAL_SEED)
         rate, trials = best_rate(
             lambda rate: self._loss(weights, rate, TRIAL_SEED), self.grid, self.extension
         )
         losses, drifts = [], []
         for seed in range(self.seeds):
-            weights = draw_weights(self.model, draw, self.x[:CALIBRATION], seed)
-            drifts.append(gradient_walk(self.model, self.x[:CALIBRATION]).drift)
+            weights = draw_weights(self.model, draw, self.given, seed)
+            drifts.append(gradient_walk(self.model, self.given).drift)
             losses.append(self._loss(weights, rate, seed))
         return {
             "learning_rate": rate,
@@ -345,7 +351,7 @@ class Comparison:
 
     def _loss(self, weights: list[np.ndarray], rate: float, seed: int) -> float:
         reset(self.model, weights)
-        return train(self.model, self.x, self.y, rate, self.steps, seed)
+        return train(self.model, self.x, self.y, rate, self.steps, seed, self.batch)
 
 
 def describe_row(network: str, name: str, row: dict[str, Any]) -> str:
@@ -353,9 +359,10 @@ def describe_row(network: str, name: str, row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{network:14} {name:42} failed: {row['error']}"
     losses = np.array(row["losses"], float)
+    deviation = losses.std(ddof=1) if np.isfinite(losses).all() else np.inf
     return (
         f"{network:14} {name:42} rate {row['learning_rate']:.0e}{'!' if stands_at_an_end(row) else ' '} "
-        f"loss {losses.mean():9.4g} ± {losses.std(ddof=1):8.2g}  "
+        f"loss {losses.mean():9.4g} ± {deviation:8.2g}  "
         f"drift {np.mean(np.abs(np.array(row['drifts'], float))):.4f}  ({row['seconds']:.0f} s)"
         + (", the rate stands at an end" if stands_at_an_end(row) else "")
     )

@@ -55,7 +55,8 @@ def standardize(
 
     Raises:
         ValueError: If an array is empty, not of rank 2 or not real, if it holds NaN or infinite
-            values, or if its number of features differs from that of `x_train`.
+            values, or if its number of features differs from that of `x_train`. If a value is beyond
+            float32 after the scaling.
 
     Example:
         >>> import numpy as np
@@ -73,20 +74,27 @@ def standardize(
     from sklearn.preprocessing import StandardScaler
 
     train = _check_inputs("x_train", x_train)
-    arrays = [train]
+    arrays = {"x_train": train}
     for position, values in enumerate(others):
-        arrays.append(_check_inputs(f"others[{position}]", values, train.shape[1]))
+        name = f"others[{position}]"
+        arrays[name] = _check_inputs(name, values, train.shape[1])
     constant, exponent = _constant_dimensions(train)
     scaler = StandardScaler()
     for _, rows in _blocks(train, exponent):
         scaler.partial_fit(rows)
     # The scaler's own test for constants does not know how far `x_train` was rounded before.
     scaler.scale_ = np.where(constant, 1.0, np.sqrt(scaler.var_))
-    results = tuple(np.empty(array.shape, np.float32) for array in arrays)
-    for array, result in zip(arrays, results, strict=True):
+    results = tuple(np.empty(array.shape, np.float32) for array in arrays.values())
+    for (name, array), result in zip(arrays.items(), results, strict=True):
         for where, rows in _blocks(array, exponent):
-            result[where] = scaler.transform(rows, copy=False)
-        result[:, constant] = 0.0
+            rows[:, constant] = scaler.mean_[constant]
+            with np.errstate(over="ignore"):
+                result[where] = (rows - scaler.mean_) / scaler.scale_
+            if not np.isfinite(result[where]).all():
+                raise ValueError(
+                    f"`{name}` has values so many standard deviations of `x_train` away from its mean that "
+                    "float32 does not hold them. Clip them, or drop the examples or the feature."
+                )
     return results if others else results[0]
 
 
@@ -120,4 +128,5 @@ def _blocks(array: RealArray, exponent: NDArray[np.intc]) -> Iterator[tuple[slic
     """Yields blocks of rows times `2**-exponent` in float64, since a whole float64 copy may not fit."""
     for start in range(0, len(array), _ROWS_AT_ONCE):
         where = slice(start, start + _ROWS_AT_ONCE)
-        yield where, np.ldexp(array[where].astype(np.float64), -exponent)
+        with np.errstate(over="ignore"):  # a test value far beyond the training set's
+            yield where, np.ldexp(array[where].astype(np.float64), -exponent)

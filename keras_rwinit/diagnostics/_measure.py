@@ -54,7 +54,8 @@ def gradient_walk(
     section 2). It is found by the back end's automatic differentiation, in float32, or in float64 where
     the model computes in float64 or a norm comes near the ends of float32. `Dense`, convolutions of
     every kind, `EinsumDense` and attention are measured at their pre-activations, a `DenseStack` layer by
-    layer; layers of other kinds (recurrent, `TimeDistributed`, your own) at their output. Layers whose
+    layer; layers of other kinds (recurrent, `TimeDistributed`, your own) at their output, also where they
+    wrap a `DenseStack`. Layers whose
     outputs no other kernel uses are output layers and are not measured, unless there are no others.
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The

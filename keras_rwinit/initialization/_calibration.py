@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import keras
@@ -113,11 +113,8 @@ class _CalibratedChain:
 class _Calibrator:
     """Scales the kernels of a model, measures the model, and keeps the factors and the last measurements."""
 
-    def __init__(
-        self, model: keras.Model, inputs: ArrayTree, training: bool, contexts: Sequence[KernelContext]
-    ) -> None:
+    def __init__(self, model: keras.Model, inputs: ArrayTree, training: bool) -> None:
         self.model, self.inputs, self.training = model, inputs, training
-        self.contexts = contexts
         self.objective = make_objective(model, None, None, 0)
         self.log_factors: dict[KernelIdentity, float] = {}
         self.measurements: Measurements = {}
@@ -125,16 +122,9 @@ class _Calibrator:
     def measure(self) -> None:
         """Runs the model once more."""
         found = measure_layers(self.model, self.inputs, self.objective, training=self.training)
-        first = not self.measurements
+        if not self.measurements:
+            warn_unseen(found)
         self.measurements = {measurement.layer_call.key: measurement for measurement in found.layers}
-        if first:
-            # A function that JAX traced before does not call its layers again.
-            missing = {
-                context.kernel.layer.path: "was not called again"
-                for context in self.contexts
-                if context.step.guessed and CallKey.of(context) not in self.measurements
-            }
-            warn_unseen(replace(found, unseen=missing | found.unseen))
 
     def scale(self, log_factors: Mapping[Kernel, float]) -> None:
         """Multiplies each kernel with the exponential of its number."""
@@ -220,7 +210,7 @@ def calibrate(
         if uses[context.kernel.identity] == 1 and context.kernel.identity in shares
     ]
     training = any(_differs_in_training(context) for context in contexts)
-    calibrator = _Calibrator(model, inputs, training, free)
+    calibrator = _Calibrator(model, inputs, training)
 
     # Kernels that read the data, as though it had mean square one
     calibrator.measure()

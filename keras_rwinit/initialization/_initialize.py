@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from keras_rwinit._keras.drawing import draw_layout, draw_mirrored_layout
 from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
-from keras_rwinit._probing.examples import check_examples
+from keras_rwinit._probing.examples import check_examples, first_batch
 from keras_rwinit._tracing.checks import check_model, check_shapes
 from keras_rwinit._tracing.contexts import KernelContext, trace_contexts
 from keras_rwinit._tracing.kernels import KernelIdentity, kernels_of, skip_reason
@@ -74,9 +74,9 @@ def initialize(
       count the inputs that an output really has.
     - Each layer of a `DenseStack` is treated as the Dense layer in its place.
     - Without a `distribution`, kernels are mirrored in chains of which other kernels would pass on less than
-      1 / 200 linearly: from eight relu layers on, and from ten gelu layers. All others are orthogonal, and
-      chains that are short or nearly linear, as in the branches of residual networks, train as well or
-      better with these.
+      1 / 200 linearly: from eight relu layers on, and from ten gelu layers. Convolutions behind a
+      normalization do not count. All other kernels are orthogonal: chains that are short or nearly linear,
+      as in the branches of residual networks, train as well or better with these.
     - With `"delta_orthogonal"` a convolution's fan-in is its number of channels. Depthwise and transposed
       convolutions have kernels without a center and are drawn as `"orthogonal"`.
     - With `"looks_linear"` kernels are mirrored from the first to the last of each chain of kernels with
@@ -103,8 +103,8 @@ def initialize(
 
     Args:
         model: A built Keras model of any kind.
-        x: Inputs to calibrate with, shape (examples, ...), finite, in the structure the model takes.
-            `None`: the gains are the theory's.
+        x: Inputs to calibrate with, shape (examples, ...), finite, in the structure the model takes, or a
+            data set as `fit` takes it, of which the first batch is used. `None`: the gains are the theory's.
         distribution: Distribution of the kernels: `"normal"`, `"truncated_normal"`, `"uniform"`,
             `"orthogonal"`, `"delta_orthogonal"` or `"looks_linear"`; see
             `keras_rwinit.initializers.RandomWalk`. `None`: mirrored ("looks_linear") kernels in the chains
@@ -141,7 +141,7 @@ def initialize(
     named = None if distribution is None else resolve_distribution(distribution)
     inputs = None
     if x is not None:
-        inputs, _ = check_examples("x", x)
+        inputs, _ = check_examples("x", first_batch(x)[0])
         check_shapes(model, inputs)
     selected = select_variables(model, layers)
     graph = trace(model, inputs)

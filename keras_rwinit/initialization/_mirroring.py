@@ -95,7 +95,9 @@ _FED_LINEARLY = "it is fed linearly"
 # Measured on the digits (300 steps of Adam at the best of six rates, three seeds), mirrored kernels against
 # orthogonal ones: one to six relu layers, three and eight gelu layers and seven softplus layers train as well
 # with either. Ten relu layers reach an eighth of the loss, twenty gelu layers a fifteenth. Four softplus
-# layers and twenty of leaky_relu(0.9) reach three times the loss.
+# layers and twenty of leaky_relu(0.9) reach three times the loss. Sixteen convolutions, each with a batch
+# normalization and relu, reach 0.82 with mirrored kernels, 0.60 with orthogonal and 0.46 with normal ones (a
+# hundred steps); twenty Dense layers with them 0.06, 0.28 and 0.31.
 _LINEAR_SHARE = 0.005
 
 
@@ -140,7 +142,7 @@ def find_mirrorings(
         for index in fed_by_it:
             reasons[index] = reasons[index] or reason
     if only_gaining:
-        gaining = _find_gaining({source: followers[source] for source in outputs}, contexts)
+        gaining = _find_gaining({source: followers[source] for source in outputs}, contexts, layouts)
         outputs = {source: pairs for source, pairs in outputs.items() if source in gaining}
     for source, pairs in outputs.items():
         for index in followers[source]:
@@ -158,7 +160,11 @@ def find_mirrorings(
     }
 
 
-def _find_gaining(links: Mapping[int, Sequence[int]], contexts: Sequence[KernelContext]) -> set[int]:
+def _find_gaining(
+    links: Mapping[int, Sequence[int]],
+    contexts: Sequence[KernelContext],
+    layouts: Mapping[KernelIdentity, KernelLayout],
+) -> set[int]:
     """Returns the kernels whose chains gain by mirrored kernels.
 
     Mirrored kernels halve the width of a chain when training starts, and pass on linearly all that it reads.
@@ -168,9 +174,14 @@ def _find_gaining(links: Mapping[int, Sequence[int]], contexts: Sequence[KernelC
     correlation of two inputs, the slope at zero of `E f(a) f(b) / E f^2`. A chain gains where the product of
     its shares is below `_LINEAR_SHARE`: from eight activations on for relu, and from ten for gelu.
 
+    Mirrored convolutions also read nothing but the center of their window at first. Behind a normalization,
+    which takes away what all inputs have in common, that costs more than it gains, and the step does not
+    count.
+
     Args:
         links: For each kernel with outputs that can be mirrored, the kernels that it feeds.
         contexts: The contexts of all kernels, in the order in which the model applies them.
+        layouts: The layouts of the kernels that may be mirrored.
     """
     first: dict[int, int] = {}
     shares: dict[int, float] = {}
@@ -179,11 +190,15 @@ def _find_gaining(links: Mapping[int, Sequence[int]], contexts: Sequence[KernelC
     for source in sorted(links):
         chain = first.setdefault(source, source)
         for index in links[source]:
-            activation = contexts[index].signal.activation
+            context = contexts[index]
+            activation = context.signal.activation
             if activation not in of_activation:
                 of_activation[activation] = normalized_spectrum(values_at(activation, NORMAL))[1]
+            layout = layouts[context.kernel.identity]
+            is_window = layout.center is not None and set(layout.shape[:-2]) != {1}
+            counts = not (context.signal.normalized and is_window)
             first[index] = chain
-            shares[index] = shares.get(source, 1.0) * of_activation[activation]
+            shares[index] = shares.get(source, 1.0) * (of_activation[activation] if counts else 1.0)
             smallest[chain] = min(smallest[chain], shares[index])
     return {source for source in links if smallest[first[source]] < _LINEAR_SHARE}
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from keras_rwinit._summary import Summarized
+
 from ._factors import DEGREE_TWO
 
 __all__ = ["BiasCount", "InitializationReport", "InitializedKernel"]
@@ -68,7 +70,7 @@ class InitializedKernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class InitializationReport:
+class InitializationReport(Summarized):
     """What `initialize` did; `print` it for a table.
 
     Args:
@@ -122,9 +124,6 @@ class InitializationReport:
         if self.drift is not None:
             lines.append(f"drift {self.drift_before:+.4f}, calibrated {self.drift:+.4f} nats per layer\n")
         return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.summary()
 
 
 def _texts(kernel: InitializedKernel) -> tuple[str, ...]:

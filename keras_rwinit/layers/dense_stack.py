@@ -80,6 +80,7 @@ class DenseStack(AdaptableStack):
     On TensorFlow, pass `training=True` in custom training loops, as `fit` does. Without it the loop is one
     that can be exported; it copies every layer's weights, and its gradient runs the layers once more.
 
+    `model.summary()` shows a layer's class and name, and so no depth; `repr(stack)` has depth and width.
     `len(stack)` is the depth, and `stack[8]` the ninth layer as a `keras.layers.Dense` with a copy of its
     weights: to look at a layer, or to build another model from it. To change a layer of the stack, assign to
     `stack.kernel` and `stack.bias`.

@@ -47,6 +47,9 @@ def draw_correlations(
     """Yields the correlation of the activations at every layer, in arrays of shape (some samples, depth).
 
     It is nan from the layer on that passes nothing of an input.
+
+    Raises:
+        ValueError: The activations leave the floating-point numbers.
     """
     draw: Callable[[RandomNetwork, float, int, np.random.Generator], Array] = _draw_pairs
     if network.distribution.mirrored:
@@ -57,6 +60,8 @@ def draw_correlations(
         # Dead activations: 0 / 0
         with np.errstate(all="ignore"):
             drawn = draw(network, correlation, size, rng)
+        # A function may give numbers for the nan of a dead layer.
+        drawn[np.logical_or.accumulate(np.isnan(drawn), axis=1)] = np.nan
         yield drawn
 
 
@@ -75,13 +80,30 @@ class _Pair(NamedTuple):
 
 
 def _compare(h1: Array, h2: Array) -> _Pair:
+    # Powers of two are exact, and keep the squares within the floats.
+    exponents = [np.frexp(np.abs(h).max(axis=1, keepdims=True))[1] for h in (h1, h2)]
+    h1, h2 = (np.ldexp(h, -exponent) for h, exponent in zip((h1, h2), exponents, strict=True))
     length1, length2 = (np.sqrt(np.einsum("sn,sn->s", h, h))[:, None] for h in (h1, h2))
     unit1, unit2 = h1 / length1, h2 / length2
     cosine = np.einsum("sn,sn->s", unit1, unit2)[:, None]
     across = unit2 - cosine * unit1
     sine = np.sqrt(np.einsum("sn,sn->s", across, across))[:, None]
     root = np.sqrt(h1.shape[1])
-    return _Pair((length1 / root, length2 / root), np.clip(cosine, -1.0, 1.0), np.minimum(sine, 1.0))
+    rms1, rms2 = (
+        np.ldexp(length / root, exponent)
+        for length, exponent in zip((length1, length2), exponents, strict=True)
+    )
+    return _Pair((rms1, rms2), np.clip(cosine, -1.0, 1.0), np.minimum(sine, 1.0))
+
+
+def _check_range(network: RandomNetwork, before: _Pair, activations: tuple[Array, Array]) -> None:
+    """Raises ValueError if activations of two inputs that passed the layer before are not finite."""
+    passed = np.isfinite(before.cosine[:, 0])
+    if not all(np.isfinite(h[passed]).all() for h in activations):
+        raise ValueError(
+            f"The activations of {network.activation.name} leave the floating-point numbers over `depth`="
+            f"{network.depth} layers at `gain`={network.gain:.4g}. Use a smaller gain or fewer layers."
+        )
 
 
 def _start(correlation: float, count: int) -> _Pair:
@@ -114,6 +136,7 @@ def _draw_pairs(network: RandomNetwork, correlation: float, count: int, rng: np.
         rms1, rms2 = _scaled(activation, pair)
         h1 = activation.function(network.gain * rms1 * u)
         h2 = activation.function(network.gain * rms2 * (pair.cosine * u + pair.sine * v))
+        _check_range(network, pair, (h1, h2))
         pair = _compare(h1, h2)
         drawn[:, d] = pair.cosine[:, 0]
     return drawn
@@ -132,6 +155,7 @@ def _draw_mirrored_pairs(
             z = z * np.exp(level[d])
             # A unit without a partner reads what the first one reads.
             both.append(function(np.concatenate([z, -z, z[:, : network.width % 2]], axis=1)))
+        _check_range(network, start, (both[0], both[1]))
         drawn[:, d] = _compare(*both).cosine[:, 0]
     return drawn
 
@@ -143,9 +167,11 @@ def _draw_with_matrices(
     start, drawn = _start(correlation, count), np.empty((count, network.depth))
     u, v = _orthonormal(*rng.standard_normal((2, count, width)))
     h = np.stack([u, start.cosine * u + start.sine * v])
+    pair = start
     for d in range(network.depth):
         kernels = draw_kernel(network.distribution, rng, width, count * width).reshape(width, count, width)
         h = network.activation.function(network.gain * np.einsum("psi,isj->psj", h, kernels, optimize=True))
+        _check_range(network, pair, (h[0], h[1]))
         pair = _compare(h[0], h[1])
         drawn[:, d] = pair.cosine[:, 0]
         if network.activation.slopes is not None:

@@ -143,7 +143,7 @@ def smooth_shape(
         correlation: Correlation of the activations of two orthogonal inputs after so many layers.
 
     Raises:
-        UnshapeableError: No shape has the alignment wanted.
+        UnshapeableError: No shape has the alignment wanted, or the layers are too many.
     """
     family = _Family(function, slope_at, tuple(kinks))
 
@@ -151,6 +151,11 @@ def smooth_shape(
         return family.at(math.exp(log_scale)).correlation_after(depth) - correlation
 
     low, high = math.log(_SMALLEST_SCALE), math.log(_LARGEST_SCALE)
+    if excess(low) > 0.0:
+        raise UnshapeableError(
+            f"`depth`={depth:,} layers take inputs beyond `correlation`={correlation:g} even at the smallest "
+            f"input scale that is solved for, {_SMALLEST_SCALE:g}. Use fewer layers or a larger correlation."
+        )
     if excess(high) > 0.0:
         high = float(optimize.brentq(excess, low, high, xtol=1e-9))
     return family.at(math.exp(high)).shape()
@@ -245,6 +250,11 @@ class _Shaped:
         powers[-1] += max(1.0 - float(powers.sum()), 0.0)
         powers[1] = -(powers[0] + float(powers[2:].sum()))
         self._increments = powers.tolist()[::-1]
+        # With `E fs'^2 = sum_k k f_k^2 = 1`, `C(c) - c = (1 - c)^2 sum_i c^i sum_{k > i + 1} (k - 1 - i) f_k^2`
+        self._factored = np.cumsum(np.cumsum(powers[:1:-1])).tolist()
+        # What the orders that are left out add to `-C'(1)`. Without kinks it is rounding.
+        orders = np.arange(2, _ORDERS)
+        self._left_out = max(float(powers[0] - (orders - 1) @ powers[2:]), 0.0) if kinks else 0.0
 
     def increment(self, correlation: float) -> float:
         """Returns `C(c) - c`, with `C(c) = sum_k f_k^2 c^k` and `sum_k f_k^2 = 1`."""
@@ -253,9 +263,17 @@ class _Shaped:
             value = value * correlation + power
         return value
 
+    def factored_increment(self, correlation: float) -> float:
+        """Returns the same without a difference of numbers near one."""
+        value = 0.0
+        for factor in self._factored:
+            value = value * correlation + factor
+        return (1.0 - correlation) * (value * (1.0 - correlation) + self._left_out)
+
     def correlation_after(self, depth: int) -> float:
         """Returns the correlation of two orthogonal inputs after `depth` layers."""
-        return correlation_after(self.increment, depth)
+        deep = depth > _MOST_STEPPED  # a layer then adds so little that `increment` has no digits left
+        return correlation_after(self.factored_increment if deep else self.increment, depth)
 
     def shape(self) -> Shape:
         """Returns the parameters, rounded."""

@@ -15,7 +15,7 @@ from .activation import Activation, ActivationLike, NotElementwiseError
 from .activations import ACTIVATIONS, FAMILIES, NOT_ELEMENTWISE, SHAPED, short_number
 from .own_activations import check_own_activation, own_activation
 
-__all__ = ["resolve_activation", "shaped_activation"]
+__all__ = ["check_can_be_shaped", "resolve_activation", "shaped_activation"]
 
 _DEFAULT_CORRELATION = 0.9
 
@@ -85,7 +85,7 @@ def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> 
     Raises:
         ValueError: The name or an argument is not known, or there is no depth.
     """
-    _check_can_be_shaped(name)
+    check_can_be_shaped(name)
     given: dict[str, float] = {}
     parameters: list[float] = []
     try:
@@ -122,8 +122,9 @@ def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> 
     )
 
 
-def _check_can_be_shaped(name: str) -> None:
-    if name not in SHAPED:
+def check_can_be_shaped(name: object) -> None:
+    """Raises ValueError unless `name` is that of an activation that can be shaped."""
+    if not isinstance(name, str) or name not in SHAPED:
         raise ValueError(
             f"`name` must be an activation that can be shaped: {', '.join(SHAPED)}. Received: {name!r}"
         )
@@ -132,7 +133,7 @@ def _check_can_be_shaped(name: str) -> None:
 @lru_cache(maxsize=256)
 def shaped_activation(name: str, depth: int, correlation: float) -> Activation:
     """Returns `shape_activation` of the same arguments, of which `depth` is a count."""
-    _check_can_be_shaped(name)
+    check_can_be_shaped(name)
     if not 0.01 <= correlation <= 0.99:
         raise ValueError(f"`correlation` must be from 0.01 to 0.99. Received: correlation={correlation!r}")
     if SHAPED[name] is None:

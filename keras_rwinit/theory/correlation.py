@@ -20,7 +20,6 @@ learning rate suits all layers of such a network, as far as single examples go.
 
 from __future__ import annotations
 
-import math
 import numbers
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -48,6 +47,11 @@ Array: TypeAlias = NDArray[np.float64]
 
 _SAMPLES = 2_000
 _SEED = 2203_8120
+
+# What a layer takes, measured
+_TWO_SLOPE_SECONDS, _SMOOTH_SECONDS, _SIMULATED_SECONDS = 2e-5, 1e-2, 2e-4
+_UNIT_SECONDS = 1e-7
+_LONGEST = 3600.0  # seconds
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +131,9 @@ def predict_correlation(
         A `CorrelationPrediction`. It describes the networks in which both inputs pass all layers.
 
     Raises:
-        ValueError: An argument is out of range or unknown, or `gain` is None and none exists.
+        ValueError: An argument is out of range or unknown, `gain` is None and none exists, the activations
+            leave the floating-point numbers, no simulated network passes both inputs, the result does not fit
+            into this machine's memory, or it would take more than an hour.
 
     Example:
         >>> print(predict_correlation("relu", width=100, depth=200))
@@ -154,21 +160,31 @@ def _predict(
 ) -> tuple[Array, Array, bool]:
     """Returns mean, standard deviation and whether they are simulated."""
     known, slopes = resolve_distribution(distribution), activation.slopes
+    check_fits(16 * depth, f"A prediction of `depth`={depth:,} layers")
     if slopes is not None and len(slopes) == 2 and width > 2:
         pair = slopes[0], slopes[1]
         if known.mirrored:
             mean, std = mirrored_correlation(pair, width, correlation)
             return np.full(depth, mean), np.full(depth, std), False
+        _check_duration(_TWO_SLOPE_SECONDS, depth)
         return *two_slope_correlations(pair, width, depth, correlation, known), False
     if not activation.kinks and not activation.units and not known.mirrored and width > 2:
+        _check_duration(_SMOOTH_SECONDS, depth)
         prediction = smooth_correlations(activation, width, depth, correlation, gain, known)
-        if prediction is not None:
+        if (
+            prediction is not None
+            and np.isfinite(prediction.mean).all()
+            and np.isfinite(prediction.std).all()
+        ):
             return prediction.mean, prediction.std, False
     network = RandomNetwork(activation=activation, width=width, depth=depth, gain=gain, distribution=known)
     drawn = _simulate(network, correlation, _SAMPLES, np.random.default_rng(_SEED))
     alive = drawn[np.isfinite(drawn).all(axis=1)]
     if not len(alive):
-        alive = drawn
+        raise ValueError(
+            f"None of {_SAMPLES:,} simulated networks of {activation.name} passes both inputs through all "
+            f"`depth`={depth:,} layers at `width`={width} and `gain`={gain:.4g}. Use a larger width or gain."
+        )
     return alive.mean(axis=0), alive.std(axis=0), True
 
 
@@ -205,7 +221,8 @@ def simulate_correlation(
 
     Raises:
         ValueError: An argument is out of range or unknown, `gain` is None and none exists, the activations
-            leave the floating-point numbers, or the result does not fit into this machine's memory.
+            leave the floating-point numbers, the result does not fit into this machine's memory, or it would
+            take more than an hour.
 
     Example:
         >>> drawn = simulate_correlation("relu", width=100, depth=50, samples=500, seed=0)
@@ -217,15 +234,25 @@ def simulate_correlation(
     """
     samples = check_count("samples", samples)
     network, correlation = _check(activation, width, depth, correlation, gain, distribution)
-    needed = 16 * samples * network.depth + pair_bytes(network)
-    check_fits(
-        needed, f"A simulation of `samples`={samples:,}, `width`={network.width:,} and `depth`={depth:,}"
-    )
     return _simulate(network, correlation, samples, seeded_generator(seed))
 
 
 def _simulate(network: RandomNetwork, correlation: float, samples: int, rng: np.random.Generator) -> Array:
+    width, depth = network.width, network.depth
+    needed = 16 * samples * depth + pair_bytes(network)
+    check_fits(needed, f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}")
+    kernels = width if network.distribution.structure == "independent" else 1
+    _check_duration(max(_SIMULATED_SECONDS, _UNIT_SECONDS * samples * width * kernels), depth)
     return np.concatenate(list(draw_correlations(network, correlation, samples, rng)))
+
+
+def _check_duration(seconds: float, depth: int) -> None:
+    """Raises ValueError if `depth` layers of so many seconds take more than an hour."""
+    if seconds * depth > _LONGEST:
+        raise ValueError(
+            f"The correlation over `depth`={depth:,} layers takes about {seconds * depth / 3600.0:,.0f} hours "
+            "here. Use fewer layers."
+        )
 
 
 def _check(
@@ -242,9 +269,8 @@ def _check(
     width, depth = check_count("width", width), check_count("depth", depth)
     if resolved_distribution.mirrored:
         check_mirrored(resolved_activation, width)
-    if isinstance(correlation, bool) or not isinstance(correlation, numbers.Real):
-        correlation = math.nan
-    if not -1.0 <= correlation <= 1.0:
+    is_number = isinstance(correlation, numbers.Real) and not isinstance(correlation, bool)
+    if not is_number or not -1.0 <= correlation <= 1.0:
         raise ValueError(
             f"`correlation` must be a number from -1 to 1. Received: correlation={correlation!r}"
         )

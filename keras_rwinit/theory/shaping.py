@@ -48,10 +48,10 @@ next to 0 is taken.
 
 from __future__ import annotations
 
-from keras_rwinit._checks import check_count, check_real
+from keras_rwinit._checks import check_count, check_positive
 
 from .activation import Activation
-from .activation_names import shaped_activation
+from .activation_names import check_can_be_shaped, shaped_activation
 
 __all__ = ["shape_activation"]
 
@@ -79,7 +79,8 @@ def shape_activation(name: str, depth: int, *, correlation: float = 0.9) -> Acti
         wherever the package takes one. Keras's own layers take `keras_rwinit.layers.get_activation(name)`.
 
     Raises:
-        ValueError: An argument is out of range or the activation is none of those above.
+        ValueError: An argument is out of range, the activation is none of those above, or the layers are too
+            many: from a few million on, the more the larger the correlation.
 
     Example:
         >>> shape_activation("relu", depth=200).name
@@ -92,6 +93,5 @@ def shape_activation(name: str, depth: int, *, correlation: float = 0.9) -> Acti
     References:
         Zhang, Botev & Martens, ICLR 2022, arXiv:2203.08120; Martens et al., arXiv:2110.01765.
     """
-    return shaped_activation(
-        name, check_count("depth", depth), float(check_real("correlation", [correlation])[0])
-    )
+    check_can_be_shaped(name)
+    return shaped_activation(name, check_count("depth", depth), check_positive("correlation", correlation))

@@ -82,9 +82,92 @@ def test_training_is_that_of_single_steps(benchmark: ModuleType) -> None:
 
 
 def test_differences_count_in_standard_errors(benchmark: ModuleType) -> None:
-    own = list(benchmark.INITIALIZATIONS)[-1]
-    rows = {"other": {"losses": [2.0, 3.0, 4.0]}, own: {"losses": [1.0, 1.0, 1.0]}}
-    assert benchmark.differences(rows) == {"other": pytest.approx(2.0 * 3.0**0.5), own: 0.0}
+    rows = {
+        "other": {"losses": [2.0, 3.0, 4.0]},
+        "diverged": {"losses": [2.0, float("inf"), 4.0]},
+        "failed": {"error": "ValueError"},
+        "own": {"losses": [1.0, 1.0, 1.0]},
+    }
+    expected = {"other": pytest.approx(2.0 * 3.0**0.5), "diverged": float("inf"), "own": 0.0}
+    assert benchmark.differences(rows) == expected
+
+
+def test_the_default_is_the_reference(benchmark: ModuleType) -> None:
+    assert list(benchmark.INITIALIZATIONS)[-1] == "initialize(model, x)"
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "at_an_end"),
+    [
+        (3e-4, [1e-4, 3e-4, 1e-3, 3e-3, 1e-2], False),
+        (3e-5, [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2], False),
+        (3e-2, [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1], False),
+        (1.0, [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], True),
+    ],
+)
+def test_the_grid_extends_while_the_best_rate_stands_at_its_end(
+    benchmark: ModuleType, best: float, tried: list[float], at_an_end: bool
+) -> None:
+    def loss_at(rate: float) -> float:
+        return float(abs(np.log(rate / best)))
+
+    rate, losses = benchmark.best_rate(loss_at, benchmark.GRID, benchmark.EXTENSION)
+    assert list(losses) == tried
+    assert rate == (tried[-1] if at_an_end else best)
+    row = {"learning_rate": rate, "trial_losses": losses}
+    assert benchmark.stands_at_an_end(row) == at_an_end
+    row |= {"losses": [1.0, 1.0], "drifts": [0.0, 0.0], "seconds": 1.0}
+    assert ("stands at an end" in benchmark.describe_row("net", "row", row)) == at_an_end
+
+
+def test_a_grid_without_a_finite_loss_ends(benchmark: ModuleType) -> None:
+    rate, losses = benchmark.best_rate(lambda rate: float("inf"), benchmark.GRID, benchmark.EXTENSION)
+    assert rate == 1e-4
+    assert len(losses) == 5
+
+
+def test_a_run_goes_on_from_the_rows_of_its_file(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Stopped in its third row, and run again."""
+    trained: list[str] = []
+
+    def row(self: object, draw: object) -> dict[str, object]:
+        name = next(name for name, value in benchmark.INITIALIZATIONS.items() if value is draw)
+        if len(trained) == 2:
+            trained.append("stopped")
+            raise KeyboardInterrupt
+        trained.append(name)
+        losses = [float("inf"), 1.0] if name == "he_normal" else [2.0, 1.0]
+        return {
+            "learning_rate": 1e-3,
+            "trial_losses": {1e-3: 1.0},
+            "losses": losses,
+            "drifts": [0.0, 0.0],
+            "seconds": 1.0,
+        }
+
+    monkeypatch.setattr(benchmark.Comparison, "row", row)
+    monkeypatch.setattr(benchmark.Comparison, "__init__", lambda self, *arguments: None)
+    path = tmp_path / "results.json"
+    arguments = ["--quick", "--only", "gelu", "--output", str(path)]
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(arguments)
+    assert list(json.loads(path.read_text())["networks"]["gelu"]["initializations"]) == trained[:2]
+    benchmark.main(arguments)
+    assert [name for name in trained if name != "stopped"] == list(benchmark.available())
+    found = json.loads(path.read_text())["networks"]["gelu"]
+    assert list(found["initializations"]) == list(benchmark.available())
+    assert found["initializations"]["he_normal"]["losses"] == [None, 1.0]
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments[1:])
+
+
+def test_the_networks_are_the_seven_that_the_page_names(benchmark: ModuleType) -> None:
+    assert set(benchmark.NETWORKS) == {
+        *("tapering", "autoencoder", "residual", "convolutional"),
+        *("tanh", "gelu", "pooled"),
+    }
 
 
 def test_the_page_has_the_recorded_table(benchmark: ModuleType) -> None:

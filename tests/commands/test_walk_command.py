@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_another_initializer_vanishes(directory: Path) -> None:
     assert GradientWalk.load(directory / "[red]out" / "gradient_walk.json").drift == pytest.approx(
         -0.38, abs=0.1
     )
+
+
+@pytest.mark.slow
+def test_glorot_kernels_of_tanh_are_not_fine() -> None:
+    """The gradient shrinks by less than a factor of ten thousand, and by more than one of ten."""
+    arguments = ("--depth", 1000, "--width", 64, "--activation", "tanh", "--initializer", "glorot_uniform")
+    run_cli("walk", *arguments, "--output", "out")
+    walk = GradientWalk.load(Path("out/gradient_walk.json"))
+    assert re.fullmatch(r"shrinking from .* \(layer \d+ of 1000\) on", walk.verdict)
 
 
 MODELS: dict[str, Any] = {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 from data_helpers import ROUNDING, column_errors
+from hostile import Target, draw_calls, find_fault
 
 from keras_rwinit import data
 
@@ -128,8 +132,37 @@ class TestStandardize:
             ),
             ([np.eye(3), np.eye(3), [[np.nan] * 3]], r"`others\[1\]` must be finite.*3 NaN"),
             ([np.eye(3), np.zeros((0, 3))], r"`others\[0\]` must hold at least one example"),
+            ([np.eye(3), np.full((1, 3), 1e299)], r"`others\[0\]` has values.*float32 does not hold"),
+            ([[[1e-300], [2e-300]], [[1e300]]], r"`others\[0\]` has values.*float32 does not hold"),
         ],
     )
     def test_bad_arrays(self, arrays, message):
         with pytest.raises(ValueError, match=f"(?s){message}"):
             data.standardize(*arrays)
+
+
+def standardize_two(x_train: Any, others: Any) -> Any:
+    return data.standardize(x_train, others)
+
+
+def finite_arrays(result: Any, arguments: Mapping[str, Any]) -> str | None:
+    shapes = [np.shape(values) for values in arguments.values()]
+    good = [z.shape for z in result] == shapes and all(np.isfinite(z).all() for z in result)
+    return None if good else f"returns {result}"
+
+
+RNG = np.random.default_rng(0)
+ARRAYS: tuple[Any, ...] = (
+    *(RNG.normal(size=(5, 3)) * scale for scale in (1.0, 1e30, 1e300, 1e-30, 1e-320)),
+    *(np.full((3, 3), 5e-324), np.zeros((3, 3)), np.array([[1e308] * 3, [-1e308] * 3]), np.eye(3) * np.nan),
+    *(np.eye(3, dtype=dtype) for dtype in ("bool", "float16", "uint8", "longdouble", "object", "complex64")),
+    *(np.array([[2**63, 0, 1]], "uint64"), np.eye(2, 3).tolist(), [[1], [2, 3]], np.array([["a"] * 3])),
+    *(np.zeros((0, 3)), np.zeros((3, 0)), np.ones((2, 3), "datetime64[D]")),
+)
+TARGET = Target(standardize_two, {"x_train": ARRAYS, "others": ARRAYS}, finite_arrays, hostility=0.15)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(60, 0), pytest.param(2000, 1, marks=pytest.mark.slow)])
+def test_hostile_calls(count: int, seed: int) -> None:
+    faults = [fault for call in draw_calls([TARGET], count, seed) if (fault := find_fault(call))]
+    assert not faults, "\n".join(faults)

@@ -341,14 +341,14 @@ def test_print_shows_the_table_and_repr_is_one_line() -> None:
 def test_a_layer_named_block_relu_in_brackets_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """In the tables of `gradient_walk` and `initialize`; rich takes brackets for markup."""
     model = keras.Sequential(
-        [keras.Input((3,)), L.Dense(4, "relu", name="block[relu]"), L.Dense(2, name="[/b]")]
+        [keras.Input((3,)), L.Dense(4, "relu", name="block[relu]"), L.Dense(2, name="[bold]")]
     )
     print(gradient_walk(model, np.ones((2, 3))))
     assert "block[relu]" in capsys.readouterr().out
     print(initialize(model, seed=0))
     printed = capsys.readouterr().out
     assert "block[relu]/kernel" in printed
-    assert "[/b]/kernel" in printed
+    assert "[bold]/kernel" in printed
 
 
 def test_a_notebook_shows_the_summary_as_it_is() -> None:

@@ -130,14 +130,3 @@ def test_all_networks_together(factor: float, widths: tuple[int, ...]) -> None:
     still = len(widths) * NETWORKS_A_WIDTH  # the orthogonal linear ones, tested above
     assert len(values) + still >= 102 * len(widths)
     assert (abs(in_standard_errors(values)) < 3.0) == (factor == 1.0)
-
-
-def test_a_wrapped_stack_is_one_layer() -> None:
-    """It is measured at its output, so that `initialize` gives it the computed gains and measures no drift."""
-    inputs = keras.Input((1, 8))
-    stack = keras.layers.TimeDistributed(DenseStack(4, "tanh"), name="wrapped")
-    model = keras.Model(inputs, keras.layers.Dense(2)(stack(inputs)))
-    x = np.random.default_rng(0).normal(size=(6, 1, 8)).astype("float32")
-    report = initialize(model, x, seed=0)
-    assert report.drift is None
-    assert gradient_walk(model, x).layer_names == ("wrapped",)

@@ -135,12 +135,13 @@ def test_the_page_says_how_the_held_out_seeds_came_out() -> None:
     learned, slow, chance = (
         count("inputs collapsed", outcome=outcome) for outcome in ("learned", "slow", "chance")
     )
+    learned_of_fine, stuck = count("fine", outcome="learned"), count(*failing, outcome="chance")
     sentence = (
-        f"There, {count('fine', outcome='learned')} of the {count('fine')} called fine learned and none stayed "
-        f"at chance; {count(*failing, outcome='chance')} of the {count(*failing)} called vanishing, exploding "
-        f"or dead stayed at chance. The rank correlations are {one} and {two}. All {count('inputs alike')} "
-        f"called alike learned. Of the {count('inputs collapsed')} called collapsed {learned} learned, {slow} "
-        f"learned slowly and {chance} stayed at chance"
+        f"There, {learned_of_fine} of the {count('fine')} called fine learned and none stayed at chance; "
+        f"{stuck} of the {count(*failing)} called vanishing, exploding or dead stayed at chance. The rank "
+        f"correlations are {one} and {two}. All {count('inputs alike')} called alike learned. Of the "
+        f"{count('inputs collapsed')} called collapsed {learned} learned, {slow} learned slowly and {chance} "
+        "stayed at chance"
     )
     assert sentence in " ".join(PAGE.read_text(encoding="utf-8").split())
     assert count("inputs alike", outcome="learned") == count("inputs alike")

@@ -12,7 +12,7 @@ import pytest
 from keras_helpers import gradients, to_numpy
 from numpy.typing import NDArray
 
-from keras_rwinit import gradient_walk
+from keras_rwinit import gradient_walk, initialize
 from keras_rwinit._probing.objective import random_direction
 from keras_rwinit.layers import DenseStack
 
@@ -474,3 +474,13 @@ def test_channels_first() -> None:
     bias[0] = -1e3
     layer.set_weights([kernel, bias])
     assert gradient_walk(model, data(3, 8, 9)).dead[0] == 0.25
+
+
+def test_a_wrapped_stack_is_one_layer() -> None:
+    """It is measured at its output, so that `initialize` finds no drift in it."""
+    inputs = keras.Input((1, 7))
+    stack = L.TimeDistributed(DenseStack(4, "tanh"), name="wrapped")
+    model = keras.Model(inputs, L.Dense(2)(stack(inputs)))
+    report = initialize(model, data(1, 7), seed=0)
+    assert report.drift is None
+    assert gradient_walk(model, data(1, 7)).layer_names == ("wrapped",)

@@ -83,6 +83,24 @@ def test_a_stopped_table_continues_with_the_next_run(experiment: Any) -> None:
     assert experiment.run(runs, work) == module("_experiment").read(experiment.directory / "results.csv")[:3]
 
 
+def test_baselines_stand_at_the_margin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no gain: in the picture they are right of the axes, at the height of their loss."""
+    drawing, figures = module("loss_against_gain"), []
+    runs = [(drawing.WALKS["tanh"], 1.0, 0.5), *((name, "", 0.9) for name in drawing.BASELINES)]
+    columns = ("activation", "depth", "initializer", "gain_ratio", "loss")
+    rows = [dict(zip(columns, ("tanh", 10, *run), strict=True)) for run in runs]
+    experiment = module("_experiment").Experiment("some", tmp_path / "some", True, None, "digits")
+    monkeypatch.setattr(experiment, "save_picture", figures.append)
+    drawing.draw(experiment, rows)
+    axes = figures[0].axes[0]
+    margin = [line for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata())]
+    assert len(margin) == len(drawing.baselines_in(rows)) > 1
+    for line in margin:
+        assert line.get_transform() == axes.get_yaxis_transform()
+        assert 1.0 < line.get_xdata()[0] < 1.2  # of the axes' width
+        assert line.get_ydata()[0] == 0.9
+
+
 def test_a_diverged_run_has_no_mean() -> None:
     mean = module("_experiment").mean_and_deviation
     assert mean([{"loss": 1.0}, {"loss": 3.0}], "loss") == (2.0, pytest.approx(2.0**0.5))

@@ -335,6 +335,17 @@ def test_simulation_decides_where_the_expansion_is_off(
     assert abs(prediction.mean[0]) < 0.1 * prediction.spread
 
 
+@pytest.mark.slow
+def test_a_drift_of_a_quarter_of_the_spread_is_left() -> None:
+    """sigmoid keeps the gain of the expansion here, and drifts. 1,000 networks of seed 36."""
+    used = gain("sigmoid", 24, 300, distribution="orthogonal")
+    assert used == analytic_gain(resolve_activation("sigmoid"), 24, 300, DISTRIBUTIONS["orthogonal"])
+    walks = simulate_walk("sigmoid", 24, 300, gain=used, samples=1000, distribution="orthogonal", seed=36)
+    total = walks[:, 0]
+    assert abs(total.mean()) < (0.25 + 4.0 / np.sqrt(1000)) * total.std()
+    assert drift_in_standard_errors(total) < -4.0
+
+
 def test_the_expansion_stays_where_it_holds() -> None:
     """The check changes no bit of a gain that it does not contradict."""
     for case in (("tanh", 16, 20, "normal"), ("elu", 8, 5, "orthogonal"), ("tanh", 12, 20, "uniform")):
@@ -414,10 +425,20 @@ def test_refinement_ends_where_the_walk_does_not_spread() -> None:
 
 
 def test_refinement_is_not_biased_by_the_networks_that_died() -> None:
-    """hard_tanh of width 1, 2 layers: it was -0.55 nats. 20,000 networks of seed 35, a tenth of a spread."""
+    """hard_tanh of width 1, 2 layers: it was -0.55 nats. 20,000 networks of seed 35, a tenth of a spread.
+
+    Over 3 layers it has a balanced gain only where nine of ten gradients die.
+    """
     refined = gain("hard_tanh", 1, 2, refine=True)
     walks = alive(simulate_walk("hard_tanh", 1, 2, gain=refined, samples=20_000, seed=35))[:, 0]
     assert abs(walks.mean()) < 0.1 * walks.std()
+    below, above = (
+        simulate_walk("hard_tanh", 1, 3, gain=used, samples=20_000, seed=35)[:, 0] for used in (3.0, 4.0)
+    )
+    assert alive(below[:, None]).mean() < 0.0 < alive(above[:, None]).mean()
+    assert np.isfinite(below).mean() < 0.12
+    with pytest.raises(NoGainError, match="hard_tanh at width 1 and depth 3: the gradient dies in 9"):
+        gain("hard_tanh", 1, 3, refine=True)
 
 
 @pytest.mark.parametrize("size", [{"samples": 10**12}, {"depth": 10**13}, {"width": 10**13}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ from keras_rwinit.commands.tune import tune  # noqa: E402
 from keras_rwinit.tuning._budget import largest_depth  # noqa: E402
 from keras_rwinit.tuning._forecast import forecast_trial  # noqa: E402
 from keras_rwinit.tuning._point import Point  # noqa: E402
+
+
+def test_a_space_of_a_million_layers_is_answered_at_once() -> None:
+    start = time.process_time()
+    space = tuning.DeepMLPHyperModel((10**9,), 1, depth=10**6, output_gain_ratio=[1.1])
+    assert space.point(keras_tuner.HyperParameters()).depth == 10**6
+    assert time.process_time() - start < 2.0
 
 
 def hp_with(**fixed: Any) -> Any:

@@ -187,16 +187,22 @@ def test_three_crashes_in_a_row_end_the_search(monkeypatch: pytest.MonkeyPatch) 
         tuning.search(few_digits(), small_space(), trials=9, seeds=0)
 
 
-def test_one_crash_ends_that_trial_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_crash_ends_that_trial_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its message is shown whole, also where rich would take it for markup."""
+
     def crash(values: Any, seed: int) -> float:
         if values["gain_ratio"] == 1.0:
-            raise MemoryError("too large")
+            raise RuntimeError("[/b] too large")
         return 1.0
 
     stub(monkeypatch, crash)
-    result = tuning.search(few_digits(), small_space(), trials=3, seeds=2)
+    result = tuning.search(few_digits(), small_space(), trials=3, seeds=2, verbose=1)
     assert [row.status for row in result] == ["FAILED", "COMPLETED", "COMPLETED"]
-    assert result[0].reason == "MemoryError: too large"
+    assert result[0].reason == "RuntimeError: [/b] too large"
+    printed = capsys.readouterr()
+    assert "failed: RuntimeError: [/b] too large;" in printed.out + printed.err
 
 
 def test_fresh_seeds_tell_noise_from_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
