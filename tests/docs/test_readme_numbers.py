@@ -57,3 +57,16 @@ def test_search_against_random() -> None:
         assert f"{losses[key][1]:.2f}" in README
         assert all(low <= high for low, high in pairwise(losses[key]))
     assert (found["depth"], found["trials"], found["seeds"]) == (100, 8, 10)
+
+
+def test_the_main_job() -> None:
+    rows = rows_of(RESULTS / "main_job.csv")
+    page = (ROOT / "docs" / "comparisons.md").read_text(encoding="utf-8")
+    for name in ("random_walk", "orthogonal", "glorot_uniform"):
+        of_name = sorted((row for row in rows if row["network"] == name), key=lambda row: int(row["seed"]))
+        training, test = (
+            ", ".join(f"{100.0 * float(row[column]):.1f}" for row in of_name)
+            for column in ("training_accuracy", "test_accuracy")
+        )
+        drift = ", ".join(f"{float(row['drift']):+.4f}" for row in of_name)
+        assert f"| `{name}` | {training} | {test} | {drift} |" in page
