@@ -302,7 +302,7 @@ def best_rate(
 def stands_at_an_end(row: dict[str, Any]) -> bool:
     """Returns whether the learning rate of a row is the smallest or the largest of those tried."""
     rates = [float(rate) for rate in row["trial_losses"]]
-    return row["learning_rate"] in (min(rates), max(rates))
+    return len(rates) > 1 and row["learning_rate"] in (min(rates), max(rates))
 
 
 class Comparison:

@@ -18,7 +18,7 @@ from keras_rwinit.theory.memo import cache_by_value
 
 from ._moments import slopes_at, values_at
 
-__all__ = ["Multiplier", "alpha_dropout_gain", "branch_scale"]
+__all__ = ["BranchScale", "Multiplier", "alpha_dropout_gain", "branch_scale"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -118,7 +118,22 @@ def alpha_dropout_gain(activation: Activation, factor: Factor, layers: int) -> f
     return math.exp(dropped - plain)
 
 
-def branch_scale(activation: Activation, shortcut: Multiplier, branch: Multiplier, layers: int) -> float:
+class BranchScale(NamedTuple):
+    """What `branch_scale` finds.
+
+    Args:
+        scale: Standard deviation of the branch's pre-activations.
+        drift: The largest change that is left over all layers, of `ln RMS`, `ln|delta|` or their difference,
+            in nats.
+    """
+
+    scale: float
+    drift: float
+
+
+def branch_scale(
+    activation: Activation, shortcut: Multiplier, branch: Multiplier, layers: int
+) -> BranchScale:
     r"""Returns the standard deviation of a branch's pre-activations beside a shortcut that is multiplied.
 
     A highway layer is `x' = t f(a) + c x` with `a = s W x`, `t` and `c` of independent pre-activations v.
@@ -154,7 +169,8 @@ def branch_scale(activation: Activation, shortcut: Multiplier, branch: Multiplie
 
     kept, passed = shortcut.moments(1.0).mean_square, branch.moments(1.0).mean_square
     center = 0.5 * math.log(max(1.0 - kept, 1e-12) / passed)
-    return math.exp(_smallest(largest_drift, center - 5.0, center + 3.0))
+    best = _smallest(largest_drift, center - 5.0, center + 3.0)
+    return BranchScale(math.exp(best), largest_drift(best))
 
 
 def _smallest(function: Callable[[float], float], low: float, high: float) -> float:

@@ -21,6 +21,9 @@ from ._recursions import Multiplier, branch_scale
 
 __all__ = ["GainRule", "gain_rule", "repeated_rule"]
 
+# Nats over all layers of a chain below which a report does not speak of what no scale keeps.
+_NOTABLE_DRIFT = 1.0
+
 
 @dataclass(frozen=True)
 class GainRule:
@@ -252,9 +255,11 @@ def _share_of_sums(
         random = math.prod(factor.mean_square for factor in signal.factors if not factor.only_backward)
         branch = _multiplier(signal.scale, random, signal.gates, products)
         supplied = branch_scale(signal.activation, shortcut, branch, output.sums)
-        share = max(share, supplied * term.stream_scale)
+        share = max(share, supplied.scale * term.stream_scale)
         names = [gate.activation.name for gate in term.shortcut_gates]
         reason += f"; beside a shortcut gated by {names[0]}" if names else "; beside a part of the shortcut"
+        if supplied.drift > _NOTABLE_DRIFT:
+            reason += f", where no scale keeps signal and gradient: about {supplied.drift:.1f} nats are left"
     return share, reason
 
 

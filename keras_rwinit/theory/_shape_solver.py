@@ -250,7 +250,8 @@ class _Shaped:
         powers[-1] += max(1.0 - float(powers.sum()), 0.0)
         powers[1] = -(powers[0] + float(powers[2:].sum()))
         self._increments = powers.tolist()[::-1]
-        # With `E fs'^2 = sum_k k f_k^2 = 1`, `C(c) - c = (1 - c)^2 sum_i c^i sum_{k > i + 1} (k - 1 - i) f_k^2`
+        # With `E fs'^2 = sum_k k f_k^2 = 1`,
+        # `C(c) - c = (1 - c)^2 sum_i c^i sum_{k > i + 1} (k - 1 - i) f_k^2`.
         self._factored = np.cumsum(np.cumsum(powers[:1:-1])).tolist()
         # What the orders that are left out add to `-C'(1)`. Without kinks it is rounding.
         orders = np.arange(2, _ORDERS)

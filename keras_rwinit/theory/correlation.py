@@ -250,8 +250,8 @@ def _check_duration(seconds: float, depth: int) -> None:
     """Raises ValueError if `depth` layers of so many seconds take more than an hour."""
     if seconds * depth > _LONGEST:
         raise ValueError(
-            f"The correlation over `depth`={depth:,} layers takes about {seconds * depth / 3600.0:,.0f} hours "
-            "here. Use fewer layers."
+            f"The correlation over `depth`={depth:,} layers takes about {seconds * depth / 3600.0:,.0f} "
+            "hours here. Use fewer layers."
         )
 
 

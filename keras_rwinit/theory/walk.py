@@ -255,7 +255,7 @@ def plan_width(
     resolved_distribution = resolve_distribution(distribution)
     depth, spread = check_count("depth", depth), check_positive("spread", spread)
 
-    spread_of = functools.partial(_spread, resolved_activation, depth, resolved_distribution)
+    spread_of = functools.cache(functools.partial(_spread, resolved_activation, depth, resolved_distribution))
 
     def excess(width: int, *, checked: bool = True) -> float:
         """Returns `ln(spread of the width / spread)`; infinite where a network has no gain."""
@@ -298,8 +298,10 @@ def _close_in(excess: Callable[[int], float], low: int, high: int, *, ratio: flo
     """
     while high - low > 1 and high > ratio * low:
         guess = _bisect(low, high)
-        if math.isfinite(excess(high)):
-            guess = min(max(round(high * math.exp(2.0 * excess(high))), low + 1), high - 1)
+        # From the end that is nearer to the wanted spread
+        near = low if low > 0 and excess(low) < -excess(high) else high
+        if math.isfinite(excess(near)):
+            guess = min(max(round(near * math.exp(2.0 * excess(near))), low + 1), high - 1)
             # Below the wanted width once the guess is near it, so that the interval closes from both sides.
             if guess > 0.97 * high:
                 guess = max(low + 1, min(high - 1, high - 2 * (high - guess) - 1))

@@ -476,6 +476,7 @@ def test_channels_first() -> None:
     assert gradient_walk(model, data(3, 8, 9)).dead[0] == 0.25
 
 
+@pytest.mark.slow
 def test_a_wrapped_stack_is_one_layer() -> None:
     """It is measured at its output, so that `initialize` finds no drift in it."""
     inputs = keras.Input((1, 7))

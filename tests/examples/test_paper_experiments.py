@@ -90,7 +90,7 @@ def test_baselines_stand_at_the_margin(tmp_path: Path, monkeypatch: pytest.Monke
     columns = ("activation", "depth", "initializer", "gain_ratio", "loss")
     rows = [dict(zip(columns, ("tanh", 10, *run), strict=True)) for run in runs]
     experiment = module("_experiment").Experiment("some", tmp_path / "some", True, None, "digits")
-    monkeypatch.setattr(experiment, "save_picture", figures.append)
+    monkeypatch.setattr(type(experiment), "save_picture", lambda self, figure: figures.append(figure))
     drawing.draw(experiment, rows)
     axes = figures[0].axes[0]
     margin = [line for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import keras
@@ -119,12 +120,12 @@ def test_the_bias_of_a_gate_counts() -> None:
     assert gate_moments(gate, 10_000).mean_square == pytest.approx(sigmoid(np.array(2.0)) ** 2, rel=1e-3)
 
 
-def highway(layers: int, units: int = 32) -> keras.Model:
+def highway(layers: int, units: int = 32, activation: str = "tanh") -> keras.Model:
     inputs = keras.Input((units,))
     h = L.Dense(units)(inputs)
     for _ in range(layers):
         t = L.Dense(units, "sigmoid")(h)
-        h = t * L.Dense(units, "tanh")(h) + (1.0 - t) * h
+        h = t * L.Dense(units, activation)(h) + (1.0 - t) * h
     return keras.Model(inputs, L.Dense(3)(h))
 
 
@@ -150,7 +151,7 @@ def highway_scale(layers: int) -> float:
         Multiplier(1.0, 1.0, ((Gate(ACTIVATIONS["sigmoid"], scale, shift, 0.0, False), layers**-0.5),))
         for scale, shift in ((-1.0, 1.0), (1.0, 0.0))
     ]
-    return branch_scale(ACTIVATIONS["tanh"], *gates, layers)
+    return branch_scale(ACTIVATIONS["tanh"], *gates, layers).scale
 
 
 @pytest.mark.slow
@@ -170,6 +171,19 @@ def test_the_branch_of_a_highway_layer_is_found() -> None:
     rows = initialize(highway(4), seed=0).kernels
     branches = [row for row in rows if "beside a shortcut gated by sigmoid" in row.why]
     assert [row.gain for row in branches] == pytest.approx([gain("linear", 32) * highway_scale(4)] * 4)
+
+
+def test_a_highway_of_relu_says_what_no_scale_keeps() -> None:
+    """The mean of ReLU makes the sum grow; a short highway of tanh is kept to half a nat."""
+    (relu, tanh) = (
+        [row.why for row in initialize(highway(n, activation=name), seed=0).kernels if "gated by" in row.why]
+        for n, name in ((12, "relu"), (4, "tanh"))
+    )
+    assert len(relu) == 12
+    assert all(
+        re.search(r"no scale keeps signal and gradient: about 1\.\d nats are left", why) for why in relu
+    )
+    assert not any("no scale" in why for why in tanh)
 
 
 def test_squeeze_and_excite() -> None:

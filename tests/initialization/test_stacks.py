@@ -93,8 +93,13 @@ def test_equal_kernels_after_calibration(place: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_wrapped_stack_is_calibrated() -> None:
-    initialize(model("time", "relu", True), X, seed=3)
+def test_a_wrapped_stack_is_drawn_and_not_calibrated() -> None:
+    """It is seen as one layer, by its output: there is no link between kernels to measure."""
+    wrapped, same = (model("time", "relu", True) for _ in range(2))
+    assert initialize(wrapped, X, seed=3).drift is None
+    initialize(same, seed=3)
+    stacks = [keras.ops.convert_to_numpy(one.layers[2].layer.kernel) for one in (wrapped, same)]
+    np.testing.assert_array_equal(*stacks)
 
 
 def test_a_stack_that_ends_a_model() -> None:

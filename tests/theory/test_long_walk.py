@@ -71,7 +71,6 @@ def test_a_prediction_larger_than_the_memory_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_plan_of_many_layers_and_a_small_spread() -> None:
     """It took more than ten seconds. The width is the smallest that keeps the spread."""
     width = plan_width(500, 0.01, activation="celu", distribution="truncated_normal")
