@@ -127,7 +127,7 @@ class Network:
     """
 
     build: Callable[[Dataset], keras.Model]
-    steps: int = 150
+    steps: int = 120
     batch: int = BATCH
     wide: bool = False
     calibration: int = 128

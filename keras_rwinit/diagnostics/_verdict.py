@@ -65,10 +65,7 @@ parallel, those that learned have lost two fifths at most, and those of collapse
 tenths.
 """
 
-INITIALIZE = (
-    "Draw the kernels with `keras_rwinit.initialize(model, x, distribution=...)`: 'looks_linear' for chains "
-    "of relu, gelu or silu, 'orthogonal' for those of tanh."
-)
+INITIALIZE = "Draw the kernels anew with `keras_rwinit.initialize(model, x)`."
 ADVICE = {
     "kernels repeat": "Give each layer an initializer of its own: another seed for each, or none.",
     "not finite": "Draw the kernels anew with `keras_rwinit.initialize(model, x)`, and train at a lower "
