@@ -79,7 +79,10 @@ def in_standard_errors(
     [SMALL, pytest.param(LARGE, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
     ids=["small", "large"],
 )
-@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "glorot_uniform")) for name in INITIALIZERS],
+)
 def test_mean_and_spread_at_every_layer(name: str, size: tuple[int, int, int, int]) -> None:
     of_mean, of_std = in_standard_errors(name, *size)
     assert np.abs(of_mean).max() < 3.0

@@ -82,7 +82,12 @@ ALIKE: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", ALIKE)
+LONGEST = ("deep relu convolutions", "normalized convolutions", "normalized relu")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LONGEST)) for case in ALIKE]
+)
 def test_the_kernels_are_those_of_the_distribution_that_is_chosen(case: str) -> None:
     build, expected = ALIKE[case]
     model, named = build(), build()

@@ -398,6 +398,7 @@ def test_layers_of_equal_width_share_no_weights_of_an_activation() -> None:
     assert len({id(activation) for activation in activations}) == 3
 
 
+@pytest.mark.slow
 def test_an_activation_without_a_gain() -> None:
     with pytest.raises(NoGainError, match="gelu at width .* and depth 300.*looks_linear"):
         small(depth=300, activation="gelu")

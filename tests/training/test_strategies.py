@@ -378,6 +378,7 @@ def test_workers_that_do_not_see_the_same_run_refuse(tmp_path: Path, one_device:
     assert paths_in(begun) == before
 
 
+@pytest.mark.slow
 def test_a_tpu_is_found_connected_and_initialized_in_this_order(
     one_device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

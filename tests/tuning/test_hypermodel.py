@@ -372,6 +372,7 @@ def test_conditional_scopes(tmp_path: Path) -> None:
     assert names == {"deep": {"kind", "gain_ratio", "width"}, "flat": {"kind"}}
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_failed_under_keras_tuners_own_tuner(tmp_path: Path) -> None:
     few = few_digits()
     tuner = keras_tuner.RandomSearch(
@@ -383,6 +384,7 @@ def test_a_diverged_trial_is_failed_under_keras_tuners_own_tuner(tmp_path: Path)
     assert "diverged: loss is not finite in epoch 1" in trial.message
 
 
+@pytest.mark.slow
 def test_untrainable_trials_are_failed_under_keras_tuners_own_tuner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
