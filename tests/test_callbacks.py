@@ -89,6 +89,7 @@ def test_arguments_are_named_as_in_keras() -> None:
 
 
 @backends
+@pytest.mark.slow
 def test_records_are_of_the_model_at_the_moment(tmp_path: Path) -> None:
     """The first record and the last: in between, JAX keeps the weights elsewhere."""
     walk = GradientWalkCallback(X[:5], Y[:5], log_dir=tmp_path, update_freq=2)
@@ -134,6 +135,7 @@ def test_training_stays_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, to_numpy(other))
 
 
+@pytest.mark.slow
 def test_a_second_fit_continues_the_record(tmp_path: Path) -> None:
     walk = GradientWalkCallback(X[:5], log_dir=tmp_path)
     model = fit(walk, epochs=1)
@@ -187,6 +189,7 @@ def test_unbuilt_models_of_several_inputs_are_built(model: Any, other: Any, tmp_
     assert [record.verdict for record in walk.history] == ["fine"]
 
 
+@pytest.mark.slow
 def test_one_callback_records_one_model(tmp_path: Path) -> None:
     walk = GradientWalkCallback(X[:5], log_dir=tmp_path)
     fit(walk, epochs=1)

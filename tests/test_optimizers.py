@@ -107,6 +107,7 @@ def test_what_it_is_made_of_is_kept() -> None:
     assert float(to_numpy(optimizer.inner_optimizer.learning_rate)) == 0.25
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
     def build() -> keras.Model:
         model = as_model(make_stack(DEPTH))
@@ -130,6 +131,7 @@ def test_a_saved_model_goes_on_with_its_moments(tmp_path: Any) -> None:
 
 
 @slow_on_jax
+@pytest.mark.slow
 def test_loss_scaling_goes_around_it() -> None:
     """Gradients are clipped once their scale of 32768 has been taken out: float16 trains as float32."""
     losses = []

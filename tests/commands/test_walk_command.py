@@ -53,6 +53,7 @@ def test_a_fresh_network(directory: Path) -> None:
     assert (directory / "runs" / "walk-2").is_dir()
 
 
+@pytest.mark.slow
 def test_another_initializer_vanishes(directory: Path) -> None:
     """200 layers at gain 1 lose 200 ln(sqrt 2) = 69 nats."""
     finished = run_cli(

@@ -127,6 +127,7 @@ class TestDataset:
             self.build(**changes)
 
 
+@pytest.mark.slow
 def test_importing_is_light_and_digits_need_no_tensorflow():
     """The package's `__init__` may import Keras, so an empty parent module takes its place."""
     script = """

@@ -93,6 +93,7 @@ class TestFrames:
         folded = data.load_timit(prepared, every=1)
         assert len(folded.y_train) == len(loaded.y_train) - (loaded.y_train == PHONES.index("q")).sum()
 
+    @pytest.mark.slow
     def test_by_default_every_fourth_training_frame_and_all_of_the_test_set(self, prepared):
         loaded, every = data.load_timit(prepared, standardize=False), data.load_timit(prepared, every=1)
         everything = data.load_timit(prepared, every=1, standardize=False)

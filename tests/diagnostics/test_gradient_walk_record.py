@@ -300,6 +300,7 @@ def test_predictions_of_tapering_relu_layers() -> None:
     np.testing.assert_allclose(prediction.mean, [*np.cumsum(steps[::-1])[::-1], 0.0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_where_the_theory_is_silent() -> None:
     inputs = keras.Input((8,))
     h = L.Dense(8, "relu")(inputs)

@@ -106,6 +106,7 @@ def assert_builds_and_runs_within_the_recursion_limit(count: int) -> None:
     assert sys.getrecursionlimit() == limit < count
 
 
+@pytest.mark.slow
 def test_more_layers_than_the_recursion_limit(recursion_limit: int) -> None:
     assert_builds_and_runs_within_the_recursion_limit(recursion_limit + 20)
 

@@ -285,6 +285,7 @@ def test_several_steps_at_once_change_no_number() -> None:
     assert results[0][2] == 2 * 15  # of 1437 examples
 
 
+@pytest.mark.slow
 def test_a_preset_is_network_and_recipe_where_nothing_else_is_said(home: Path) -> None:
     directory = home / "[red]preset"
     preset = model_zoo.presets["mnist_leaky_relu_1000"]
