@@ -12,8 +12,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 OTHER_BACKENDS = ("jax", "torch")
-# What is written most for each back end runs on all of them by default, the other files in the slow run.
-CORE = ("initialization/test_initialize.py", "layers/test_dense_stack.py")
+# The layer has a loop for each back end and runs on all of them by default, the other files in the slow run.
+CORE = ("layers/test_dense_stack.py",)
 # Files that compile for minutes on JAX; they run on the other back ends by hand.
 LONGEST = (
     "_keras/test_evaluation.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def first_batch(
 def _gives_batches(x: ArrayTree) -> bool:
     if isinstance(x, keras.utils.PyDataset):
         return True
-    structure = isinstance(x, list | tuple | Mapping | str | bytes)
+    structure = isinstance(x, list | tuple | Mapping | Set | str | bytes)
     return (
         isinstance(x, Iterable) and not structure and not hasattr(x, "shape") and not hasattr(x, "__array__")
     )

@@ -131,7 +131,7 @@ def initialize(
         >>> model = keras.Model(inputs, outputs)
         >>> report = keras_rwinit.initialize(model, seed=0)
         >>> [round(kernel.gain, 3) for kernel in report.kernels]
-        [1.067, 1.432]
+        [1.0, 1.425]
 
     References:
         Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,

@@ -312,6 +312,7 @@ def test_training_repeats_itself() -> None:
 
 
 @tensorflow_only
+@pytest.mark.slow
 def test_training_with_xla_and_eagerly() -> None:
     usual = fit(as_model(make_stack(3)))
     for setting in ({"jit_compile": True}, {"run_eagerly": True}):

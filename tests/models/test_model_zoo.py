@@ -243,6 +243,7 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 @both_forms
+@pytest.mark.slow
 def test_an_activation_without_a_gain(stacked: bool) -> None:
     with pytest.raises(NoGainError, match="gelu at width 20 and depth 300.*looks_linear"):
         small(depth=300, activation="gelu", distribution="normal", stacked=stacked)
