@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import ml_dtypes
@@ -21,7 +22,9 @@ __all__ = [
     "check_positive",
     "check_real",
     "check_seed",
+    "closest_name",
     "deprecate_positional",
+    "did_you_mean",
     "dtype_limits",
 ]
 
@@ -129,6 +132,23 @@ def _raise_not_finite(name: str, array: NDArray[Any]) -> None:
         f"`{name}` must be finite. Received: {nan} NaN and {infinite} infinite values, the first "
         f"at {name}[{first}]; drop those examples or impute the values."
     )
+
+
+def closest_name(word: str, names: Collection[str]) -> str | None:
+    """Returns the name that a mistyped word, in letters of any case, probably means; None if none is near."""
+    return next(iter(difflib.get_close_matches(word.lower(), names, 1, 0.7)), None)
+
+
+def did_you_mean(word: object, names: Collection[str], ending: str = "") -> str:
+    """Returns a sentence for the end of a message, with a space before it; empty where no name is near.
+
+    Args:
+        word: What was received in the place of a name.
+        names: The names that there are.
+        ending: What followed the word, and follows the name, such as the argument of an activation.
+    """
+    name = closest_name(word, names) if isinstance(word, str) else None
+    return "" if name in (None, word) else f". Did you mean {name + ending!r}?"
 
 
 def deprecate_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -173,7 +173,10 @@ class RandomWalk(keras.initializers.Initializer):
         Returns:
             A tensor of the back end.
         """
-        dtype = keras.backend.standardize_dtype(dtype)
+        try:
+            dtype = keras.backend.standardize_dtype(dtype)
+        except TypeError:  # of what cannot be looked up
+            raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}") from None
         return keras.ops.convert_to_tensor(self._draw_array(shape, dtype), dtype=dtype)
 
     def _draw_array(self, shape: Sequence[int], dtype: str) -> NDArray[np.float64]:

@@ -58,7 +58,7 @@ def check_excluded(
         **gains: Gains by the argument's name; None counts as not given.
     """
     given = [name for name, value in gains.items() if value is not None]
-    # `deep_autoencoder` has the default "normal", which cannot be told from "normal" passed by the user.
+    # "normal" was the default once, and is passed along in programs of that time.
     if distribution not in (None, "normal"):
         given.append("distribution")
     if given:

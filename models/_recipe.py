@@ -21,7 +21,12 @@ _LARGEST = 1e-3
 """Adam's own default; networks of few and narrow layers need no more."""
 
 
-def learning_rate(depth: int, width: int, *, decays: bool = False) -> float:
+def learning_rate(
+    depth: int,
+    width: int | None = None,  # to be given; without it a model gets an answer, not Python's TypeError
+    *,
+    decays: bool = False,
+) -> float:
     r"""Returns the learning rate of Adam for a plain network: `0.64 / (depth width)`, at most 0.001.
 
     One step of Adam changes each weight by about the rate. The signs of a unit's changes follow those of its
@@ -39,7 +44,7 @@ def learning_rate(depth: int, width: int, *, decays: bool = False) -> float:
 
     Args:
         depth: Number of hidden layers, at least 1.
-        width: Units of a hidden layer, at least 1.
+        width: Units of a hidden layer, at least 1. It has to be given.
         decays: Whether the rate falls to zero in the course of training, as along half a cosine. It then
             starts at three times the rate.
 
@@ -57,6 +62,11 @@ def learning_rate(depth: int, width: int, *, decays: bool = False) -> float:
     References:
         Yang et al., "Tensor Programs V", arXiv:2203.03466, and "Tensor Programs VI", arXiv:2310.02244.
     """
+    if isinstance(depth, keras.Model):
+        raise ValueError(
+            "`depth` must be a number of layers. For a model there is `recipe(model)`, as in "
+            f"`model.compile(**recipe(model))`: it reads the size off the kernels. Received: {depth.name!r}"
+        )
     size = check_count("depth", depth) * check_count("width", width)
     return min((_DECAYING if decays else _CONSTANT) / size, _LARGEST)
 

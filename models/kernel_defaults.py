@@ -14,6 +14,15 @@ __all__ = ["KernelDefaults", "kernel_defaults"]
 # output gain of 3 where it is 0.009 at 1 (20 tanh layers), 0.010 for 0.190 (300) and 0.027 for 0.505 (1000).
 _OUTPUT_GAIN = 3.0
 
+# Activations are nearly linear where pre-activations are small, so that the first layers keep what they
+# read of the inputs. Measured on the digits with the recipe, two seeds: test accuracies of 95.8 % with the
+# hidden layers' gain and 97.5 % with 0.3 (100 tanh layers of 100 units), 95.7 and 96.8 % (300), 90.5 and
+# 93.3 % (100 of 32 units), 92.1 and 95.5 % (100 elu layers), 97.1 and 97.6 % (100 hard_tanh layers), 37.9
+# and 95.0 % (20 sigmoid layers). The training loss was lower for tanh of 100 units and sigmoid, and higher
+# for the others. 0.1 was as good, but the gradient then grows by so much in the first layers that it looks
+# like a fault.
+_INPUT_GAIN = 0.3
+
 
 class KernelDefaults(NamedTuple):
     """What the arguments of `deep_mlp` stand for where they are None.
@@ -48,6 +57,8 @@ def kernel_defaults(
         >>> from keras_rwinit.theory import resolve_activation
         >>> kernel_defaults(resolve_activation("relu"), 64)
         KernelDefaults(distribution='looks_linear', input_gain=1.0, output_gain=3.0)
+        >>> kernel_defaults(resolve_activation("tanh"), 64)
+        KernelDefaults(distribution='orthogonal', input_gain=0.3, output_gain=3.0)
         >>> kernel_defaults(resolve_activation("relu"), 64, "normal")
         KernelDefaults(distribution='normal', input_gain=None, output_gain=None)
     """
@@ -57,8 +68,13 @@ def kernel_defaults(
     # The first kernel reads data that come without an activation, and the last one undoes the activation
     # before it: with mirrored kernels both gains are those of a linear network.
     neutral = 1.0 if resolve_distribution(chosen).mirrored else None
-    trains_at_any_depth = distribution is None and not random_biases
-    return KernelDefaults(chosen, neutral, _OUTPUT_GAIN if trains_at_any_depth else neutral)
+    if distribution is not None or random_biases:
+        return KernelDefaults(chosen, neutral, neutral)
+    # With two slopes the gain of the first kernel is one of the logits. A shaped activation is curved as the
+    # depth requires for pre-activations of variance one: 100 layers of shaped(gelu) were at a loss of 0.172
+    # with 0.3, and at 0.032 with the hidden layers' gain.
+    curved = neutral is None and activation.slopes is None and not activation.name.startswith("shaped(")
+    return KernelDefaults(chosen, _INPUT_GAIN if curved else neutral, _OUTPUT_GAIN)
 
 
 def _best_distribution(activation: Activation, width: int, *, random_biases: bool) -> str:

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
-from keras_rwinit._checks import check_count, check_fits_dtype, check_input_shape, check_positive
+from keras_rwinit._checks import (
+    check_count,
+    check_fits_dtype,
+    check_input_shape,
+    check_positive,
+    did_you_mean,
+)
 from keras_rwinit._keras.activations import keras_activation, theory_activation
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
@@ -100,11 +107,13 @@ def deep_mlp(
             `"truncated_normal"`, `"uniform"`, `"orthogonal"` or `"looks_linear"`; see
             `keras_rwinit.initializers.RandomWalk`. `None`: one that trains at any depth, which is
             `"looks_linear"` for activations with `f(a) - f(-a) = c a` (relu, leaky_relu, gelu, silu,
-            softplus) and `"orthogonal"` for all others, both with an `output_gain` of 3. With `bias_stddev`,
+            softplus) and `"orthogonal"` for all others. Both have an `output_gain` of 3, and tanh and other
+            curved activations of the latter an `input_gain` of 0.3, but for shaped ones. With `bias_stddev`,
             with which units do not come in pairs, `None` is `"normal"`.
         gain: Gain of the hidden kernels in place of the computed one.
-        input_gain: Gain of the first kernel. `None`: the gain of the hidden kernels, or 1 with
-            `"looks_linear"`. A smaller one leaves the first layers of a saturating activation nearly linear,
+        input_gain: Gain of the first kernel. `None`: the gain of the hidden kernels, 1 with
+            `"looks_linear"`, or 0.3 where `distribution` is None as well and does not become that. A smaller
+            one leaves the first layers of a saturating activation nearly linear,
             so that the network is a smoother function at first and errs less in examples that it has not
             seen. In those layers the gradient's log-norm grows by up to about `ln(gain / input_gain)` nats,
             which `gradient_walk` reports; elsewhere it stays unbiased.
@@ -276,7 +285,13 @@ def _center_logits(chain: ChainBuilder) -> None:
     outputs = keras.ops.zeros((1, *chain.input_shape))
     for layer in hidden:
         outputs = layer(outputs)
-    classifier.bias.assign(-keras.ops.matmul(outputs, classifier.kernel)[0])
+    centered = -keras.ops.matmul(outputs, classifier.kernel)[0]
+    if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(centered, "float32"))).all():
+        raise ValueError(
+            "With these gains and `bias_stddev` the activations leave the range of the dtype. "
+            f"Received: dtype={classifier.dtype_policy.name!r}"
+        )
+    classifier.bias.assign(centered)
 
 
 # Arguments of the random-walk initializer, which another `kernel_initializer` replaces.
@@ -305,7 +320,10 @@ def from_preset(name: str, **overrides: Any) -> keras.Model:
         'digits_tanh_1000'
     """
     if not isinstance(name, str) or name not in presets:
-        raise ValueError(f"`name` must be one of {', '.join(presets)}. Received: name={name!r}")
+        raise ValueError(
+            f"`name` must be one of {', '.join(presets)}. Received: name={name!r}"
+            f"{did_you_mean(name, presets)}"
+        )
     preset = presets[name]
     config = {"name": name, "classes": DATASETS[preset.recipe.dataset].classes, **preset.config}
     if overrides.get("kernel_initializer") is not None:

@@ -162,6 +162,34 @@ def test_an_unbuilt_model_and_a_later_start(tmp_path: Path) -> None:
     assert [record.epoch for record in walk.history] == [0, 5, 6]
 
 
+def test_without_a_directory_records_are_kept_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for package in ("matplotlib", "tensorboard"):  # nor needed
+        monkeypatch.setitem(sys.modules, package, None)
+    walk = GradientWalkCallback(X[:5], Y[:5])
+    assert walk.verdict == "not measured: the training has not begun"
+    fit(walk, epochs=1)
+    assert [record.step for record in walk.history] == [0, 3]
+    assert walk.verdict == walk.history[-1].verdict == "fine"
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_may_be_measured_as_in_training() -> None:
+    """Its first record is then of the network that training starts from."""
+    layers = [keras.layers.Dense(4, "relu"), keras.layers.BatchNormalization(), keras.layers.Dense(4, "relu")]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)])
+    walk = GradientWalkCallback(X, Y, loss=LOSS, training=True)
+    walk.set_model(model)
+    walk.on_train_begin()
+    assert walk.verdict == "fine"
+    expected, other = (
+        gradient_walk(model, X, Y, LOSS, training=training).drift for training in (True, False)
+    )
+    assert walk.history[0].drift == expected != pytest.approx(other, abs=1e-3)
+
+
 class Parts(keras.Model):  # type: ignore[misc]
     """Takes two arguments, or one with a part that may be missing."""
 

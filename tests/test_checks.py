@@ -9,8 +9,54 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_rwinit import gain, plan_width, predict_walk, simulate_walk
-from keras_rwinit._checks import check_count, check_positive, check_seed, deprecate_positional
+from keras_rwinit import data, gain, initializers, model_zoo, plan_width, predict_walk, simulate_walk
+from keras_rwinit._checks import (
+    check_count,
+    check_positive,
+    check_seed,
+    closest_name,
+    deprecate_positional,
+    did_you_mean,
+)
+from keras_rwinit._keras.names import check_initializer_name, check_optimizer_name
+from keras_rwinit.training.strategies.select import make_strategy
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda: gain("tahn", 100, 50), "tanh"),
+        (lambda: gain("GeLU", 100, 50), "gelu"),
+        (lambda: gain("leaky_rleu(0.1)", 100), "leaky_relu(0.1)"),
+        (lambda: gain("shapd(gelu)", 100, 50), "shaped(gelu)"),
+        (lambda: gain("shaped(gleu)", 100, 50), "gelu"),
+        (lambda: initializers.RandomWalk("sigmiod"), "sigmoid"),
+        (lambda: gain("tanh", 100, distribution="orthogonl"), "orthogonal"),
+        (lambda: data.load("digts"), "digits"),
+        (lambda: model_zoo.from_preset("digits_tahn_1000"), "digits_tanh_1000"),
+        (lambda: check_initializer_name("he_nromal"), "he_normal"),
+        (lambda: check_initializer_name("random_wlk"), "random_walk"),
+        (lambda: check_optimizer_name("admw"), "adamw"),
+        (lambda: make_strategy("mirored", 8), "mirrored"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_one_that_is_near(call: Callable[[], Any], meant: str) -> None:
+    with pytest.raises(ValueError, match=r"Did you mean ") as caught:
+        call()
+    assert str(caught.value).endswith(f". Did you mean {meant!r}?")
+
+
+@pytest.mark.parametrize("name", ["qqq", "", "relu(0.1)", "(", None, 3])
+def test_no_name_is_guessed_where_none_is_near(name: Any) -> None:
+    with pytest.raises(ValueError, match="`activation` must be") as caught:
+        gain(name, 100, 50)
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_names_that_are_near() -> None:
+    assert closest_name("Tahn", ["sin", "tanh"]) == "tanh"
+    assert closest_name("gelu", []) is None
+    assert did_you_mean("tanh", ["tanh"]) == did_you_mean(None, ["none"]) == ""
 
 
 @deprecate_positional("second", "third")

@@ -147,6 +147,8 @@ def test_dtypes(cls: Any, dtype: str) -> None:
 def test_kernels_are_floats(cls: Any, dtype: str) -> None:
     with pytest.raises(ValueError, match=f"Kernels have a float dtype. Received: dtype='{dtype}'"):
         cls()((4, 4), dtype=dtype)
+    with pytest.raises(ValueError, match="Kernels have a float dtype. Received: dtype={1}"):
+        cls()((4, 4), dtype={1})
 
 
 @every_class

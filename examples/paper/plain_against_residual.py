@@ -31,7 +31,7 @@ from keras_rwinit import data, model_zoo
 from keras_rwinit.plots import new_figure
 
 WIDTH, BATCH, WARMUP = 100, 128, 0.05
-EPOCHS = {200: 10, 1000: 3}
+EPOCHS = {200: 5, 1000: 3}
 RATES = {200: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), 1000: (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
 SEEDS = (1, 2, 3)
 NETWORKS = (

@@ -6,6 +6,8 @@ import random
 
 import keras
 
+from keras_rwinit._checks import did_you_mean
+
 from .activations import concrete_activation, get_activation, theory_activation
 
 __all__ = ["RANDOM_WALK", "check_activation_name", "check_initializer_name", "check_optimizer_name"]
@@ -30,6 +32,7 @@ def check_optimizer_name(name: str, argument: str = "optimizer") -> str:
     except (KeyError, TypeError, ValueError) as error:  # LossScaleOptimizer lacks an optimizer to wrap
         raise ValueError(
             f"`{argument}` must be a Keras optimizer, such as adam, sgd, rmsprop or lion. Received: {name!r}"
+            f"{did_you_mean(name, [other.lower() for other in dir(keras.optimizers)])}"
         ) from error
     return name
 
@@ -53,6 +56,7 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
         raise ValueError(
             f"`{argument}` must be {RANDOM_WALK} or a Keras initializer, such as he_normal, "
             f"glorot_uniform or orthogonal. Received: {name!r}"
+            f"{did_you_mean(name, [RANDOM_WALK, *filter(str.islower, dir(keras.initializers))])}"
         ) from error
     finally:
         random.setstate(state)

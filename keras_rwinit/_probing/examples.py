@@ -16,7 +16,11 @@ __all__ = ["check_equally_many", "check_examples", "first_batch"]
 
 
 def first_batch(
-    x: ArrayTree, y: ArrayTree = None, sample_weight: ArrayTree = None
+    x: ArrayTree,
+    y: ArrayTree = None,
+    sample_weight: ArrayTree = None,
+    *,
+    input_shape: object = None,
 ) -> tuple[ArrayTree, ArrayTree, ArrayTree]:
     """Returns inputs, targets and sample weights: those of the first batch if `x` is a data set.
 
@@ -25,9 +29,11 @@ def first_batch(
             `PyDataset`, a `DataLoader` of PyTorch or a generator, which loses its first batch.
         y: Targets; None with a data set.
         sample_weight: Weights; None with a data set.
+        input_shape: The model's `input_shape`, by which single examples are told from a batch. `None`: only
+            those are found of which a part is a single number.
 
     Raises:
-        ValueError: A data set has no batch, or comes with targets or weights.
+        ValueError: A data set has no batch, gives single examples, or comes with targets or weights.
     """
     if not _gives_batches(x):
         return x, y, sample_weight
@@ -40,6 +46,12 @@ def first_batch(
     batches = ([x[0]] if x.num_batches != 0 else []) if isinstance(x, keras.utils.PyDataset) else x
     for batch in batches:
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        if _is_single_example((inputs, targets, weights), input_shape):
+            shapes = ", ".join(map(str, _shapes_of(inputs)))
+            raise ValueError(
+                "`x` must give batches of examples: take `x.batch(32)` of a `tf.data.Dataset`, or set the "
+                f"`batch_size` of a loader. Received: {type(x).__name__} of examples of shape {shapes}"
+            )
         return inputs, targets, weights
     raise ValueError(f"`x` must have at least one batch. Received: {type(x).__name__} without any")
 
@@ -51,6 +63,36 @@ def _gives_batches(x: ArrayTree) -> bool:
     return (
         isinstance(x, Iterable) and not structure and not hasattr(x, "shape") and not hasattr(x, "__array__")
     )
+
+
+def _is_single_example(element: ArrayTree, input_shape: object) -> bool:
+    """Returns whether what a data set gives, (inputs, targets, weights), has no axis of examples."""
+    if () in _shapes_of(element):
+        return True
+    expected, given = _model_shapes(input_shape), _shapes_of(element[0])
+    return len(expected) == len(given) > 0 and all(map(_fits_one, given, expected))
+
+
+def _fits_one(given: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Returns whether an array has the shape of one example of a model's input."""
+    sizes = expected[1:]
+    return len(given) == len(sizes) and all(size in (None, n) for size, n in zip(sizes, given, strict=True))
+
+
+def _shapes_of(structure: ArrayTree) -> list[tuple[int, ...]]:
+    arrays = [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    return [tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf) for leaf in arrays]
+
+
+def _model_shapes(input_shape: object) -> list[tuple[int | None, ...]]:
+    """Returns the shapes in a model's `input_shape`, in the order in which `keras.tree` flattens inputs."""
+    if isinstance(input_shape, dict):
+        return [shape for name in sorted(input_shape) for shape in _model_shapes(input_shape[name])]
+    if not isinstance(input_shape, list | tuple):
+        return []
+    if all(size is None or isinstance(size, int) for size in input_shape):
+        return [tuple(input_shape)]
+    return [shape for part in input_shape for shape in _model_shapes(part)]
 
 
 def check_examples(name: str, value: ArrayTree) -> tuple[ArrayTree, int]:

@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._keras.arrays import value_of
 from keras_rwinit._keras.layer_kinds import Factor
 from keras_rwinit.theory import ACTIVATIONS, Activation
 
@@ -193,7 +194,7 @@ def scale_and_shift(signal: Signal, step: Step) -> Signal:
         return signal
     try:
         numbers = [
-            0.0 if isinstance(argument, keras.KerasTensor) else float(argument)  # type: ignore[arg-type]
+            0.0 if isinstance(argument, keras.KerasTensor) else _number_of(argument)
             for argument in step.arguments
         ]
         tensors = [isinstance(argument, keras.KerasTensor) for argument in step.arguments]
@@ -210,6 +211,12 @@ def scale_and_shift(signal: Signal, step: Step) -> Signal:
     if not math.isfinite(slope) or not math.isfinite(at_zero) or slope == 0.0:
         return signal
     return replace(signal, scale=slope * signal.scale, shift=slope * signal.shift + at_zero)
+
+
+def _number_of(argument: Any) -> float:
+    """Returns a number, or a variable's; PyTorch warns where one that takes gradients becomes a float."""
+    is_scalar = isinstance(argument, keras.Variable) and not argument.shape
+    return float(value_of(argument) if is_scalar else argument)
 
 
 def have_same_origin(signals: Sequence[Signal]) -> bool:

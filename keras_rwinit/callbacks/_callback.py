@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from keras_rwinit._checks import check_count
-from keras_rwinit._files import check_new, write_atomically
 from keras_rwinit._keras.arrays import map_arrays
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.examples import check_examples, first_batch
@@ -19,11 +18,9 @@ from keras_rwinit._probing.norms import mean_log_norm
 from keras_rwinit._probing.objective import LossLike, check_targets
 from keras_rwinit._tracing.calls import call_model
 from keras_rwinit.diagnostics import GradientWalk, gradient_walk
-from keras_rwinit.plots import check_matplotlib, new_figure, plot_walk_history
 
-from ._events import SUFFIX, Events
+from ._files import WalkFiles
 from ._record import WalkRecord
-from ._table import GrowingCsv, layer_rows, unmeasured_row
 
 __all__ = ["GradientWalkCallback"]
 
@@ -31,10 +28,11 @@ Logs = Mapping[str, float] | None
 
 
 class GradientWalkCallback(keras.callbacks.Callback):
-    """Measures the gradient's walk during `fit` and writes it to a directory.
+    """Measures the gradient's walk during `fit`, keeps the verdicts, and writes all of it to a directory.
 
     At each record `gradient_walk` measures `ln|delta_d|`, the log-norm of the gradient at the
-    pre-activations of each layer d, on the same examples. Three things go into `log_dir`:
+    pre-activations of each layer d, on the same examples. Verdict, drift and the mean walk are kept in
+    `history`. Three things go into `log_dir`, if there is one:
 
     - `gradient_walk.csv`, a row for each record and layer; logarithms are natural. Rows are appended, so
       that a killed training leaves all records before.
@@ -55,16 +53,19 @@ class GradientWalkCallback(keras.callbacks.Callback):
         x: Inputs to measure with, the same at every record; some dozens of examples are enough. Of a data
             set, as `fit` takes it, the first batch is used with its targets.
         y: Targets. `None`: the gradient of a random direction of the outputs.
-        log_dir: Directory for the files; it is made if it does not exist.
+        log_dir: Directory for the files; it is made if it does not exist. `None`: no file is written.
         update_freq: When to record, as in `keras.callbacks.TensorBoard`: `"epoch"`, `"batch"`, or a number
             of batches from one record to the next, at least 1.
         loss: Loss as in `gradient_walk`. `None`: the loss the model is compiled with.
-        tensorboard: Whether to write events; needs the package `tensorboard`.
-        picture: Whether to draw the history at the end; needs matplotlib.
+        training: Whether the model is measured as in training, as in `gradient_walk`: set it for a model with
+            `BatchNormalization`.
+        tensorboard: Whether to write events into `log_dir`; needs the package `tensorboard`.
+        picture: Whether to draw the history at the end, in `log_dir`; needs matplotlib.
         overwrite: Whether the record of an earlier training in `log_dir` is replaced.
 
     Attributes:
         history: The list of `WalkRecord`s, with the verdict and the advice at each moment.
+        verdict: The verdict of the last record.
 
     Raises:
         ValueError: An argument is out of range, `y` does not hold as many examples as `x`, there is a loss
@@ -72,19 +73,17 @@ class GradientWalkCallback(keras.callbacks.Callback):
         ImportError: A package that is needed is missing; the message names the extra to install.
 
     Example:
-        >>> import tempfile
-        >>> import keras, numpy as np
+        >>> import numpy as np
         >>> from keras_rwinit import GradientWalkCallback, model_zoo
         >>> x, y = np.random.default_rng(0).normal(size=(32, 8)), np.zeros(32)
         >>> model = model_zoo.deep_mlp(depth=20, width=16, input_shape=(8,), classes=1)
         >>> model.compile("sgd", "mse")
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     walk = GradientWalkCallback(x, y, log_dir=directory)
-        ...     _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
-        >>> [record.epoch for record in walk.history]
-        [0, 1, 2]
-        >>> walk.history[-1].verdict, walk.history[-1].advice
-        ('fine', '')
+        >>> walk = GradientWalkCallback(x, y)
+        >>> _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
+        >>> walk.verdict
+        'fine'
+        >>> [(record.epoch, record.advice) for record in walk.history]
+        [(0, ''), (1, ''), (2, '')]
 
     References:
         Sussillo & Abbott, Random Walk Initialization for Training Very Deep Feedforward Networks,
@@ -96,9 +95,10 @@ class GradientWalkCallback(keras.callbacks.Callback):
         x: ArrayTree,
         y: ArrayTree = None,
         *,
-        log_dir: str | Path,
+        log_dir: str | Path | None = None,
         update_freq: Literal["epoch", "batch"] | int = "epoch",
         loss: LossLike = None,
+        training: bool = False,
         tensorboard: bool = True,
         picture: bool = True,
         overwrite: bool = False,
@@ -108,33 +108,23 @@ class GradientWalkCallback(keras.callbacks.Callback):
         x, y, _ = first_batch(x, y)
         self.x, examples = check_examples("x", x)
         self.y, self.loss = check_targets(y, loss, examples)[0], loss
-        self.log_dir, self.update_freq = Path(log_dir), update_freq
+        self.training, self.update_freq = training, update_freq
         self.history: list[WalkRecord] = []
         self._batches_per_record = _batches_per_record(update_freq)
         self._step = self._steps_before_epoch = self._epoch = 0
         self._layer_names: tuple[str, ...] = ()
         self._has_warned = False
-        self._picture = picture
-        if picture:
-            check_matplotlib()
-        if self.log_dir.exists() and not self.log_dir.is_dir():
-            raise ValueError(
-                "`log_dir` must be a directory, or a path where one can be made. "
-                f"Received: the file {log_dir}"
-            )
-        self._overwrite = overwrite
-        for path in (self._csv, self._png):
-            check_new(path, "log_dir", overwrite=overwrite)
-        self._events = Events(self.log_dir) if tensorboard else None
-        self._table = GrowingCsv(self._csv)
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self._files = (
+            None
+            if self.log_dir is None
+            else WalkFiles(self.log_dir, tensorboard=tensorboard, picture=picture, overwrite=overwrite)
+        )
 
     @property
-    def _csv(self) -> Path:
-        return self.log_dir / "gradient_walk.csv"
-
-    @property
-    def _png(self) -> Path:
-        return self.log_dir / "gradient_walk.png"
+    def verdict(self) -> str:
+        """The verdict of the last record; "not measured" and the reason where there is none."""
+        return self.history[-1].verdict if self.history else "not measured: the training has not begun"
 
     def on_train_begin(self, logs: Logs = None) -> None:
         # A second `fit` continues the record.
@@ -158,46 +148,41 @@ class GradientWalkCallback(keras.callbacks.Callback):
             self._record()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._attempt(self._finish)
+        files = self._files
+        if files is not None:
+            self._attempt(lambda: files.finish(self.history))
 
     def _prepare(self) -> None:
-        """Makes the directory, without the files of an earlier record, and builds the model."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        if self._overwrite:
-            for path in (self._csv, self._png, *self.log_dir.glob(f"events.*{SUFFIX}")):
-                path.unlink(missing_ok=True)
+        """Makes the directory, and builds the model."""
+        if self._files is not None:
+            self._files.prepare()
         if not self.model.built:
             # The first record comes before the first batch, with which Keras would build it.
             call_model(self.model, map_arrays(lambda array: array[:1], self.x), training=False)
 
-    def _finish(self) -> None:
-        if self._events is not None:
-            self._events.close()
-        if self._picture:
-            figure, ax = new_figure()
-            plot_walk_history(self.history, ax)
-            write_atomically(self._png, figure.savefig)
-
     def _record(self) -> None:
+        files = self._files
         try:
             walk = self._measure()
         except Exception as error:  # of any back end or of the user's own layers
             reason = self._warn(error)
             record = WalkRecord(self._epoch, self._step, f"not measured: {reason}", np.nan, np.empty(0))
             self.history.append(record)
-            self._attempt(lambda: self._table.append([unmeasured_row(record)]))
+            if files is not None:
+                self._attempt(lambda: files.add_unmeasured(record))
             return
         relative = mean_log_norm(walk.relative)
         relative = np.where(np.isfinite(relative), relative, np.nan)
         record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative, walk.advice)
         self.history.append(record)
-        self._attempt(lambda: self._table.append(layer_rows(record, walk)))
-        events = self._events
-        if events is not None:
-            self._attempt(lambda: events.add(record, walk))
+        if files is not None:
+            self._attempt(lambda: files.add_rows(record, walk))
+            self._attempt(lambda: files.add_events(record, walk))
 
     def _measure(self) -> GradientWalk:
-        walk = gradient_walk(self.model, self.x, self.y, self.loss, trained=self._step > 0)
+        walk = gradient_walk(
+            self.model, self.x, self.y, self.loss, training=self.training, trained=self._step > 0
+        )
         # The columns of a record and the tags of TensorBoard belong to one model's layers.
         self._layer_names = self._layer_names or walk.layer_names
         if walk.layer_names != self._layer_names:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Sequence
 
+from keras_rwinit._checks import closest_name
 from keras_rwinit.theory import ACTIVATIONS, DISTRIBUTIONS
 from keras_rwinit.theory.activations import FAMILIES, NOT_ELEMENTWISE
 
@@ -99,7 +99,7 @@ def _guess_name(word: str, free: Sequence[str]) -> str | None:
 
 
 def _closest(option: str, word: str) -> str:
-    return next(iter(difflib.get_close_matches(word, _names(option), 1, 0.7)), word)
+    return closest_name(word, _names(option)) or word
 
 
 def _knows(option: str, word: str) -> bool:

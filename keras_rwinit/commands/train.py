@@ -9,7 +9,7 @@ import keras
 import typer
 
 from keras_rwinit import data
-from keras_rwinit._checks import check_count, check_positive
+from keras_rwinit._checks import check_count, check_positive, did_you_mean
 from keras_rwinit._files import latest_run, new_directory
 from keras_rwinit._keras.activations import concrete_activation, theory_activation
 from keras_rwinit._keras.names import RANDOM_WALK
@@ -47,7 +47,10 @@ def _use_preset(context: typer.Context, name: str | None) -> str | None:
     if name is None:
         return None
     if name not in model_zoo.presets:
-        raise typer.BadParameter(f"it must be one of {', '.join(model_zoo.presets)}. Received: {name!r}")
+        raise typer.BadParameter(
+            f"it must be one of {', '.join(model_zoo.presets)}. Received: {name!r}"
+            f"{did_you_mean(name, model_zoo.presets)}"
+        )
     network, recipe = model_zoo.presets[name].config, model_zoo.presets[name].recipe
     context.default_map = {
         "depth": network["depth"],

@@ -51,6 +51,10 @@ def walk(
         typer.Option(help="Initializer of a fresh network: random_walk (default) or a Keras initializer."),
     ] = None,
     distribution: BestDistribution = None,
+    training: Annotated[
+        bool,
+        typer.Option(help="Run the model as in training: batch normalization by the batch, and dropout."),
+    ] = False,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="New directory for picture, table and JSON; default: runs/walk-N.")
@@ -74,7 +78,7 @@ def walk(
     loaded = None if model is None else _load_model(model)
     test_data = data.load(dataset, data_dir)
     measured = _fresh_network(test_data, seed, chosen) if loaded is None else loaded
-    result = _measure(measured, test_data, examples)
+    result = _measure(measured, test_data, examples, training)
     directory = new_directory(output, RUNS, "walk", name="--output")
     _write(directory, result)
     if can_draw():
@@ -106,18 +110,18 @@ def _fresh_network(dataset: Dataset, seed: int, chosen: dict[str, str | int]) ->
     return deep_mlp(**chosen, input_shape=(dataset.features,), classes=dataset.classes, seed=seed)
 
 
-def _measure(model: keras.Model, dataset: Dataset, count: int) -> GradientWalk:
+def _measure(model: keras.Model, dataset: Dataset, count: int, training: bool) -> GradientWalk:
     """Returns the walk under the cross-entropy, or in a random direction if the model is no classifier."""
     x, y = _inputs_for(model, dataset, count), dataset.y_test[:count]
     _check_outputs(model, x[:1])
     outputs = getattr(model, "output_shape", None)
     if not isinstance(outputs, tuple) or outputs != (None, dataset.classes):
-        return gradient_walk(model, x)
+        return gradient_walk(model, x, training=training)
     # Values that are positive and sum to one are probabilities, whatever layer made them.
     values = keras.ops.convert_to_numpy(model(x, training=False)).astype(np.float64)
     probabilities = (values >= 0.0).all() and np.abs(values.sum(axis=1) - 1.0).max() < 1e-2
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
-    return gradient_walk(model, x, y, loss)
+    return gradient_walk(model, x, y, loss, training=training)
 
 
 def _check_outputs(model: keras.Model, x: NDArray[np.float32]) -> None:

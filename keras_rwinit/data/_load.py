@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from keras_rwinit._checks import did_you_mean
+
 from ._dataset import Dataset
 from ._source import StrPath
 from ._standardize import standardize as _standardize
@@ -67,7 +69,7 @@ def load(
     if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(
             f"`name` must be one of {', '.join(DATASETS)}. Received: name={name!r}; for your own arrays "
-            "see `keras_rwinit.data.Dataset`."
+            f"see `keras_rwinit.data.Dataset`{did_you_mean(name, DATASETS) or '.'}"
         )
     entry = DATASETS[name]
     arrays = entry.load(data_dir, download)

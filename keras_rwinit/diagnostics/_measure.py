@@ -76,7 +76,8 @@ def gradient_walk(
             outputs, the same direction for every example, instead of a loss's.
         loss: Keras loss or its name, or one for each output. `None`: what the model was compiled with.
         sample_weight: Weights of the examples, or of their time steps, as `fit` takes them.
-        training: Whether the model runs as in training: batch normalization by the batch, and dropout.
+        training: Whether the model runs as in training: batch normalization by the batch, and dropout. Set
+            it for a model with `BatchNormalization` that has seen no data, which does not normalize without.
             `delta` of an example is then part of a gradient that other examples take part in.
         trained: Whether the model has been trained. The verdict then tells only what stops a training at any
             time; see `GradientWalk.verdict`. It changes nothing that is measured.
@@ -108,7 +109,8 @@ def gradient_walk(
         arXiv:1412.6558.
     """
     check_model(model)
-    x, y, sample_weight = first_batch(x, y, sample_weight)
+    input_shape = getattr(model, "input_shape", None)
+    x, y, sample_weight = first_batch(x, y, sample_weight, input_shape=input_shape)
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
     objective = make_objective(
@@ -131,24 +133,37 @@ def gradient_walk(
             warn_unseen(measured)
             first = find_first_gradients(model, inputs, objective, training, hidden, measure)
         repeats = find_repeats(contexts)
+        initial_statistics = 0 if training else _count_initial_statistics(model)
     correlation = measure_correlation(inputs, hidden)
-    prediction, predicted = predict_model(contexts, correlation.inputs)
-    if predicted is not None and len(predicted.mean) == len(hidden):
-        correlation = replace(correlation, prediction=predicted)
+    theory = predict_model(contexts, correlation.inputs, len(hidden))
+    correlation = replace(correlation, prediction=theory.correlation)
     return GradientWalk(
         _unique_names([measurement.layer_call for measurement in hidden]),
         np.stack([measurement.backward for measurement in hidden], axis=1),
         np.stack([measurement.forward for measurement in hidden], axis=1),
         np.array([measurement.weight_gradient for measurement in hidden]),
         first.dead,
-        # A prediction for other layers than the measured ones would mislead.
-        prediction if prediction is not None and len(prediction.mean) == len(hidden) else None,
+        theory.walk,
         measured.dtype,
         first.waits,
         first.backward,
         correlation,
         np.array([measurement.layer_call.key in repeats for measurement in hidden]),
         trained,
+        initial_statistics,
+        theory.reason,
+    )
+
+
+def _count_initial_statistics(model: keras.Model) -> int:
+    """Counts the batch normalizations that know nothing of the data but would use it in training."""
+    return sum(
+        layer.built
+        and layer.trainable  # one that is not uses its moving statistics in training, too
+        and not np.any(keras.ops.convert_to_numpy(layer.moving_mean.value))
+        and bool(np.all(keras.ops.convert_to_numpy(layer.moving_variance.value) == 1.0))
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
     )
 
 

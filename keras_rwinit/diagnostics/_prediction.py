@@ -20,14 +20,30 @@ from keras_rwinit.theory.correlation import CorrelationPrediction, predict_corre
 from keras_rwinit.theory.distributions import DISTRIBUTIONS, Distribution
 from keras_rwinit.theory.walk import predict_chain
 
-__all__ = ["predict_model"]
+__all__ = ["ModelPrediction", "predict_model"]
 
 _ORTHOGONAL_WITHIN = 1e-3  # of the unit matrix; a float32 kernel of a thousand units is within 1e-5
 
 
-def predict_model(
-    contexts: Sequence[KernelContext], correlation: float
-) -> tuple[WalkPrediction | None, CorrelationPrediction | None]:
+class ModelPrediction(NamedTuple):
+    """What theory says of a model.
+
+    Args:
+        walk: Prediction for the walk, None where the theory has none.
+        correlation: The same for the correlation of the examples.
+        reason: Why there is no prediction for the walk; empty if there is one.
+    """
+
+    walk: WalkPrediction | None = None
+    correlation: CorrelationPrediction | None = None
+    reason: str = ""
+
+
+class _NoPredictionError(ValueError):
+    """The theory does not cover a model; the message says why."""
+
+
+def predict_model(contexts: Sequence[KernelContext], correlation: float, measured: int) -> ModelPrediction:
     """Predicts the walk and the examples' correlation in a chain of Dense layers, hidden ones of one kind.
 
     Its gains are the kernels' own, `sqrt(fan_in)` times the root mean square of their entries. With two
@@ -36,23 +52,29 @@ def predict_model(
     Args:
         contexts: The contexts of the model's kernels.
         correlation: Mean correlation of the inputs; nan where it is unknown.
-
-    Returns:
-        The predictions, None where the theory has none.
+        measured: Number of layers that were measured; a prediction for other layers would mislead.
     """
-    chain = _find_chain(contexts)
-    return (None, None) if chain is None else (_predict_walk(chain), _predict_correlation(chain, correlation))
-
-
-def _predict_walk(chain: _Chain) -> WalkPrediction | None:
-    if chain.activation.slopes is None and len(set(chain.widths)) > 1:
-        return None
     try:
-        return predict_chain(
-            chain.activation, chain.widths, chain.gains, distribution=chain.distribution.name
-        )
-    except ValueError:  # such kernels and this activation are no chain of the theory's
-        return None
+        chain = _find_chain(contexts)
+        if len(chain.widths) + 1 != measured:
+            raise _NoPredictionError(f"only {measured} of {len(chain.widths) + 1} layers were measured")
+    except _NoPredictionError as error:
+        return ModelPrediction(reason=str(error))
+    predicted = _predict_correlation(chain, correlation)
+    try:
+        return ModelPrediction(_predict_walk(chain), predicted)
+    except _NoPredictionError as error:
+        return ModelPrediction(None, predicted, str(error))
+
+
+def _predict_walk(chain: _Chain) -> WalkPrediction:
+    name, kernels = chain.activation.name, chain.distribution.name
+    if chain.activation.slopes is None and len(set(chain.widths)) > 1:
+        raise _NoPredictionError(f"the widths differ, and {name} is not made of two straight lines")
+    try:
+        return predict_chain(chain.activation, chain.widths, chain.gains, distribution=kernels)
+    except ValueError as error:  # such kernels and this activation are no chain of the theory's
+        raise _NoPredictionError(f"theory has no walk of {name} with {kernels} kernels") from error
 
 
 def _predict_correlation(chain: _Chain, correlation: float) -> CorrelationPrediction | None:
@@ -91,41 +113,61 @@ class _Chain(NamedTuple):
     distribution: Distribution
 
 
-def _find_chain(contexts: Sequence[KernelContext]) -> _Chain | None:
-    """Returns the chain that a model is; None for other models."""
+def _find_chain(contexts: Sequence[KernelContext]) -> _Chain:
+    """Returns the chain that a model is; `_NoPredictionError` for other models."""
     hidden = contexts[:-1]
-    if not hidden or not _is_chain(contexts):
-        return None
+    if not hidden:
+        raise _NoPredictionError("no hidden layer is of a kind that theory knows")
+    _check_chain(contexts)
     activations = {context.signal.activation for context in contexts[1:]}
     if len(activations) != 1:
-        return None
+        names = ", ".join(sorted({activation.name for activation in activations}))
+        raise _NoPredictionError(f"the hidden layers have different activations: {names}")
     kernels = [context.kernel for context in hidden]
     # The first kernel reads the data, and the gradient at the first layer has not passed it.
     steps = _widths_and_gains(kernels)[1:]
     if not all(gain > 0.0 and np.isfinite(gain) for _, gain in steps):
-        return None
+        raise _NoPredictionError("a kernel is zero or not finite")
     widths, gains = [width for width, _ in steps], [gain for _, gain in steps]
     return _Chain(activations.pop(), widths, gains, _guess_distribution(kernels))
 
 
-def _is_chain(contexts: Sequence[KernelContext]) -> bool:
-    """Returns whether each kernel is a Dense layer's, fed by the one before and by nothing else."""
+def _check_chain(contexts: Sequence[KernelContext]) -> None:
+    """Raises `_NoPredictionError` unless each kernel is a Dense layer's, fed by the one before alone."""
     for number, context in enumerate(contexts):
-        signal = context.signal
-        if type(context.step.operation) not in (keras.layers.Dense, DenseStack) or context.call > 1:
-            return False
-        sources = frozenset([number - 1]) if number else frozenset()
-        if signal.sources != sources or signal.normalized or signal.summed or context.followed > 1:
-            return False
-        if context.normalized_after or context.guessed or signal.embedded:
-            return False
-        # Dropout, gates and constants are not part of the theory's chain.
-        if signal.factors or signal.gates or signal.scale != 1.0:
-            return False
-        # The integers of a quantized kernel are no weights: scales of their own belong to them.
-        if not keras.backend.is_float_dtype(context.kernel.variable.dtype):
-            return False
-    return True
+        reason = _reason_against(context, frozenset([number - 1]) if number else frozenset())
+        if reason:
+            raise _NoPredictionError(f"{context.step.operation.name} {reason}")
+
+
+def _reason_against(context: KernelContext, sources: frozenset[int]) -> str:
+    """Returns why a kernel is not part of a plain chain; empty if it is.
+
+    Args:
+        context: The kernel's context.
+        sources: The kernel before it in the chain, which alone is to feed it.
+    """
+    signal, operation = context.signal, context.step.operation
+    if type(operation) not in (keras.layers.Dense, DenseStack):
+        return f"is no Dense layer but of type {type(operation).__name__}"
+    if context.call > 1:
+        return "is applied more than once"
+    if context.guessed:
+        return "is fed in a way that could not be traced"
+    if signal.summed:
+        return "is fed by a sum, as behind a shortcut"
+    if context.followed > 1:
+        return "feeds more than one layer, as before a shortcut"
+    if signal.sources != sources:
+        return "is not fed by the layer before it alone"
+    if signal.normalized or context.normalized_after:
+        return "has a normalization next to it"
+    if signal.embedded or signal.factors or signal.gates or signal.scale != 1.0:
+        return "is fed through dropout, a gate, a constant factor or an embedding"
+    # The integers of a quantized kernel are no weights: scales of their own belong to them.
+    if not keras.backend.is_float_dtype(context.kernel.variable.dtype):
+        return "has a quantized kernel"
+    return ""
 
 
 def _widths_and_gains(kernels: Sequence[Kernel]) -> list[tuple[int, float]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_rwinit._checks import check_count
 from keras_rwinit._files import check_new, read_json, write_json
 from keras_rwinit._probing.norms import mean_log_norm
 from keras_rwinit._summary import Summarized
@@ -73,6 +74,9 @@ class GradientWalk(Summarized):
         repeats: Whether each layer has the very kernel of another layer before it, as layers get that share
             one seeded initializer, shape (layers,). `None`: none has.
         trained: Whether the model had been trained; see `verdict`.
+        initial_statistics: Number of `BatchNormalization` layers that the model ran with the mean 0 and the
+            variance 1 that they begin with, and that training does not use; see `verdict`.
+        unpredicted: Why there is no `prediction`; empty if there is one, and in files of earlier versions.
 
     Raises:
         ValueError: The parts do not fit together.
@@ -104,6 +108,8 @@ class GradientWalk(Summarized):
     correlation: WalkCorrelation | None = None
     repeats: NDArray[np.bool_] = None  # type: ignore[assignment]
     trained: bool = False
+    initial_statistics: int = 0
+    unpredicted: str = ""
 
     def __post_init__(self) -> None:
         if self.waits is None:
@@ -210,6 +216,10 @@ class GradientWalk(Summarized):
         many layers wait for weights that start at zero: they are judged by the gradient that reaches them
         later. `advice` says what to try.
 
+        Another note says how many `BatchNormalization` layers have seen no data. Without `training=True` they
+        pass their inputs on as they are, and the network is another one than that which training starts from:
+        one with shortcuts may grow that is fine in training, and a plain one vanish that grows there.
+
         The verdict is about the start of training: its limits were measured on networks before their first
         step. A network that has learned may well grow towards the input. Where `trained` is True only what
         stops a training at any time counts: dead, not finite, vanishing, exploding and kernels that repeat;
@@ -234,6 +244,7 @@ class GradientWalk(Summarized):
             self.repeats,
             self.correlation,
             self.trained,
+            self.initial_statistics,
         )
 
     def assert_healthy(self) -> None:
@@ -281,6 +292,7 @@ class GradientWalk(Summarized):
         return (
             f"Gradient's walk over {count:,} layers, {examples:,} examples: {self.verdict}\n"
             f"{format_table(rows)}"
+            f"{f'no prediction, since {self.unpredicted}' + chr(10) if self.unpredicted else ''}"
             f"{left_out if without else ''}"
             f"drift {self.drift:+.4f} nats per layer, example spread {self.example_spread:.3f} nats, "
             f"{self.dtype}\n"
@@ -326,6 +338,8 @@ class GradientWalk(Summarized):
             "correlation": describe_correlation(self.correlation),
             "repeats": self.repeats.tolist(),
             "trained": self.trained,
+            "initial_statistics": self.initial_statistics,
+            "unpredicted": self.unpredicted,
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -391,7 +405,10 @@ class GradientWalk(Summarized):
                 walk,
                 correlation=read_correlation(content["correlation"]),
                 repeats=to_array(content["repeats"]).astype(bool),
-                trained=content.get("trained", False),  # files of earlier versions do not say
+                # Files of earlier versions do not say.
+                trained=content.get("trained", False),
+                initial_statistics=content.get("initial_statistics", 0),
+                unpredicted=content.get("unpredicted", ""),
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} does not hold a saved GradientWalk: {error!r}") from error
@@ -457,3 +474,6 @@ def _check_parts(walk: GradientWalk) -> None:
         raise ValueError(f"`trained` must be True or False. Received: {walk.trained!r}")
     if not isinstance(walk.dtype, str):
         raise ValueError(f"`dtype` must be a name. Received: {walk.dtype!r}")
+    check_count("initial_statistics", walk.initial_statistics, minimum=0)
+    if not isinstance(walk.unpredicted, str):
+        raise ValueError(f"`unpredicted` must be a text. Received: {walk.unpredicted!r}")

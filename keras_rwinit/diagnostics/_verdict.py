@@ -65,7 +65,15 @@ parallel, those that learned have lost two fifths at most, and those of collapse
 tenths.
 """
 
-INITIALIZE = "Draw the kernels anew with `keras_rwinit.initialize(model, x)`."
+INITIALIZE = (
+    "Draw the kernels anew with `keras_rwinit.initialize(model, x)`. If the verdict stays, use fewer layers "
+    'without a shortcut, wider layers, or branches that begin at zero: `gamma_initializer="zeros"` in the '
+    "normalization at the end of each."
+)
+MEASURE_TRAINING = (
+    "First measure with `training=True`: without it, a BatchNormalization that has seen no data passes its "
+    "inputs on as they are. "
+)
 ADVICE = {
     "kernels repeat": "Give each layer an initializer of its own: another seed for each, or none.",
     "not finite": "Draw the kernels anew with `keras_rwinit.initialize(model, x)`, and train at a lower "
@@ -91,15 +99,20 @@ class Verdict:
     Args:
         text: The verdict in words.
         faults: What is wrong, a word or two each, the first cause first; empty for a network that is fine.
+        unnormalized: Whether the network was measured without the normalization that it has in training.
     """
 
     text: str
     faults: tuple[str, ...] = ()
+    unnormalized: bool = False
 
     @property
     def advice(self) -> str:
-        """What to try, in a sentence; empty for a network that is fine."""
-        return ADVICE[self.faults[0]] if self.faults else ""
+        """What to try, in a sentence or two; empty for a network that is fine."""
+        if not self.faults:
+            return ""
+        first = MEASURE_TRAINING if self.unnormalized and self.faults[0] != "kernels repeat" else ""
+        return first + ADVICE[self.faults[0]]
 
 
 def judge(
@@ -113,6 +126,7 @@ def judge(
     repeats: NDArray[np.bool_],
     correlation: WalkCorrelation | None,
     trained: bool,
+    initial_statistics: int,
 ) -> Verdict:
     """Returns the verdict.
 
@@ -127,6 +141,7 @@ def judge(
         repeats: Whether each layer has the kernel of one before, shape (layers,).
         correlation: How alike the examples are; None where it was not measured.
         trained: Whether only what stops a training at any time counts.
+        initial_statistics: Number of batch normalizations that were run with their initial statistics.
     """
     mean = np.nan_to_num(mean_log_norm(relative), nan=0.0)
     words = [_word_at(*at) for at in zip(forward.T, backward.T, mean, waits, strict=True)]
@@ -150,7 +165,11 @@ def judge(
     parts = parts or ["fine"]
     if waiting:
         parts.append(f"{waiting} of {len(names)} layers wait for weights that start at zero")
-    return Verdict("; ".join(parts), tuple(faults))
+    if initial_statistics:
+        parts.append(
+            f"BatchNormalization layers without data: {initial_statistics} (measure with training=True)"
+        )
+    return Verdict("; ".join(parts), tuple(faults), initial_statistics > 0)
 
 
 def _word_at(forward: Array, backward: Array, mean: float, waits: float) -> str:

@@ -78,6 +78,8 @@ class GradientWalkContent(TypedDict):
     correlation: CorrelationContent | None
     repeats: list[bool]
     trained: bool
+    initial_statistics: int
+    unpredicted: str
 
 
 def describe_prediction(prediction: WalkPrediction | None) -> PredictionContent | None:

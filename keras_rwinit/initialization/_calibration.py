@@ -18,16 +18,14 @@ from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel, KernelIdentity
 from keras_rwinit._tracing.signals import Signal
 
+from ._output_scale import output_rms
+
 __all__ = ["Calibration", "calibrate"]
 
 _ROUNDS = 8
 _GOOD_DRIFT = 1e-3  # nats per layer; the walk of one network and one batch cannot resolve less than that
 _RESPONSES = (0.3, 2.0)  # of the drift to ln(factor): 1 for two slopes, less where activations saturate
 _LARGEST_STEP = 0.5  # of ln(factor) in one round
-# Root mean square of the outputs, so that a loss begins near that of a constant prediction. With 1 an
-# autoencoder of 39 layers was at 0.90 after 300 steps, with 0.1 at 0.64 (the network of
-# benchmarks/initializers_compared.py).
-_OUTPUT_RMS = 0.1
 
 Measurements = Mapping[CallKey, LayerMeasurement]
 
@@ -231,8 +229,9 @@ def calibrate(
 
     # Kernels that give the outputs, if they can be told from those that feed a kernel out of sight
     if not (incomplete and (output.guessed or output.unknown)):
+        rms = output_rms(model)
         calibrator.scale_to_rms(
-            {context: _OUTPUT_RMS for context in free if not context.followed and not _reads_data(context)}
+            {context: rms for context in free if not context.followed and not _reads_data(context)}
         )
     factors = {key: float(np.exp(log_factor)) for key, log_factor in calibrator.log_factors.items()}
     return Calibration(factors, _mean_drift(chains), drift_before)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._keras.drawing import draw_layout, draw_mirrored_layout
+from keras_rwinit._keras.layer_kinds import Effect, layer_kind
 from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.examples import check_examples, first_batch
@@ -95,8 +96,9 @@ def initialize(
     With a batch `x` it then calibrates. Kernels that read the data are scaled to pre-activations of mean
     square one, or of the square of the gain that a smooth activation asks for. Kernels that follow each other
     directly are scaled by a common factor until the measured walk of the gradient is unbiased. The output
-    kernels are scaled to outputs (before their activation) of root mean square 0.1, so that a loss begins
-    near that of a constant prediction.
+    kernels are scaled to outputs (before their activation) of root mean square 1. It is 0.3 where the model
+    was compiled with losses that are zero at the target and grow in both directions, such as the mean squared
+    error: what a regression begins with is an error. So compile a regression before you initialize it.
 
     The optimizer of a compiled model is set back to its beginning (all but the learning rate); everything
     else stays as it was.
@@ -141,7 +143,7 @@ def initialize(
     named = None if distribution is None else resolve_distribution(distribution)
     inputs = None
     if x is not None:
-        inputs, _ = check_examples("x", first_batch(x)[0])
+        inputs, _ = check_examples("x", first_batch(x, input_shape=getattr(model, "input_shape", None))[0])
         check_shapes(model, inputs)
     selected = select_variables(model, layers)
     graph = trace(model, inputs)
@@ -334,6 +336,10 @@ def _skipped_weights(
     for layer in model._flatten_layers():
         if skip_reason(layer):
             reasons |= {id(variable): skip_reason(layer) for variable in layer.variables}
+        elif layer_kind(layer).effect is Effect.NORMALIZATION:
+            for variable in layer.variables:
+                kind = "moving statistic" if variable.name.startswith("moving_") else "scale or offset"
+                reasons[id(variable)] = f"a {kind} of a normalization"
     for variable in model.weights:
         if id(variable) in drawn:
             continue
@@ -348,7 +354,7 @@ def _skipped_weights(
         elif id(variable) in unseen:
             yield variable.path, _UNSEEN
         else:
-            yield variable.path, "not a kernel"
+            yield variable.path, "neither a kernel nor a bias, such as a scale, a slope or a table"
 
 
 def _count_biases(model: keras.Model) -> BiasCount:

@@ -22,9 +22,12 @@ def select_variables(model: keras.Model, layers: Iterable[keras.layers.Layer | s
     if layers is None:
         return {id(variable) for variable in model.variables}
     inside = [layer for layer in model._flatten_layers() if layer is not model]
-    given = [layers] if isinstance(layers, str | keras.layers.Layer) else layers
-    if not isinstance(given, Iterable):
-        raise ValueError(f"`layers` must hold layers of the model, or their names. Received: {given!r}")
+    try:
+        given = [layers] if isinstance(layers, str | keras.layers.Layer) else list(layers)
+    except TypeError:  # an array without an axis counts as iterable
+        raise ValueError(
+            f"`layers` must hold layers of the model, or their names. Received: {layers!r}"
+        ) from None
     chosen = [_find(inside, layer) for layer in given]
     return {id(variable) for layer in chosen for variable in layer.variables}
 

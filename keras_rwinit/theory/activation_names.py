@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from keras_rwinit._checks import check_count
+from keras_rwinit._checks import check_count, did_you_mean
 
 from ._shape_solver import Shape, smooth_shape, two_slope_shape
 from .activation import Activation, ActivationLike, NotElementwiseError
@@ -75,8 +75,19 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
         "`activation` must be the name of an element-wise activation, a NumPy callable or a "
         f"`keras_rwinit.theory.Activation`. Names: {', '.join(sorted(ACTIVATIONS))}; with a "
         f"parameter: {', '.join(f'{name}(x)' for name in FAMILIES)}; shaped for the depth: "
-        f"{', '.join(f'shaped({name})' for name in SHAPED)}. Received: {activation!r}"
+        f"{', '.join(f'shaped({name})' for name in SHAPED)}. Received: {activation!r}{_suggest(activation)}"
     )
+
+
+def _suggest(activation: object) -> str:
+    """Returns the question whether a name that is near was meant, with the same argument."""
+    if not isinstance(activation, str):
+        return ""
+    name, bracket, argument = activation.partition("(")
+    if not bracket:
+        return did_you_mean(name, (*ACTIVATIONS, *NOT_ELEMENTWISE))
+    # relu(0.1) is no mistyped elu(0.1).
+    return "" if name in ACTIVATIONS else did_you_mean(name, (*FAMILIES, "shaped"), bracket + argument)
 
 
 def _resolve_shaped(text: str, name: str, arguments: str, depth: int | None) -> Activation:
@@ -127,6 +138,7 @@ def check_can_be_shaped(name: object) -> None:
     if not isinstance(name, str) or name not in SHAPED:
         raise ValueError(
             f"`name` must be an activation that can be shaped: {', '.join(SHAPED)}. Received: {name!r}"
+            f"{did_you_mean(name, SHAPED)}"
         )
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import ThreadpoolController
 
+from keras_rwinit._checks import did_you_mean
+
 __all__ = [
     "DISTRIBUTIONS",
     "Distribution",
@@ -141,7 +143,10 @@ def resolve_distribution(name: str) -> Distribution:
     """Returns the distribution called `name`; ValueError lists the names."""
     distribution = DISTRIBUTIONS.get(name) if isinstance(name, str) else None
     if distribution is None:
-        raise ValueError(f"`distribution` must be one of {', '.join(DISTRIBUTIONS)}. Received: {name!r}")
+        raise ValueError(
+            f"`distribution` must be one of {', '.join(DISTRIBUTIONS)}. Received: {name!r}"
+            f"{did_you_mean(name, DISTRIBUTIONS)}"
+        )
     return distribution
 
 

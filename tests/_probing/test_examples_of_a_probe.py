@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rwinit import gradient_walk, initialize
+from keras_rwinit import GradientWalkCallback, gradient_walk, initialize
 from keras_rwinit._probing.examples import check_examples, first_batch
 
 X = np.random.default_rng(0).standard_normal((12, 6)).astype("float32")
@@ -63,6 +63,38 @@ def test_a_data_set_may_have_inputs_alone_and_must_have_a_batch() -> None:
     assert first_batch(iter([X])) == (X, None, None)
     with pytest.raises(ValueError, match="at least one batch. Received: list_iterator without any"):
         first_batch(iter([]))
+
+
+def network(*shapes: tuple[int, ...]) -> keras.Model:
+    """A network with an input of each shape, taken as a dictionary if there are several."""
+    inputs = {f"x{number}": keras.Input(shape, name=f"x{number}") for number, shape in enumerate(shapes)}
+    flat = [keras.layers.Flatten()(one) for one in inputs.values()]
+    hidden = keras.layers.Dense(3)(keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0])
+    return keras.Model(
+        inputs if len(flat) > 1 else next(iter(inputs.values())), keras.layers.Dense(2)(hidden)
+    )
+
+
+@pytest.mark.parametrize("use", [gradient_walk, initialize])
+@pytest.mark.parametrize(
+    ("shapes", "example"),
+    [
+        ([(6,)], X[0]),
+        ([(6,)], (X[0], Y[0])),
+        ([(2, 3, 1)], X[0].reshape(2, 3, 1)),
+        ([(6,), (2, 3)], {"x0": X[0], "x1": X[0].reshape(2, 3)}),
+        ([()], np.float32(1.0)),
+        ([(6,)], (X, np.float32(1.0))),
+    ],
+)
+def test_a_data_set_of_single_examples_is_to_be_batched(use: Any, shapes: Any, example: Any) -> None:
+    with pytest.raises(ValueError, match=r"take `x.batch\(32\)` of .*Received: list_iterator of examples of"):
+        use(network(*shapes), iter([example]))
+
+
+def test_single_examples_are_found_without_a_model_by_their_targets() -> None:
+    with pytest.raises(ValueError, match=r"`x` must give batches.*of examples of shape \(6,\)"):
+        GradientWalkCallback(iter([(X[0], 3)]))
 
 
 @pytest.mark.backends

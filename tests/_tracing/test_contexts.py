@@ -68,6 +68,19 @@ def test_functions_are_known_by_their_values(name: str) -> None:
     np.testing.assert_allclose(signal.scale * signal.activation.slope_at(a), known.slope_at(a), atol=1e-5)
 
 
+class Scaled(L.Layer):
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(0.25))
+
+    def call(self, x: Any) -> Any:
+        return x * self.scale
+
+
+@backends
+def test_a_trained_number_scales_the_signal() -> None:
+    assert signal_behind(Scaled()).scale == 0.25
+
+
 @pytest.mark.parametrize(
     ("function", "slope"),
     [

@@ -31,7 +31,13 @@ REMOVED = {"data.Dataset(.to_tf)"}
 ADDED = {
     "keras_rwinit.show_versions",
     "tuning.SearchResult(.to_frame)",
+    "callbacks.GradientWalkCallback(.verdict)",
     "callbacks.GradientWalkCallback(overwrite)",
+    "callbacks.GradientWalkCallback(training)",
+    "diagnostics.GradientWalk(.initial_statistics)",
+    "diagnostics.GradientWalk(.unpredicted)",
+    "diagnostics.GradientWalk(initial_statistics)",
+    "diagnostics.GradientWalk(unpredicted)",
     "diagnostics.GradientWalk(.example_spread)",
     "diagnostics.GradientWalk(.first_backward)",
     "diagnostics.GradientWalk(.waits)",

@@ -152,13 +152,14 @@ def test_the_former_name_of_the_example_spread_warns() -> None:
 
 @pytest.mark.parametrize("backward", [DISTANCE, DEAD_BELOW_10, np.nan])
 def test_files(backward: Any, tmp_path: Path) -> None:
-    walk = record(backward)
+    walk = dataclasses.replace(record(backward), initial_statistics=3, unpredicted="it is a tree")
     path = tmp_path / "walk.json"
     walk.save(path)
     again = GradientWalk.load(path)
     assert again.layer_names == walk.layer_names
     for field in ("backward", "forward", "weight_gradient", "dead"):
         np.testing.assert_array_equal(getattr(again, field), getattr(walk, field))
+    assert (again.initial_statistics, again.unpredicted) == (3, "it is a tree")
     content = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert float(content["example_spread"]) == pytest.approx(walk.example_spread, nan_ok=True)
     assert "spread" not in content
@@ -313,16 +314,34 @@ def test_where_the_theory_is_silent() -> None:
     quantized = chain(*(L.Dense(8, "relu") for _ in range(3)), L.Dense(2), width=8)
     for layer in quantized.layers:
         layer.quantize("int8")
-    silent = [
-        residual,
-        mirrored,
-        quantized,
-        chain(L.Dense(8, "relu"), L.Dense(8, "tanh"), L.Dense(8), L.Dense(2), width=8),
-        chain(L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(8, "relu"), L.Dense(2), width=8),
-        chain(L.Dense(16, "tanh"), L.Dense(12, "tanh"), L.Dense(8, "tanh"), L.Dense(2), width=8),
-    ]
-    for model in silent:
-        assert gradient_walk(model, np.ones((1, 8))).prediction is None
+    shared, zeros = L.Dense(8, "relu"), L.Dense(8, "relu", kernel_initializer="zeros")
+    silent = {
+        "feeds more than one layer, as before a shortcut": residual,
+        "theory has no walk of tanh with looks_linear kernels": mirrored,
+        "has a quantized kernel": quantized,
+        "different activations: linear, relu, tanh": chain(
+            L.Dense(8, "relu"), L.Dense(8, "tanh"), L.Dense(8), L.Dense(2), width=8
+        ),
+        "has a normalization next to it": chain(
+            L.Dense(8, "relu"), L.BatchNormalization(), L.Dense(8, "relu"), L.Dense(2), width=8
+        ),
+        "the widths differ, and tanh is not made of two": chain(
+            L.Dense(16, "tanh"), L.Dense(12, "tanh"), L.Dense(8, "tanh"), L.Dense(2), width=8
+        ),
+        "fed through dropout": chain(L.Dense(8, "relu"), L.Dropout(0.1), L.Dense(8), L.Dense(2), width=8),
+        "is applied more than once": keras.Model(inputs, L.Dense(2)(shared(shared(inputs)))),
+        "of type Conv1D": chain(
+            L.Reshape((8, 1)), L.Conv1D(2, 3), L.Conv1D(2, 3), L.Flatten(), L.Dense(2), width=8
+        ),
+        "a kernel is zero": chain(L.Dense(8, "relu"), zeros, L.Dense(2), width=8),
+        "no hidden layer is of a kind": chain(L.Dense(2), width=8),
+    }
+    for reason, model in silent.items():
+        walk = gradient_walk(model, np.ones((1, 8)))
+        assert walk.prediction is None
+        assert reason in walk.unpredicted
+        (line,) = [line for line in walk.summary().splitlines() if line.startswith("no prediction, since")]
+        assert walk.unpredicted in line
 
 
 def test_two_records_are_compared_as_objects() -> None:

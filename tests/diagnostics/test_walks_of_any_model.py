@@ -287,6 +287,45 @@ def test_training_and_inference_differ() -> None:
     assert not np.allclose(inference.backward, training.backward, atol=1e-3)
 
 
+@backends
+def test_a_walk_says_that_batch_normalizations_have_seen_no_data() -> None:
+    model, x = normalized_model(), data(6)
+    note = "BatchNormalization layers without data: 1 (measure with training=True)"
+    walk = gradient_walk(model, x)
+    assert walk.verdict.endswith(f"; {note}")
+    assert walk.advice == ""  # nothing is wrong so far
+    model.layers[1].trainable = False  # training, too, computes with its mean of 0 and variance of 1
+    assert note not in gradient_walk(model, x).verdict
+    model.layers[1].trainable = True
+    model.layers[1].moving_variance.assign(np.full(8, 0.9))
+    assert note not in gradient_walk(model, x).verdict
+
+
+@pytest.mark.slow
+def test_the_advice_on_a_residual_network_does_not_lead_in_a_circle() -> None:
+    """It grows after `initialize` too, as measured without normalization; each step of the advice helps."""
+
+    def build(gamma: str) -> keras.Model:
+        h = inputs = keras.Input((6,))
+        for _ in range(20):
+            branch = L.BatchNormalization(gamma_initializer=gamma)(L.Dense(16)(h))
+            h = L.Activation("relu")(L.Add()([L.Dense(16)(h) if h is inputs else h, branch]))
+        model = keras.Model(inputs, L.Dense(2)(h))
+        initialize(model, x, seed=0)
+        return model
+
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    model = build("ones")
+    untrained, in_training = (gradient_walk(model, x, training=flag) for flag in (False, True))
+    assert untrained.advice.startswith("First measure with `training=True`")
+    assert untrained.drift > 1.4 * in_training.drift
+    assert in_training.verdict.startswith("growing")
+    assert in_training.advice.startswith("Draw the kernels anew")
+    assert "If the verdict stays" in in_training.advice
+    assert 'gamma_initializer="zeros"' in in_training.advice
+    assert gradient_walk(build("zeros"), x, training=True).verdict.startswith("fine")
+
+
 class Interrupted(L.Layer):
     armed = False
 

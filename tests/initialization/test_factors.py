@@ -403,6 +403,8 @@ def test_layers_that_are_none(layers: list[Any]) -> None:
         initialize(model, layers=layers)
     with pytest.raises(ValueError, match="and in `layers`"):
         initialize(model, layers=[])
+    with pytest.raises(ValueError, match="or their names. Received: array"):
+        initialize(model, layers=np.array(3))
 
 
 def test_the_report_counts_every_weight_and_the_biases_of_a_trained_model() -> None:

@@ -312,6 +312,20 @@ def test_the_report_lists_skipped_weights() -> None:
         assert same == (variable.path != report.kernels[0].path)
 
 
+def test_the_report_says_what_weights_of_normalizations_are() -> None:
+    layers = (L.Dense(4), L.BatchNormalization(), L.PReLU(), L.LayerNormalization(), L.Dense(2))
+    report = initialize(keras.Sequential([keras.Input((3,)), *layers]), seed=0)
+    reasons = {path.rsplit("/", 1)[-1]: why for path, why in report.skipped}
+    for names, why in (
+        (("gamma", "beta"), "a scale or offset of a normalization"),
+        (("moving_mean", "moving_variance"), "a moving statistic of a normalization"),
+        (("alpha",), "neither a kernel nor a bias, such as a scale, a slope or a table"),
+        (("bias",), "a bias"),
+    ):
+        assert {reasons[name] for name in names} == {why}
+    assert "4 left: a scale or offset of a normalization" in report.summary()
+
+
 @backends
 @slow_on_jax
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -393,7 +407,7 @@ def test_calibration_leaves_no_drift(name: str) -> None:
     assert abs(walk.drift) < (0.01 if "residual" in name else 0.002)
     assert report.drift is not None
     assert abs(report.drift) < 0.002
-    # The first layer sees data of mean square 10 as if it were 1, and the outputs have mean square 0.01.
+    # The first layer sees data of mean square 10 as if it were 1, and the outputs have mean square 1.
     first = next(
         layer
         for layer in model.layers
@@ -404,7 +418,7 @@ def test_calibration_leaves_no_drift(name: str) -> None:
         # That of a smooth activation has the variance that the theory's gain counts on.
         expected = report.kernels[0].gain / report.kernels[0].correction if name == "autoencoder" else 1.0
         assert (a**2).mean() == pytest.approx(expected**2, rel=1e-3)
-    assert (to_numpy(model(x)) ** 2).mean() == pytest.approx(0.01, rel=1e-2)
+    assert (to_numpy(model(x)) ** 2).mean() == pytest.approx(1.0, rel=1e-2)
 
 
 @backends

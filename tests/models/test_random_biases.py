@@ -79,3 +79,8 @@ def test_with_random_biases_differences_of_inputs_do_an_unbiased_walk(
 def test_biases_that_the_dtype_does_not_hold(stddev: float, dtype: str | None) -> None:
     with pytest.raises(ValueError, match=r"`bias_stddev` must leave the weights in the range of float"):
         small(bias_stddev=stddev, dtype=dtype)
+
+
+def test_biases_beyond_the_dtype_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave the range of the dtype. Received: dtype='float32'"):
+        small(gain=1e10, bias_stddev=1.0)

@@ -229,6 +229,13 @@ def test_bad_sizes(bad: Any) -> None:
         model_zoo.learning_rate(10, bad)
 
 
+def test_a_model_in_the_place_of_sizes_is_told_of_the_recipe() -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    for sizes in ((model,), (model, 64)):
+        with pytest.raises(ValueError, match=r"For a model there is `recipe\(model\)`"):
+            model_zoo.learning_rate(*sizes)
+
+
 def learned(
     depth: int, activation: str, *, width: int, batch: int, epochs: int = 10, **changed: Any
 ) -> float:

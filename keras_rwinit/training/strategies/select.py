@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_rwinit._checks import did_you_mean
+
 from .base import Strategy
 
 __all__ = ["STRATEGIES", "make_strategy"]
@@ -32,7 +34,10 @@ def make_strategy(name: str, width: int) -> Strategy:
         ValueError: There is no such strategy on this back end, or this machine lacks what it needs.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
+        raise ValueError(
+            f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}"
+            f"{did_you_mean(name, STRATEGIES)}"
+        )
     needed, backend = STRATEGIES[name], keras.backend.backend()
     if needed is None:
         return Strategy()
