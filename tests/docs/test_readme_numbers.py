@@ -6,7 +6,7 @@ import csv
 import json
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +38,19 @@ def test_mnist() -> None:
         if row["preset"] == "mnist_leaky_relu_1000" and row["initializer"] == "random_walk"
     )
     assert f"| {float(row['test_error']):.2%} test error".replace("%", " %") in README
+
+
+def test_the_faq_on_residual_networks() -> None:
+    rows = rows_of(ROOT / "examples" / "paper" / "results" / "plain_against_residual" / "results.csv")
+    faq = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    for network in ("residual", "looks_linear"):
+        runs = [row for row in rows if (row["network"], row["activation"]) == (network, "relu")]
+        tried = [row for row in runs if row["seed"] == "0"]
+        rate = min(tried, key=lambda row: float(row["loss"]))["rate"]
+        errors = [100 * float(row["test_error"]) for row in runs if row["seed"] != "0"]
+        assert {row["rate"] for row in runs if row["seed"] != "0"} == {rate}
+        assert len(errors) == 3
+        assert f"{mean(errors):.2f} ± {stdev(errors):.2f} %" in faq
 
 
 def test_time_to_first_step_and_per_step() -> None:

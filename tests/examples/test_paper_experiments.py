@@ -16,8 +16,8 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
-BY_HAND = ("deep_mnist", "loss_against_gain", "recipe")
-TRAINED = ("fixed_parameters", "loss_against_gain", "speech", "recipe", "deep_mnist")
+BY_HAND = ("deep_mnist", "loss_against_gain", "plain_against_residual", "recipe")
+TRAINED = ("fixed_parameters", "speech", *BY_HAND)
 
 
 @pytest.fixture(autouse=True)
