@@ -34,9 +34,10 @@ exclude_patterns = ["_build", "_ext"]
 # What nitpick cannot find: other packages, whose inventories a build without a network does not have, and the
 # private names of types that signatures show.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(keras|keras_tuner|numpy|np|matplotlib|os|collections|pandas|pathlib|tensorflow_datasets)\..*"),
+    (r"py:.*", r"(keras|keras_tuner|numpy|np|matplotlib|os|collections|pathlib|tensorflow_datasets)\..*"),
     (r"py:.*", r"keras_rwinit\.(\w+\.)*(_\w+\.\w+|KerasLayer)"),
-    (r"py:.*", r"(Walk|Prediction|Correlation|Record|Figure|Axes|NotElementwiseError|ActivationError|optional)"),
+    (r"py:.*", r"(Walk|Prediction|Correlation|Record|Figure|Axes|NotElementwiseError|optional)"),
+    (r"py:.*", r"ActivationError|pandas\.DataFrame"),
 ]
 
 # Notebooks are text without outputs. A build executes those that changed since the last one.
