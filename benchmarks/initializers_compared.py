@@ -39,6 +39,7 @@ from _output import describe_machine, write_json
 
 from keras_rwinit import data, gradient_walk, initialize
 from keras_rwinit.data import Dataset
+from keras_rwinit.initialization._output_scale import output_rms
 
 L = keras.layers
 GRID = range(-8, -3)  # of learning rates, 1e-4 to 1e-2; see `rate_at`
@@ -199,13 +200,9 @@ def scaled(draw: Initialization) -> Initialization:
         draw(model, x, seed)
         outputs = keras.ops.convert_to_numpy(model(x)).astype(np.float64)
         kernel = model.layers[-1].kernel
-        kernel.assign(kernel * (_wanted_rms(model) / np.sqrt(np.mean(outputs**2))))
+        kernel.assign(kernel * (output_rms(model) / np.sqrt(np.mean(outputs**2))))
 
     return draw_and_scale
-
-
-def _wanted_rms(model: keras.Model) -> float:
-    return 0.3 if isinstance(model.loss, keras.losses.MeanSquaredError) else 1.0
 
 
 def by_anyinit(mode: str) -> Initialization:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
 from keras_rwinit._checks import (
     check_count,
@@ -107,16 +106,15 @@ def deep_mlp(
             `"truncated_normal"`, `"uniform"`, `"orthogonal"` or `"looks_linear"`; see
             `keras_rwinit.initializers.RandomWalk`. `None`: one that trains at any depth, which is
             `"looks_linear"` for activations with `f(a) - f(-a) = c a` (relu, leaky_relu, gelu, silu,
-            softplus) and `"orthogonal"` for all others. Both have an `output_gain` of 3, and tanh and other
-            curved activations of the latter an `input_gain` of 0.3, but for shaped ones. With `bias_stddev`,
-            with which units do not come in pairs, `None` is `"normal"`.
+            softplus) and `"orthogonal"` for all others. Both have an `output_gain` of 3. With orthogonal
+            kernels, curved activations such as tanh have an `input_gain` of 0.3, but not shaped ones. With
+            `bias_stddev`, with which units do not come in pairs, `None` is `"normal"`.
         gain: Gain of the hidden kernels in place of the computed one.
         input_gain: Gain of the first kernel. `None`: the gain of the hidden kernels, 1 with
-            `"looks_linear"`, or 0.3 where `distribution` is None as well and does not become that. A smaller
-            one leaves the first layers of a saturating activation nearly linear,
-            so that the network is a smoother function at first and errs less in examples that it has not
-            seen. In those layers the gradient's log-norm grows by up to about `ln(gain / input_gain)` nats,
-            which `gradient_walk` reports; elsewhere it stays unbiased.
+            `"looks_linear"`, or 0.3 where `distribution` says so. A smaller one leaves the first layers of a
+            saturating activation nearly linear, so that the network is a smoother function at first and errs
+            less in examples that it has not seen. In those layers the gradient's log-norm grows by up to
+            about `ln(gain / input_gain)` nats, which `gradient_walk` reports; elsewhere it stays unbiased.
         output_gain: Gain of the classifier's kernel, with `"looks_linear"` that of the linear network which
             the model is at first. `None`: the gain of a linear layer, or 3 if `distribution` is None as well.
         bias_stddev: Standard deviation of the hidden layers' normal biases. `None`: all biases are zero, and
@@ -286,7 +284,7 @@ def _center_logits(chain: ChainBuilder) -> None:
     for layer in hidden:
         outputs = layer(outputs)
     centered = -keras.ops.matmul(outputs, classifier.kernel)[0]
-    if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(centered, "float32"))).all():
+    if not keras.ops.all(keras.ops.isfinite(centered)):
         raise ValueError(
             "With these gains and `bias_stddev` the activations leave the range of the dtype. "
             f"Received: dtype={classifier.dtype_policy.name!r}"

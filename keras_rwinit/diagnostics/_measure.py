@@ -76,9 +76,9 @@ def gradient_walk(
             outputs, the same direction for every example, instead of a loss's.
         loss: Keras loss or its name, or one for each output. `None`: what the model was compiled with.
         sample_weight: Weights of the examples, or of their time steps, as `fit` takes them.
-        training: Whether the model runs as in training: batch normalization by the batch, and dropout. Set
-            it for a model with `BatchNormalization` that has seen no data, which does not normalize without.
-            `delta` of an example is then part of a gradient that other examples take part in.
+        training: Whether the model runs as in training: batch normalization by the batch, and dropout.
+            `delta` of an example is then part of a gradient that other examples take part in. A model with
+            `BatchNormalization` that has seen no data normalizes only with True.
         trained: Whether the model has been trained. The verdict then tells only what stops a training at any
             time; see `GradientWalk.verdict`. It changes nothing that is measured.
 

@@ -113,8 +113,12 @@ def in_standard_errors(kernel: Array, expected: float, kurtosis: float = 3.0) ->
 
 
 WIDE: dict[str, Any] = {
-    **{"depth": 9, "width": 128, "bottleneck": 32, "input_shape": (100,), "seed": 5},
+    "depth": 9,
+    "width": 128,
+    "bottleneck": 32,
+    "input_shape": (100,),
     "distribution": "normal",
+    "seed": 5,
 }
 
 
@@ -210,7 +214,10 @@ def test_other_initializers(initializer: Any) -> None:
 
 
 WALK: dict[str, Any] = {
-    **{"depth": 100, "width": 64, "bottleneck": 32, "input_shape": (40,)},
+    "depth": 100,
+    "width": 64,
+    "bottleneck": 32,
+    "input_shape": (40,),
     "distribution": "normal",
 }
 
