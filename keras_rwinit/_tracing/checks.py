@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 import keras
+from keras.utils import is_keras_tensor
 
 from keras_rwinit._keras.types import ArrayTree
 
@@ -25,26 +26,53 @@ def check_model(model: keras.Model) -> None:
 
 
 def check_shapes(model: keras.Model, inputs: ArrayTree) -> None:
-    """Raises ValueError if the model has one input, and `inputs` are not arrays of its shape.
+    """Raises ValueError if the model says which inputs it has, and `inputs` are others.
 
-    With inputs of the right shape it builds what only a call builds, see `build_activations`.
+    It says so if it is functional or has one input of a known shape. With the right inputs, this builds what
+    only a call builds, see `build_activations`.
     """
-    expected = getattr(model, "input_shape", None) if not isinstance(inputs, dict) else None
-    given = [array.shape for array in keras.tree.flatten(inputs) if array is not None]
-    # Several inputs, or none known: the call of the model itself finds what is wrong.
-    if _is_shape(expected) and not _has_shape(given, expected):
+    names = _input_names(model)
+    if names and isinstance(inputs, dict):
+        if not set(names) <= set(inputs):
+            raise ValueError(
+                f"`x` must hold the model's inputs, {', '.join(map(repr, names))}. Received: the keys "
+                f"{', '.join(map(repr, inputs))}"
+            )
+    else:
+        _check_shape(inputs, getattr(model, "input_shape", None), is_functional=bool(names))
+    build_activations(model, inputs)
+
+
+def _check_shape(inputs: ArrayTree, expected: object, *, is_functional: bool) -> None:
+    """Raises ValueError unless `inputs` are one array of the shape `expected`, if that is a model's."""
+    # Of several inputs, or none known, the call of the model itself finds what is wrong. Models of users may
+    # keep the shape of an example as `input_shape`, whose first size is no batch.
+    if not (_is_shape(expected) and (is_functional or expected[:1] == (None,))):
+        return
+    if not _has_shape(inputs, expected):
         shape = ", ".join(["examples", *map(str, expected[1:])])
+        given = [array.shape for array in keras.tree.flatten(inputs) if array is not None]
         raise ValueError(
             f"`x` must have the shape of the model's inputs, ({shape}). Received: "
-            f"shape {', '.join(map(str, given))}"
+            f"{'a dictionary, ' if isinstance(inputs, dict) else ''}shape {', '.join(map(str, given))}"
         )
-    build_activations(model, inputs)
+
+
+def _input_names(model: keras.Model) -> list[str]:
+    """Returns the names of a functional model's inputs, and none of another model."""
+    tensors = getattr(model, "inputs", None)
+    if not (isinstance(tensors, list) and all(map(is_keras_tensor, tensors))):
+        return []
+    structure = getattr(model, "input", None)
+    return list(structure) if isinstance(structure, dict) else [tensor.name for tensor in tensors]
 
 
 def _is_shape(expected: object) -> TypeGuard[tuple[int | None, ...]]:
     return isinstance(expected, tuple) and not (expected and isinstance(expected[0], tuple))
 
 
-def _has_shape(given: list[tuple[int, ...]], expected: tuple[int | None, ...]) -> bool:
-    sizes = zip(expected[1:], given[0][1:], strict=False)
-    return len(given) == 1 and len(given[0]) == len(expected) and all(s in (None, n) for s, n in sizes)
+def _has_shape(inputs: ArrayTree, expected: tuple[int | None, ...]) -> bool:
+    given = [array.shape for array in keras.tree.flatten(inputs) if array is not None]
+    if isinstance(inputs, dict) or len(given) != 1 or len(given[0]) != len(expected):
+        return False
+    return all(size in (None, n) for size, n in zip(expected[1:], given[0][1:], strict=True))

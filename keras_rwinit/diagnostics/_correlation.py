@@ -60,9 +60,11 @@ class WalkCorrelation:
                     f"`forward` and `{name}` must have one number for each layer. Received: shapes {layers} "
                     f"and {np.shape(getattr(self, name))}"
                 )
-        if self.prediction is not None and np.shape(self.prediction.mean) != layers:
+        prediction = self.prediction
+        if prediction is not None and not np.shape(prediction.mean) == np.shape(prediction.std) == layers:
             raise ValueError(
-                f"`prediction` must have {layers[0]} layers. Received: {np.shape(self.prediction.mean)}"
+                f"`prediction` must have {layers[0]} layers. Received: {np.shape(prediction.mean)} and "
+                f"{np.shape(prediction.std)}"
             )
 
     def __repr__(self) -> str:

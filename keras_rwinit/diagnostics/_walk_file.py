@@ -29,6 +29,10 @@ FORMAT = "keras_rwinit.GradientWalk/1"
 """Says that a file holds a `GradientWalk`, and in which form."""
 
 
+# No logarithm of a norm and no number of steps comes near it.
+_LARGEST = 1e100
+
+
 class PredictionContent(TypedDict):
     """`WalkPrediction` as numbers and lists of numbers."""
 
@@ -157,4 +161,7 @@ def to_array(content: Sequence[float] | Sequence[bool] | Sequence[list[float]]) 
     values = np.asarray(content, dtype=object)
     if any(value is None for value in values.flat):  # NumPy would make nan of it
         raise ValueError("null is no number")
-    return values.astype(np.float64)
+    array = values.astype(np.float64)
+    if (np.abs(array[np.isfinite(array)]) > _LARGEST).any():
+        raise ValueError(f"a number beyond {_LARGEST:g}, whose square may leave float64")
+    return array

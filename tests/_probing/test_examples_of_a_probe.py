@@ -11,6 +11,7 @@ import pytest
 
 from keras_rwinit import GradientWalkCallback, gradient_walk, initialize
 from keras_rwinit._probing.examples import check_examples, first_batch
+from keras_rwinit.layers import DeepSequential
 
 X = np.random.default_rng(0).standard_normal((12, 6)).astype("float32")
 Y = X @ np.ones((6, 2), "float32")
@@ -90,6 +91,47 @@ def network(*shapes: tuple[int, ...]) -> keras.Model:
 def test_a_data_set_of_single_examples_is_to_be_batched(use: Any, shapes: Any, example: Any) -> None:
     with pytest.raises(ValueError, match=r"take `x.batch\(32\)` of .*Received: list_iterator of examples of"):
         use(network(*shapes), iter([example]))
+
+
+@pytest.mark.parametrize("use", [gradient_walk, initialize])
+@pytest.mark.parametrize("shapes", [[(6,)], [(6,), (6,)]])
+def test_a_dictionary_has_the_names_of_the_inputs(use: Any, shapes: Any) -> None:
+    model = network(*shapes)
+    named = {f"x{number}": X for number in range(len(shapes))}
+    if len(shapes) > 1:  # with one, Keras warns
+        use(model, named)
+    named["x"] = named.pop("x0")
+    with pytest.raises(ValueError, match=r"`x` must hold the model's inputs, 'x0'.*Received: the keys .*'x'"):
+        use(model, named)
+    listed = keras.Sequential([keras.Input((6,), name="x0"), keras.layers.Dense(3), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"`x` must hold the model's inputs, 'x0'. Received: the keys 'x'"):
+        use(listed, {"x": X})
+    unnamed = DeepSequential([keras.layers.Dense(3), keras.layers.Dense(2)], (6,))
+    with pytest.raises(ValueError, match=r"\(examples, 6\). Received: a dictionary, shape \(12, 6\)"):
+        use(unnamed, {"x": X})
+
+
+class WithShapeOfAnExample(keras.Model):
+    """Keeps the shape of an example under a name of Keras's, which has the batch first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_shape = (2, 3)
+        self.flatten, self.hidden, self.head = (
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, "tanh"),
+            keras.layers.Dense(2),
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return self.head(self.hidden(self.flatten(inputs)))
+
+
+@pytest.mark.parametrize("use", [gradient_walk, initialize])
+def test_a_shape_of_the_users_is_not_taken_for_keras(use: Any) -> None:
+    model = WithShapeOfAnExample()
+    model(X.reshape(12, 2, 3))
+    use(model, X.reshape(12, 2, 3))
 
 
 def test_single_examples_are_found_without_a_model_by_their_targets() -> None:

@@ -12,7 +12,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rwinit import GradientWalk, WalkPrediction, gradient_walk, initialize, model_zoo, predict_walk
+from keras_rwinit import (
+    GradientWalk,
+    WalkPrediction,
+    gradient_walk,
+    initialize,
+    model_zoo,
+    predict_correlation,
+    predict_walk,
+)
+from keras_rwinit.diagnostics import WalkCorrelation
 
 L = keras.layers
 EXAMPLES, LAYERS = 4, 30
@@ -211,6 +220,7 @@ DAMAGES: dict[str, dict[str, Any]] = {
     "dtype": {"dtype": None},
     "negative wait": {"waits": [-1.0] * LAYERS},
     "a number no float holds": {"dead": [10**400] * LAYERS},
+    "a number whose square no float holds": {"waits": [1e308] * LAYERS},
     "null": {"forward": [[None] * LAYERS] * EXAMPLES},
     "a word": {"weight_gradient": ["low"] * LAYERS},
 }
@@ -240,6 +250,15 @@ def test_records_with_a_part_missing_are_refused(key: str, tmp_path: Path) -> No
 def test_parts_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`dead` must have the shape \(30,\). Received: \(29,\)"):
         dataclasses.replace(record(0.0), dead=np.zeros(29))
+
+
+def test_deviations_of_the_correlation_belong_to_its_layers() -> None:
+    prediction = predict_correlation("relu", 8, 3)
+    layers = np.zeros(3)
+    with pytest.raises(ValueError, match=r"`prediction` must have 3 layers. Received: \(3,\) and \(2, 3\)"):
+        WalkCorrelation(
+            layers, layers, layers, 0.0, 1.0, dataclasses.replace(prediction, std=np.zeros((2, 3)))
+        )
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "another"}', "no JSON", "[" * 100_000])
