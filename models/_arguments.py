@@ -9,7 +9,7 @@ import keras
 
 from keras_rwinit._checks import check_fits_dtype, check_positive
 from keras_rwinit._keras.types import Initializer
-from keras_rwinit._memory import check_fits
+from keras_rwinit._limits import check_fits
 
 __all__ = [
     "DType",

@@ -14,7 +14,7 @@ PACKAGE = "keras_rwinit"
 
 # A room imports from its own modules and from the rows above its own.
 ROWS = (
-    ("_version", "_backend", "_checkout", "_checks", "_console", "_files", "_memory", "_summary", "plots"),
+    ("_version", "_backend", "_checkout", "_checks", "_console", "_files", "_limits", "_summary", "plots"),
     ("theory", "data"),
     ("_keras",),
     ("_layer_updates",),

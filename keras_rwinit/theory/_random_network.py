@@ -31,12 +31,23 @@ from .activation import Activation
 from .distributions import Distribution, draw_kernel
 from .mirrored import mirrored_level, pair_weight
 
-__all__ = ["Chunk", "RandomNetwork", "chunk_bytes", "chunk_sizes", "draw_chunks", "seeded_generator"]
+__all__ = [
+    "Chunk",
+    "RandomNetwork",
+    "chunk_bytes",
+    "chunk_sizes",
+    "draw_chunks",
+    "seeded_generator",
+    "simulation_seconds",
+]
 
 Array: TypeAlias = NDArray[np.float64]
 
 _CHUNK_BYTES = 32 * 2**20  # of pre-activations, activations and kernels
 _VECTORS = 16  # of a layer's width that the computation of one layer takes at a time
+
+# What a layer takes at least, and a weight or, where no matrix is drawn, a unit, measured
+_LAYER_SECONDS, _UNIT_SECONDS = 2e-4, 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,12 @@ def chunk_bytes(network: RandomNetwork) -> int:
     if network.distribution.structure != "independent":
         one = min(one, _CHUNK_BYTES)
     return one + 8 * _VECTORS * network.width
+
+
+def simulation_seconds(network: RandomNetwork, samples: int) -> float:
+    """Returns about how long it takes to draw so many networks."""
+    kernel = network.width if network.distribution.structure == "independent" else 1
+    return network.depth * max(_LAYER_SECONDS, _UNIT_SECONDS * samples * network.width * kernel)
 
 
 def seeded_generator(seed: int | None) -> np.random.Generator:
@@ -167,6 +184,11 @@ class _Block(NamedTuple):
         """Whether no value has left the floats."""
         return all(np.isfinite(layer.a).all() and np.isfinite(layer.h).all() for layer in self.layers)
 
+    @property
+    def ended(self) -> bool:
+        """Whether every network has left the floats, so that no further layer was drawn."""
+        return not np.isfinite(self.rms).any()
+
 
 class _BlockStart(NamedTuple):
     """What a block can be drawn from once more: the generator as it was, and the RMS of the inputs."""
@@ -178,6 +200,8 @@ class _BlockStart(NamedTuple):
 class _Forward:
     """The forward pass of some networks, of whose layers one block at a time is in memory.
 
+    It ends where every network has left the floats.
+
     Args:
         network: The network.
         count: Number of networks.
@@ -186,7 +210,7 @@ class _Forward:
 
     def __init__(self, network: RandomNetwork, count: int, rng: np.random.Generator) -> None:
         self.network = network
-        self.control, self.finite = np.zeros(count), True
+        self.control, self.finite, self.ended = np.zeros(count), True, False
         # One block, unless a single network is larger than a chunk.
         self._length = max(1, _CHUNK_BYTES // (16 * network.width * count))
         self._starts: list[_BlockStart] = []
@@ -196,6 +220,9 @@ class _Forward:
             block = _draw_block(network, rms, min(self._length, network.depth - first), rng)
             self.control += block.control
             self.finite = self.finite and block.finite
+            self.ended = block.ended
+            if self.ended:
+                break
             rms = block.rms
         self._last = block.layers
 
@@ -210,6 +237,8 @@ class _Forward:
 def _draw_without_matrices(network: RandomNetwork, count: int, rng: np.random.Generator) -> Chunk:
     forward = _Forward(network, count, rng)
     backward_control = np.zeros(count)
+    if forward.ended:
+        return _overflowed(count)
     slope_at, depth = network.activation.slope_at, network.depth
     layers = forward.from_the_last()
     above = next(layers)
@@ -230,6 +259,12 @@ def _draw_without_matrices(network: RandomNetwork, count: int, rng: np.random.Ge
         backward_control=backward_control,
         overflowed=not forward.finite or _has_overflowed(log_norm),
     )
+
+
+def _overflowed(count: int) -> Chunk:
+    """Returns a chunk of networks that have all left the floats."""
+    none = np.zeros(count)
+    return Chunk(np.full((count, 1), np.nan), none, none, overflowed=True)
 
 
 def _has_overflowed(log_norm: Array) -> bool:
@@ -264,7 +299,10 @@ def _draw_vectors(network: RandomNetwork, count: int, rng: np.random.Generator) 
 
 
 def _draw_block(network: RandomNetwork, rms: Array, length: int, rng: np.random.Generator) -> _Block:
-    """Draws consecutive layers of networks, the first of whose inputs have a root mean square of `rms`."""
+    """Draws consecutive layers of networks, the first of whose inputs have a root mean square of `rms`.
+
+    A layer by which every network has left the floats is the last one.
+    """
     layers: list[_Layer] = []
     total_control = np.zeros(len(rms))
     for _ in range(length):
@@ -277,6 +315,8 @@ def _draw_block(network: RandomNetwork, rms: Array, length: int, rng: np.random.
         h = _activate(network.activation, a)
         rms = _norm(h) / np.sqrt(network.width)
         layers.append(_Layer(a, h))
+        if not np.isfinite(rms).any():
+            break
     return _Block(layers, rms, total_control)
 
 
@@ -288,7 +328,9 @@ def _propagate_back(network: RandomNetwork, h: Array, a_above: Array, unit: Arra
     along = _dot(a_above, unit) / np.where(h_length > 0, h_length, np.inf)
     across = xi - h_unit * _dot(h_unit, xi)
     if network.distribution.orthogonal:
-        across = _unit(across, _norm(across)) * np.sqrt(np.maximum(network.gain**2 - along**2, 0.0))
+        # NumPy's square is infinite where Python's raises.
+        rest = np.maximum(np.square(network.gain) - along**2, 0.0)
+        across = _unit(across, _norm(across)) * np.sqrt(rest)
     else:
         across *= network.gain / np.sqrt(network.width)
     return h_unit * along + across
@@ -303,34 +345,39 @@ def _start_log_norm(last_length: Array, depth: int) -> Array:
 
 def _draw_with_matrices(network: RandomNetwork, count: int, rng: np.random.Generator) -> Chunk:
     slope_at, depth, width = network.activation.slope_at, network.depth, network.width
-    # Each layer's kernels are drawn twice from one seed, in the forward and in the backward pass. Keeping
-    # them would take depth times the memory.
-    seeds = np.random.SeedSequence(rng.integers(2**63)).spawn(depth)
+    entropy = int(rng.integers(2**63))
+
+    def draw_kernels(layer: int) -> Array:
+        """Draws a layer's kernels from one seed in both passes; to keep them takes depth times the memory."""
+        return _draw_kernels(network, count, np.random.SeedSequence(entropy, spawn_key=(layer,)))
+
     # Forward
     h = rng.standard_normal((count, width))
     h *= np.sqrt(width) / _norm(h)
     pre_activations: list[Array] = []
-    for seed in seeds:
-        a = np.einsum("si,sij->sj", h, _draw_kernels(network, count, seed), optimize=True)
-        pre_activations.append(a)
+    finite = True
+    for d in range(depth):
+        a = np.einsum("si,sij->sj", h, draw_kernels(d), optimize=True)
         h = _activate(network.activation, a)
+        finite = finite and bool(np.isfinite(a).all() and np.isfinite(h).all())
+        if not np.isfinite(h).all(axis=1).any():
+            return _overflowed(count)
+        pre_activations.append(a)
     # Backward
     delta = slope_at(pre_activations[-1]) * rng.standard_normal((count, width))
     length = _norm(delta)
     log_norm = _start_log_norm(length, depth)
     for d in range(depth - 2, -1, -1):
-        kernels = _draw_kernels(network, count, seeds[d + 1])
         delta = slope_at(pre_activations[d]) * np.einsum(
-            "sj,sij->si", _unit(delta, length), kernels, optimize=True
+            "sj,sij->si", _unit(delta, length), draw_kernels(d + 1), optimize=True
         )
         length = _norm(delta)
         log_norm[:, d] = log_norm[:, d + 1] + np.log(length[:, 0])
-    overflowed = not all(np.isfinite(a).all() for a in pre_activations) or not np.isfinite(h).all()
     return Chunk(
         log_norm=log_norm,
         forward_control=np.zeros(count),
         backward_control=np.zeros(count),
-        overflowed=overflowed or _has_overflowed(log_norm),
+        overflowed=not finite or _has_overflowed(log_norm),
     )
 
 

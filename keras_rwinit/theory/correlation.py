@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_positive
-from keras_rwinit._memory import check_fits
+from keras_rwinit._limits import check_duration, check_fits
 
 from ._pair_simulation import draw_correlations, pair_bytes
 from ._pair_smooth import smooth_correlations
 from ._pair_two_slopes import mirrored_correlation, two_slope_correlations
-from ._random_network import RandomNetwork, seeded_generator
+from ._random_network import RandomNetwork, seeded_generator, simulation_seconds
 from .activation import Activation, ActivationLike
 from .activation_names import resolve_activation
 from .distributions import resolve_distribution
@@ -49,9 +49,7 @@ _SAMPLES = 2_000
 _SEED = 2203_8120
 
 # What a layer takes, measured
-_TWO_SLOPE_SECONDS, _SMOOTH_SECONDS, _SIMULATED_SECONDS = 2e-5, 1e-2, 2e-4
-_UNIT_SECONDS = 1e-7
-_LONGEST = 3600.0  # seconds
+_TWO_SLOPE_SECONDS, _SMOOTH_SECONDS = 2e-5, 1e-2
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,16 +158,17 @@ def _predict(
 ) -> tuple[Array, Array, bool]:
     """Returns mean, standard deviation and whether they are simulated."""
     known, slopes = resolve_distribution(distribution), activation.slopes
-    check_fits(16 * depth, f"A prediction of `depth`={depth:,} layers")
+    what = f"A prediction of `depth`={depth:,} layers"
+    check_fits(16 * depth, what)
     if slopes is not None and len(slopes) == 2 and width > 2:
         pair = slopes[0], slopes[1]
         if known.mirrored:
             mean, std = mirrored_correlation(pair, width, correlation)
             return np.full(depth, mean), np.full(depth, std), False
-        _check_duration(_TWO_SLOPE_SECONDS, depth)
+        check_duration(_TWO_SLOPE_SECONDS * depth, what)
         return *two_slope_correlations(pair, width, depth, correlation, known), False
     if not activation.kinks and not activation.units and not known.mirrored and width > 2:
-        _check_duration(_SMOOTH_SECONDS, depth)
+        check_duration(_SMOOTH_SECONDS * depth, what)
         prediction = smooth_correlations(activation, width, depth, correlation, gain, known)
         if (
             prediction is not None
@@ -239,20 +238,10 @@ def simulate_correlation(
 
 def _simulate(network: RandomNetwork, correlation: float, samples: int, rng: np.random.Generator) -> Array:
     width, depth = network.width, network.depth
-    needed = 16 * samples * depth + pair_bytes(network)
-    check_fits(needed, f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}")
-    kernels = width if network.distribution.structure == "independent" else 1
-    _check_duration(max(_SIMULATED_SECONDS, _UNIT_SECONDS * samples * width * kernels), depth)
+    what = f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}"
+    check_fits(16 * samples * depth + pair_bytes(network), what)
+    check_duration(simulation_seconds(network, samples), what)
     return np.concatenate(list(draw_correlations(network, correlation, samples, rng)))
-
-
-def _check_duration(seconds: float, depth: int) -> None:
-    """Raises ValueError if `depth` layers of so many seconds take more than an hour."""
-    if seconds * depth > _LONGEST:
-        raise ValueError(
-            f"The correlation over `depth`={depth:,} layers takes about {seconds * depth / 3600.0:,.0f} "
-            "hours here. Use fewer layers."
-        )
 
 
 def _check(

@@ -113,7 +113,9 @@ _CUT_VARIANCE, _CUT_EXCESS_KURTOSIS = _truncated_normal_moments(_CUT)
 
 def _truncated_normal(rng: np.random.Generator, rows: int, columns: int) -> Array:
     probability = rng.uniform(special.ndtr(-_CUT), special.ndtr(_CUT), (rows, columns))
-    return np.asarray(special.ndtri(probability) / np.sqrt(_CUT_VARIANCE))
+    special.ndtri(probability, out=probability)
+    probability /= np.sqrt(_CUT_VARIANCE)
+    return probability
 
 
 DISTRIBUTIONS: dict[str, Distribution] = {

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_positive, deprecate_positional
-from keras_rwinit._memory import check_fits
+from keras_rwinit._limits import check_duration, check_fits
 
 from ._decided_gain import decided_gain
-from ._random_network import RandomNetwork, chunk_bytes, draw_chunks, seeded_generator
+from ._random_network import RandomNetwork, chunk_bytes, draw_chunks, seeded_generator, simulation_seconds
 from .activation import ActivationLike
 from .activation_names import resolve_activation
 from .distributions import resolve_distribution
@@ -57,7 +57,8 @@ def simulate_walk(
 
     Raises:
         ValueError: An argument is out of range or unknown, `gain` is None and none exists, the activations
-            leave the floating-point numbers, or the result does not fit into this machine's memory.
+            leave the floating-point numbers, the result does not fit into this machine's memory, or it would
+            take more than an hour.
 
     Example:
         >>> walks = simulate_walk("relu", width=100, depth=50, samples=2000, seed=0)
@@ -78,8 +79,9 @@ def simulate_walk(
         gain=1.0 if gain is None else check_positive("gain", gain),
         distribution=resolved_distribution,
     )
-    needed = 16 * samples * depth + chunk_bytes(network)
-    check_fits(needed, f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}")
+    what = f"A simulation of `samples`={samples:,}, `width`={width:,} and `depth`={depth:,}"
+    check_fits(16 * samples * depth + chunk_bytes(network), what)
+    check_duration(simulation_seconds(network, samples), what)
     if gain is None:
         computed = decided_gain(resolved_activation, width, max(depth, 2), resolved_distribution)
         network = replace(network, gain=computed)

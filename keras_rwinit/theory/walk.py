@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_positive, deprecate_positional
-from keras_rwinit._memory import check_fits
+from keras_rwinit._limits import check_fits
 
 from ._analytic_gain import NoGainError, analytic_gain, ways_out
 from ._checked_walk import checked_spread, checked_walk, expanded_spread

@@ -10,7 +10,7 @@ from keras_rwinit._keras.names import (
     check_initializer_name,
     check_optimizer_name,
 )
-from keras_rwinit._memory import check_fits
+from keras_rwinit._limits import check_fits
 from keras_rwinit.data import Dataset
 from keras_rwinit.models.model_zoo import count_parameters
 from keras_rwinit.theory import WalkPrediction, predict_walk

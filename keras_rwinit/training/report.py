@@ -17,7 +17,7 @@ from rich.text import Text
 
 from keras_rwinit._files import write_atomically
 from keras_rwinit._keras.names import RANDOM_WALK
-from keras_rwinit._memory import format_bytes
+from keras_rwinit._limits import format_bytes
 from keras_rwinit._version import __version__
 from keras_rwinit.diagnostics import GradientWalk
 from keras_rwinit.plots import new_figure, plot_histories, plot_walk

@@ -424,8 +424,8 @@ def test_a_model_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPat
     ):
         model_zoo.deep_autoencoder(10**9)
     parameters = small().count_params()
-    monkeypatch.setattr("keras_rwinit._memory.physical_memory", lambda: 4 * parameters)
+    monkeypatch.setattr("keras_rwinit._limits.physical_memory", lambda: 4 * parameters)
     assert small().built
-    monkeypatch.setattr("keras_rwinit._memory.physical_memory", lambda: 4 * parameters - 1)
+    monkeypatch.setattr("keras_rwinit._limits.physical_memory", lambda: 4 * parameters - 1)
     with pytest.raises(ValueError, match="in float32 takes .* Use a smaller width or depth"):
         small()

@@ -259,12 +259,12 @@ def test_a_model_larger_than_the_memory_is_refused(stacked: bool, monkeypatch: p
     ):
         model_zoo.deep_mlp(10**6, 10**4, stacked=stacked)
     parameters = model_zoo.count_parameters(5, 20, 6, 3)
-    monkeypatch.setattr("keras_rwinit._memory.physical_memory", lambda: 4 * parameters)
+    monkeypatch.setattr("keras_rwinit._limits.physical_memory", lambda: 4 * parameters)
     assert small(stacked=stacked).built
     assert small(dtype="mixed_float16", stacked=stacked).built
     with pytest.raises(ValueError, match="in float64 takes .* Use a smaller width or depth"):
         small(dtype="float64", stacked=stacked)
-    monkeypatch.setattr("keras_rwinit._memory.physical_memory", lambda: 4 * parameters - 1)
+    monkeypatch.setattr("keras_rwinit._limits.physical_memory", lambda: 4 * parameters - 1)
     with pytest.raises(ValueError, match="in float32 takes"):
         small(stacked=stacked)
 

@@ -212,7 +212,7 @@ TARGETS = (
 def is_short(call: Call) -> bool:
     """Some calls take minutes, as their docstrings say, unless the network is small or far too large."""
     width, depth = call.arguments.get("width"), call.arguments.get("depth")
-    if call.target.function in (predict_correlation, simulate_correlation):
+    if call.target.function in (predict_correlation, simulate_correlation, simulate_walk):
         sizes = [call.arguments.get(name) for name in ("width", "depth", "samples")]
         return not any(isinstance(size, int | float | np.number) and 1000 < size < 1e11 for size in sizes)
     if call.arguments.get("refine") is not True or isinstance(width, bool) or isinstance(depth, bool):

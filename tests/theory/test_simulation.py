@@ -205,7 +205,12 @@ def test_two_slopes_stay_within_the_floats() -> None:
 
 @pytest.mark.parametrize(
     ("activation", "gain", "distribution"),
-    [("exponential", 1.0, "normal"), ("gelu", 10.0, "orthogonal"), ("softplus", 1e39, "uniform")],
+    [
+        ("exponential", 1.0, "normal"),
+        ("gelu", 10.0, "orthogonal"),
+        ("softplus", 1e300, "orthogonal"),
+        ("softplus", 1e39, "uniform"),
+    ],
 )
 def test_explosion_is_refused(activation: str, gain: float, distribution: str) -> None:
     """A gain far too large has no walk: the activations are infinite. It was inf or nan without a word."""
@@ -213,6 +218,20 @@ def test_explosion_is_refused(activation: str, gain: float, distribution: str) -
         ValueError, match="leave the floating-point numbers over `depth`=400 layers at `gain`="
     ):
         simulate_walk(activation, 12, 400, gain=gain, samples=3, distribution=distribution, seed=0)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal", "uniform"])
+def test_what_explodes_at_once_is_refused_at_once(distribution: str) -> None:
+    """Without a look at the other ten million layers, which would take half an hour."""
+    with pytest.raises(ValueError, match="leave the floating-point numbers over `depth`=10000000 layers"):
+        simulate_walk("exponential", 8, 10**7, gain=1e10, samples=1, distribution=distribution, seed=0)
+
+
+def test_what_takes_hours_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"`samples`=1, `width`=1 and `depth`=100,000,000 takes about 6 hours"
+    ):
+        simulate_walk("tanh", 1, 10**8, gain=1.0, samples=1)
 
 
 def test_gain_defaults_to_the_computed_one() -> None:

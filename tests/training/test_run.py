@@ -151,7 +151,7 @@ STOPS = [
     "stops",
     [
         pytest.param([STOPS[0], STOPS[-1]], id="twice", marks=pytest.mark.slow),
-        pytest.param(STOPS, id="at every moment", marks=pytest.mark.slow),
+        pytest.param(STOPS, id="at every moment", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
     ],
 )
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(

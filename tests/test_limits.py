@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from keras_rwinit import _memory, model_zoo
-from keras_rwinit._memory import check_fits, format_bytes, physical_memory
+from keras_rwinit import _limits, model_zoo
+from keras_rwinit._limits import check_fits, format_bytes, physical_memory
 
 GIB = 2**30
 
@@ -53,7 +53,7 @@ def test_a_system_that_does_not_say(error: type[Exception], monkeypatch: pytest.
 
 
 def test_refused_with_both_sizes_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "physical_memory", lambda: 2 * GIB)
+    monkeypatch.setattr(_limits, "physical_memory", lambda: 2 * GIB)
     check_fits(2 * GIB, "This")
     with pytest.raises(
         ValueError, match=r"^This takes 3 GiB, and this machine has 2 GiB of memory\. Use a sma"

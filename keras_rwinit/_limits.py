@@ -1,10 +1,12 @@
-"""Checks that a network fits into the memory of this machine."""
+"""Checks that a network fits into the memory of this machine, and a computation into an hour."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["check_fits", "format_bytes", "physical_memory"]
+__all__ = ["check_duration", "check_fits", "format_bytes", "physical_memory"]
+
+_LONGEST = 3600.0  # seconds
 
 
 def physical_memory() -> int | None:
@@ -33,3 +35,9 @@ def check_fits(needed: int, what: str) -> None:
             f"{what} takes {format_bytes(needed)}, and this machine has {format_bytes(available)} of "
             "memory. Use a smaller width or depth."
         )
+
+
+def check_duration(seconds: float, what: str) -> None:
+    """Raises ValueError if `what`, which takes about so many seconds, takes more than an hour."""
+    if seconds > _LONGEST:
+        raise ValueError(f"{what} takes about {seconds / 3600.0:,.0f} hours here. Use fewer layers.")
