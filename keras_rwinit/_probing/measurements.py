@@ -12,10 +12,10 @@ import numpy as np
 
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit._tracing.contexts import KernelContext
-from keras_rwinit._tracing.kernels import kernels_of
+from keras_rwinit._tracing.kernels import Kernel
 
 from .norms import Array, Floats, Mask, log_norm, saturated_units, units_last
-from .pairs import gram_matrix, mean_correlation
+from .pairs import gram_matrices, mean_correlations
 
 __all__ = ["CallKey", "ForwardMeasurement", "LayerCall", "LayerMeasurement"]
 
@@ -45,11 +45,13 @@ class LayerCall:
 
     Args:
         layer: The layer.
+        kernels: Its kernels; see `kernels_of`.
         index: Which layer of a `DenseStack`, from 0; None for other layers.
         call: Number of the call of that layer in the model, from 1.
     """
 
     layer: keras.layers.Layer
+    kernels: Sequence[Kernel]
     index: int | None
     call: int
 
@@ -67,12 +69,12 @@ class LayerCall:
     def key(self) -> CallKey:
         """The key that the same call has in the traced model."""
         # The kernel of a wrapper such as TimeDistributed belongs to the layer inside.
-        kernels = kernels_of(self.layer)
-        if not kernels:
+        if not self.kernels:
             return CallKey(id(self.layer), self.call)
         # A wrapped stack is measured at its output, which is the last layer's.
-        index = max(kernels[-1].stacked - 1, 0) if self.index is None else self.index
-        return CallKey(id(kernels[-1].layer), self.call, index)
+        last = self.kernels[-1]
+        index = max(last.stacked - 1, 0) if self.index is None else self.index
+        return CallKey(id(last.layer), self.call, index)
 
     @property
     def _suffix(self) -> str:
@@ -93,7 +95,7 @@ class LayerMeasurement:
         dead: Share of the units that are dead or saturated for every example.
         forward_correlation: Mean cosine of different examples' outputs; nan for a single example.
         backward_correlation: The same of their gradients.
-        gram: Inner products of the examples' outputs; see `gram_matrix`.
+        gram: Inner products of the examples' outputs; see `gram_matrices`.
     """
 
     layer_call: LayerCall
@@ -147,8 +149,8 @@ class ForwardMeasurement:
             forward,
             np.exp(log_norm(pre_activations)) / np.sqrt(size),
             saturated_units(activation, units_last(layer_calls[0].layer, pre_activations)),
-            np.array([mean_correlation(*layer) for layer in zip(rows, forward, strict=True)]),
-            np.array([gram_matrix(*layer) for layer in zip(rows, forward, strict=True)]),
+            mean_correlations(rows, forward),
+            gram_matrices(rows, forward),
         )
 
     def complete(self, deltas: Floats, kernel_norms: Mapping[int, Array]) -> list[LayerMeasurement]:
@@ -160,13 +162,14 @@ class ForwardMeasurement:
                 `id` of its variable.
         """
         layer, examples = self.layer_calls[0].layer, self.forward.shape[1]
-        kernels = kernels_of(layer)
+        kernels = self.layer_calls[0].kernels
         # A layer with several kernels is tapped behind its last one.
         norms = kernel_norms.get(id(kernels[-1].variable)) if kernels else None
         rows = _by_example(deltas, examples)
         backward = log_norm(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2])
         # The objective is a sum over examples, the loss a mean.
         log_examples = float(np.log(examples))
+        correlation = mean_correlations(rows, backward)
         no_gradient = ~units_last(layer, deltas).any(axis=1)
         # A unit is dead if its own slope vanishes, or if no gradient arrives from above.
         dead = np.asarray(no_gradient if self.flat is None else self.flat | no_gradient)
@@ -179,7 +182,7 @@ class ForwardMeasurement:
                 float("nan") if norms is None else norms[layer_call.key.stack_index] - log_examples,
                 float(dead[number].mean()),
                 float(self.correlation[number]),
-                mean_correlation(rows[number], backward[number]),
+                float(correlation[number]),
                 self.grams[number],
             )
             for number, layer_call in enumerate(self.layer_calls)

@@ -31,6 +31,8 @@ Mask = NDArray[np.bool_]
 FLAT = 0.01
 """A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
+_FIRST_ROWS = 16
+
 
 def log_norm(vectors: Floats) -> Array:
     """Returns ln of the Euclidean norm over all axes but the first, summed in float64; -inf at 0."""
@@ -93,8 +95,14 @@ def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask |
         known = theory_activation(activation, a.shape[-1])
     except ValueError:  # softmax and others that do not act unit by unit
         return None
-    steepest = max(_steepest_slope(unit) for unit in known.units or (known,))
-    return np.asarray((_slopes(known, a) <= FLAT * steepest).all(axis=-2))
+    limit = FLAT * max(_steepest_slope(unit) for unit in known.units or (known,))
+    layers = a.reshape(-1, *a.shape[-2:])
+    # Most units have a slope in the first rows, and most layers no other units.
+    flat = np.asarray((_slopes(known, layers[:, :_FIRST_ROWS]) <= limit).all(axis=-2))
+    undecided = flat.any(axis=-1)
+    if undecided.any():
+        flat[undecided] = (_slopes(known, layers[undecided]) <= limit).all(axis=-2)
+    return flat.reshape(*a.shape[:-2], a.shape[-1])
 
 
 @cache_by_value(maxsize=256)

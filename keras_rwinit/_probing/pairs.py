@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .norms import Array, Floats
 
-__all__ = ["MOST_RANKED", "centered_ranks", "gram_matrix", "mean_correlation"]
+__all__ = ["MOST_RANKED", "centered_ranks", "gram_matrices", "mean_correlations"]
 
 MOST_RANKED = 32
 """Examples of which the effective rank is taken, whose cost grows with their cube."""
@@ -15,45 +16,54 @@ _ROUNDING = 1e-13  # of a sum of squares: that of float32, whose numbers are off
 _COLUMNS = 2**16  # of a batch that are converted to float64 at a time
 
 
-def mean_correlation(vectors: Floats, log_norms: Array) -> float:
-    """Returns the mean cosine of the angle between two different rows; nan for fewer than two.
+def mean_correlations(vectors: Floats, log_norms: Array) -> Array:
+    """Returns the mean cosine of the angle between two different rows of each layer; nan for fewer than two.
 
     With unit vectors u_i of n rows, it is `(|sum_i u_i|^2 - n) / (n (n - 1))`, without a matrix of pairs.
 
     Args:
-        vectors: A row for each example.
-        log_norms: ln of the norms of the rows. Rows without a finite one are left out.
+        vectors: A row for each example, shape (layers, examples, numbers).
+        log_norms: ln of the norms of the rows, shape (layers, examples). Rows without a finite one are left
+            out.
     """
-    alive = np.isfinite(log_norms)
-    count = int(alive.sum())
-    if count < 2:
-        return float("nan")
-    kept = vectors if count == len(vectors) else vectors[alive]
-    with np.errstate(over="ignore", invalid="ignore"):  # norms beyond the ends of float64
-        total = np.einsum("i,ij->j", np.exp(-log_norms[alive]), kept, dtype=np.float64)
-        mean = float(total @ total - count) / (count * (count - 1))
-    return min(max(mean, -1.0), 1.0)
+    kept, alive = _without_dead(vectors, log_norms)
+    count = alive.sum(axis=1, dtype=np.float64)
+    # Norms may lie beyond the ends of float64, and fewer than two rows have no pair.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        weights = np.where(alive, np.exp(-log_norms), 0.0)
+        total = np.einsum("li,lij->lj", weights, kept, dtype=np.float64)
+        mean = (np.einsum("lj,lj->l", total, total) - count) / (count * (count - 1.0))
+    return np.where(count < 2.0, np.nan, np.clip(mean, -1.0, 1.0))
 
 
-def gram_matrix(vectors: Floats, log_norms: Array) -> Array:
+def gram_matrices(vectors: Floats, log_norms: Array) -> Array:
     """Returns the inner products of at most `MOST_RANKED` rows, in units of the longest row's square.
 
     Of more rows they are those of as many, spread evenly over the batch.
     Rows without a finite norm have products of zero.
+
+    Args:
+        vectors: A row for each example, shape (layers, examples, numbers).
+        log_norms: ln of the norms of the rows, shape (layers, examples).
     """
-    if len(vectors) > MOST_RANKED:
-        spread = np.linspace(0, len(vectors) - 1, MOST_RANKED).round().astype(int)
-        vectors, log_norms = vectors[spread], log_norms[spread]
-    alive = np.isfinite(log_norms)
-    gram = np.zeros((len(vectors), len(vectors)))
-    if not alive.any():
-        return gram
-    kept = vectors if alive.all() else np.where(alive[:, None], vectors, 0.0)
-    scale = np.exp(-log_norms[alive].max() / 2.0)  # twice, so that it stays within float64
-    for start in range(0, kept.shape[1], _COLUMNS):
-        part = kept[:, start : start + _COLUMNS].astype(np.float64) * scale * scale
-        gram += part @ part.T
+    if vectors.shape[1] > MOST_RANKED:
+        spread = np.linspace(0, vectors.shape[1] - 1, MOST_RANKED).round().astype(int)
+        vectors, log_norms = vectors[:, spread], log_norms[:, spread]
+    kept, alive = _without_dead(vectors, log_norms)
+    longest = np.where(alive, log_norms, -np.inf).max(axis=1)
+    # Twice, so that it stays within float64
+    scale = np.exp(np.where(np.isfinite(longest), longest, 0.0) / -2.0)[:, None, None]
+    gram = np.zeros((len(vectors), *[vectors.shape[1]] * 2))
+    for start in range(0, kept.shape[2], _COLUMNS):
+        part = kept[:, :, start : start + _COLUMNS].astype(np.float64) * scale * scale
+        gram += part @ part.transpose(0, 2, 1)
     return gram
+
+
+def _without_dead(vectors: Floats, log_norms: Array) -> tuple[Floats, NDArray[np.bool_]]:
+    """Returns the vectors with zeros in place of rows without a finite norm, and which rows have one."""
+    alive = np.isfinite(log_norms)
+    return vectors if alive.all() else np.where(alive[..., None], vectors, vectors.dtype.type(0.0)), alive
 
 
 def centered_ranks(grams: Array) -> Array:

@@ -130,11 +130,12 @@ class Taps:
             values, outputs = values[None], outputs[None]
         # Layers of a stack in groups: single ones take long, and all of them at once much memory.
         group = max(1, _NUMBERS // max(values[0].size, 1))
+        kernels = kernels_of(call.layer)
         call.forward = []
         for start in range(0, len(values), group):
             layers = slice(start, start + group)
             indices = range(len(values))[layers] if call.stacked else (None,)
-            calls = [LayerCall(call.layer, index, call.call) for index in indices]
+            calls = [LayerCall(call.layer, kernels, index, call.call) for index in indices]
             measured = ForwardMeasurement.of(
                 calls, values[layers], outputs[layers], activation, self.examples
             )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.measurements import LayerMeasurement
 from keras_rwinit._probing.norms import log_norm
-from keras_rwinit._probing.pairs import centered_ranks, gram_matrix, mean_correlation
+from keras_rwinit._probing.pairs import centered_ranks, gram_matrices, mean_correlations
 from keras_rwinit.theory.correlation import CorrelationPrediction
 
 __all__ = ["WalkCorrelation", "measure_correlation"]
@@ -82,11 +82,11 @@ def measure_correlation(inputs: ArrayTree, hidden: Sequence[LayerMeasurement]) -
     flat = np.concatenate([array.reshape(examples, -1) for array in arrays], axis=1)
     if flat.dtype.kind != "f":
         flat = flat.astype(np.float32)
-    norms = log_norm(flat)
+    norms = log_norm(flat)[None]
     return WalkCorrelation(
         forward=np.array([layer.forward_correlation for layer in hidden]),
         backward=np.array([layer.backward_correlation for layer in hidden]),
         effective_rank=centered_ranks(np.stack([layer.gram for layer in hidden])),
-        inputs=mean_correlation(flat, norms),
-        inputs_rank=float(centered_ranks(gram_matrix(flat, norms)[None])[0]),
+        inputs=float(mean_correlations(flat[None], norms)[0]),
+        inputs_rank=float(centered_ranks(gram_matrices(flat[None], norms))[0]),
     )

@@ -14,3 +14,15 @@ def test_units_of_a_signal_that_has_exploded_are_not_saturated() -> None:
     saturated = saturated_units(keras.activations.gelu, a)
     assert saturated is not None
     assert not saturated[2]
+
+
+def test_a_unit_is_dead_that_has_no_slope_in_any_row() -> None:
+    """Three layers of a relu network, of whose units one is alive in the last row alone, and one in none."""
+    a = np.ones((3, 100, 4), np.float32)
+    a[0, :99, 1] = a[1, :, 2] = -1.0
+    saturated = saturated_units(keras.activations.relu, a)
+    assert saturated is not None
+    np.testing.assert_array_equal(np.argwhere(saturated), [[1, 2]])
+    alone = saturated_units(keras.activations.relu, a[1])
+    assert alone is not None
+    np.testing.assert_array_equal(alone, saturated[1])

@@ -13,7 +13,7 @@ import pytest
 from keras_helpers import to_numpy
 
 from keras_rwinit import GradientWalk, gradient_walk, model_zoo
-from keras_rwinit._probing.pairs import MOST_RANKED, centered_ranks, gram_matrix, mean_correlation
+from keras_rwinit._probing.pairs import MOST_RANKED, centered_ranks, gram_matrices, mean_correlations
 from keras_rwinit.diagnostics import WalkCorrelation
 from keras_rwinit.theory.correlation import predict_correlation
 from keras_rwinit.theory.ranks import effective_rank
@@ -37,8 +37,12 @@ def mean_cosine(vectors: np.ndarray) -> float:
 
 
 def measure(vectors: np.ndarray) -> tuple[float, float]:
-    norms = log_norms(vectors)
-    return mean_correlation(vectors, norms), float(centered_ranks(gram_matrix(vectors, norms)[None])[0])
+    norms = log_norms(vectors)[None]
+    (correlation,), (rank,) = (
+        mean_correlations(vectors[None], norms),
+        centered_ranks(gram_matrices(vectors[None], norms)),
+    )
+    return float(correlation), float(rank)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
@@ -64,10 +68,24 @@ def test_rows_without_direction_are_left_out() -> None:
     assert np.isnan(rank)
 
 
+def test_layers_are_measured_each_for_itself() -> None:
+    """Of three layers, the second has a dead example and the third no other."""
+    layers = np.random.default_rng(2).normal(size=(3, 5, 4)).astype(np.float32)
+    layers[1, 2] = 0.0
+    layers[2, 1:] = 0.0
+    norms = np.array([log_norms(layer) for layer in layers])
+    correlations, ranks = mean_correlations(layers, norms), centered_ranks(gram_matrices(layers, norms))
+    for layer, correlation, rank in zip(layers, correlations, ranks, strict=True):
+        assert (correlation, rank) == pytest.approx(measure(layer), nan_ok=True)
+    assert correlations[1] == pytest.approx(mean_cosine(layers[1, [0, 1, 3, 4]].astype(float)), abs=1e-6)
+    assert np.isnan(correlations[2])
+
+
 def test_the_rank_is_of_examples_from_all_of_a_large_batch() -> None:
     """Sorted by class, as a test set may be: the first ones differ in one direction alone."""
     vectors = np.concatenate([np.outer(np.arange(1.0, 41.0), np.eye(4)[0]), RNG.normal(size=(40, 4))])
-    assert gram_matrix(vectors, log_norms(vectors)).shape == (MOST_RANKED, MOST_RANKED)
+    gram = gram_matrices(vectors[None], log_norms(vectors)[None])
+    assert gram.shape == (1, MOST_RANKED, MOST_RANKED)
     assert measure(vectors)[1] > 1.5
 
 
