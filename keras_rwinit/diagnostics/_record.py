@@ -63,9 +63,9 @@ class GradientWalk(Summarized):
             of another kind. It takes all biases for zero; others move the walk away from it.
         dtype: Dtype that the model was computed in.
         waits: Number of training steps after which a gradient reaches each layer, shape (layers,): 0 where
-            it does at once; more behind weights that start at zero, such as an output layer of zeros or the
-            scale at the end of a residual branch; inf where it never does. `None`: 0 or inf, as `backward`
-            says.
+            it does at once; more behind weights that start at zero, or so near it that the first step makes
+            the gradient three times as large, such as an output layer of zeros or the scale at the end of a
+            residual branch; inf where it never does. `None`: 0 or inf, as `backward` says.
         first_backward: `ln|delta|` when a gradient first reaches each layer, shape (examples, layers). A
             weight that leaves zero gives all layers behind it the same factor, so that only differences
             between layers of equal `waits` mean something. `None`: `backward`.
@@ -213,8 +213,8 @@ class GradientWalk(Summarized):
         "From layer d on" holds for all layers between it and the input, and for alike or collapsed inputs
         for all layers up to the last. Where layers nearer the input are well, for example past a dead
         residual branch, the verdict says "partly dead", or at how many layers the word holds. A note says how
-        many layers wait for weights that start at zero: they are judged by the gradient that reaches them
-        later. `advice` says what to try.
+        many layers wait for weights that start at or near zero: they are judged by the gradient that reaches
+        them later. `advice` says what to try.
 
         Another note says how many `BatchNormalization` layers have seen no data. Without `training=True` they
         pass their inputs on as they are, and the network is another one than that which training starts from:
@@ -250,7 +250,7 @@ class GradientWalk(Summarized):
     def assert_healthy(self) -> None:
         """Does nothing if the verdict is fine, for the tests of your own models.
 
-        Layers that only wait for weights that start at zero are fine.
+        Layers that only wait for weights that start at or near zero are fine.
 
         Raises:
             AssertionError: The verdict is another one. The message says which, from which layer on, and what

@@ -164,7 +164,7 @@ def judge(
     waiting = int(((waits > 0.0) & np.isfinite(waits)).sum())
     parts = parts or ["fine"]
     if waiting:
-        parts.append(f"{waiting} of {len(names)} layers wait for weights that start at zero")
+        parts.append(f"{waiting} of {len(names)} layers wait for weights that start at or near zero")
     if initial_statistics:
         parts.append(
             f"BatchNormalization layers without data: {initial_statistics} (measure with training=True)"

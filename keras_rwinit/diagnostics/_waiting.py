@@ -1,4 +1,4 @@
-"""Finds out whether layers without a gradient are dead, or wait for weights that start at zero."""
+"""Finds out whether layers without a gradient are dead, or wait for weights that start at zero or near it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_rwinit._keras.autodiff import TapKey, gradients_at_taps
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.measure import ModelMeasurement
 from keras_rwinit._probing.measurements import LayerMeasurement
-from keras_rwinit._probing.norms import to_numpy
+from keras_rwinit._probing.norms import mean_log_norm, to_numpy
 from keras_rwinit._probing.objective import Objective
 from keras_rwinit._tracing.calls import call_model
 
@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 Values = dict[int, Tensor]  # of the variables that have left zero, by their number among the trainable ones
 
 _STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's default learning rate
+_TINY = _STEP / 4.0  # the first step makes a smaller weight at least three times as large
 _MOST_STEPS = 16  # each costs a measurement
 
 
@@ -32,8 +33,9 @@ class FirstGradients:
     """What is measured at each layer when a gradient first reaches it.
 
     Args:
-        waits: Number of steps after which a gradient reaches the layer: 0 where it does at once, inf where
-            it never does, 17 where it may do after more than the 16 that are tried. Shape (layers,).
+        waits: Number of steps after which a gradient reaches the layer, or triples there: 0 where
+            one does at once, inf where none ever does, 17 where it may do after more than the 16 that are
+            tried. Shape (layers,).
         backward: `ln|delta|` after that number of steps, shape (examples, layers).
         dead: Share of the units that are dead or saturated then, shape (layers,).
     """
@@ -60,6 +62,9 @@ def find_first_gradients(
     that the gradient reaches at once is measured as it is. All layers behind one weight get the same factor
     from it; only their differences mean something.
 
+    The same holds for weights that are not zero but all so small that a step swamps them, such as the factors
+    of 1e-6 that LayerScale begins with. They take the first step.
+
     Args:
         model: The model, which does not change.
         inputs: Arrays in the structure of its inputs.
@@ -71,10 +76,11 @@ def find_first_gradients(
     backward = np.stack([one.backward for one in measured], axis=1)
     dead = np.array([one.dead for one in measured])
     waits = np.where(_has_gradient(backward), 0.0, np.inf)
+    at_first = mean_log_norm(backward)
     values: Values = {}
     steps = 0
     reached = waits == 0.0
-    while np.isinf(waits).any():
+    while np.isinf(waits).any() or (steps == 0 and _has_tiny_weights(model)):
         if steps == _MOST_STEPS:
             # Layers behind each other that start at zero are reached one a step.
             waits[np.isinf(waits) & reached.any()] = steps + 1
@@ -88,9 +94,23 @@ def find_first_gradients(
             measured = measure().layers
         after = np.stack([one.backward for one in measured], axis=1)
         reached = np.isinf(waits) & _has_gradient(after)
+        if steps == 1:
+            with np.errstate(invalid="ignore"):  # inf - inf
+                reached |= (waits == 0.0) & (mean_log_norm(after) - at_first > 0.9 * np.log(3.0))
         waits[reached], backward[:, reached] = steps, after[:, reached]
         dead[reached] = np.array([one.dead for one in measured])[reached]
     return FirstGradients(waits, backward, dead)
+
+
+def _has_tiny_weights(model: keras.Model) -> bool:
+    floats = (one for one in model.trainable_variables if keras.backend.is_float_dtype(one.dtype))
+    return any(_is_tiny(to_numpy(variable.value)) for variable in floats)
+
+
+def _is_tiny(values: NDArray[np.floating]) -> bool:
+    """Returns whether a variable has no entry that a step leaves as it is, and one that is not zero."""
+    largest = np.abs(values).max(initial=0.0)
+    return bool(0.0 < largest <= _TINY)
 
 
 def _has_gradient(backward: Array) -> NDArray[np.bool_]:
@@ -110,7 +130,10 @@ def _scope(model: keras.Model, values: Mapping[int, Tensor]) -> keras.StatelessS
 def _leave_zero(
     model: keras.Model, inputs: ArrayTree, objective: Objective, training: bool, values: Values
 ) -> Values:
-    """Returns the variables with an entry that is zero and has a gradient, with such entries one step on."""
+    """Returns the variables with entries that leave zero, those with a gradient one step on.
+
+    These entries are the zeros, and in the first step all of a variable whose entries are all tiny.
+    """
     variables = model.trainable_variables
     present = {
         number: values.get(number, to_tensor(variable.value))
@@ -118,7 +141,11 @@ def _leave_zero(
         if keras.backend.is_float_dtype(variable.dtype)
     }
     arrays = {number: to_numpy(value) for number, value in present.items()}
-    candidates = [number for number, array in arrays.items() if (array == 0.0).any()]
+    leaving = {
+        number: np.full(array.shape, True) if not values and _is_tiny(array) else array == 0.0
+        for number, array in arrays.items()
+    }
+    candidates = [number for number, entries in leaving.items() if entries.any()]
     is_double = any(array.dtype == np.float64 for array in arrays.values())
     dtype = "float64" if is_double else "float32"
 
@@ -131,7 +158,7 @@ def _leave_zero(
     gradients, _ = gradients_at_taps(run, [present[number] for number in candidates])
     moved: Values = {}
     for number, gradient in zip(candidates, gradients, strict=True):
-        step = np.where(arrays[number] == 0.0, -_STEP * np.sign(to_numpy(gradient)), 0.0)
+        step = np.where(leaving[number], -_STEP * np.sign(to_numpy(gradient)), 0.0)
         if step.any():
             value = keras.ops.convert_to_tensor((arrays[number] + step).astype(arrays[number].dtype))
             moved[number] = keras.ops.cast(value, variables[number].dtype)
