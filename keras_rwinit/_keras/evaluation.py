@@ -105,7 +105,6 @@ def _built_axes(layer: keras.layers.Layer) -> tuple[int, ...] | None:
 
 
 def _call_layer(layer: keras.layers.Layer, x: Tensor) -> Tensor:
-    """Returns the layer's values without what `__call__` records and casts; no variable changes."""
+    """Returns the layer's values without what `__call__` records and casts."""
     arguments = {"training": False} if getattr(layer, "_call_has_training_arg", False) else {}
-    with keras.StatelessScope():
-        return layer.call(x, **arguments)
+    return layer.call(x, **arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -41,13 +41,21 @@ def _evaluate_tensors(function: TensorFunction, dtype: str, a: Array) -> tuple[A
 
     def evaluate() -> tuple[Array, Array]:
         with double_precision() if dtype == "float64" else contextlib.nullcontext():
-            value, slopes = value_and_slopes(function, keras.ops.convert_to_tensor(a, dtype))
+            value, slopes = value_and_slopes(
+                partial(_call_without_assignments, function), keras.ops.convert_to_tensor(a, dtype)
+            )
             if not keras.ops.is_tensor(value):
                 raise TypeError(f"it returned {type(value).__name__} for a tensor")
             value = _to_numpy(value)
             return value, np.zeros(value.shape) if slopes is None else _to_numpy(slopes)
 
     return call_outside_traces(evaluate)
+
+
+def _call_without_assignments(function: Callable[[Any], Any], a: object) -> Any:
+    """Calls a function that may change variables of its own, such as the state of random numbers."""
+    with keras.StatelessScope():
+        return function(a)
 
 
 def _to_numpy(tensor: Tensor) -> Array:
@@ -60,7 +68,7 @@ def _to_numpy(tensor: Tensor) -> Array:
 def _evaluate_arrays(function: Callable[[Array], Array], a: Array) -> Array:
     def evaluate() -> Array:
         with double_precision():
-            return _to_numpy(function(a))
+            return _to_numpy(_call_without_assignments(function, a))
 
     return call_outside_traces(evaluate)
 
@@ -119,7 +127,8 @@ def _is_written_for_tensors(
 
     # A graph has no arrays: what it takes has a gradient of its own, such as a straight-through estimator.
     try:
-        tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(a.shape, dtype))
+        stateless = partial(_call_without_assignments, function)
+        tf.function(stateless, autograph=False).get_concrete_function(tf.TensorSpec(a.shape, dtype))
     except Exception:
         return False
     return True

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import keras
 
 from keras_rwinit.theory import ACTIVATIONS
-from keras_rwinit.theory.activations import SELU_ALPHA, SELU_SCALE
+from keras_rwinit.theory.activations import NOT_ELEMENTWISE, SELU_ALPHA, SELU_SCALE
 
 from .types import ActivationLike
 
@@ -249,6 +249,11 @@ def _named_activation(name: str) -> LayerKind:
     return LayerKind(effect=Effect.ACTIVATION, activation=find)
 
 
+def _mixing_activation(name: str) -> LayerKind:
+    """Returns the kind of what applies an activation of Keras's that mixes the units."""
+    return LayerKind(effect=Effect.ACTIVATION, activation=lambda operation: name)
+
+
 def _class_name(name: str) -> str:
     """Returns `HardTanh` for `hard_tanh`, as Keras names its operations."""
     return "".join(part.capitalize() for part in name.split("_"))
@@ -324,6 +329,7 @@ _KINDS: dict[type, LayerKind] = {
     **{getattr(L, known.keras_layer.name): _ITSELF for known in ACTIVATIONS.values() if known.keras_layer},
     L.ReLU: LayerKind(effect=Effect.ACTIVATION, activation=_relu_activation),
     L.PReLU: _ITSELF,
+    L.Softmax: _mixing_activation("softmax"),
     L.Add: LayerKind(effect=Effect.SUM),
     L.Average: LayerKind(effect=Effect.MEAN),
     L.Subtract: LayerKind(effect=Effect.SUM),
@@ -334,16 +340,15 @@ _KINDS: dict[type, LayerKind] = {
     L.Concatenate: LayerKind(effect=Effect.CONCATENATION),
 }
 
-# Functions of `keras.ops` that move, repeat, select or linearly combine the elements of a tensor, and those
-# that have no gain, such as softmax.
+# Functions of `keras.ops` that move, repeat, select or linearly combine the elements of a tensor.
 _PASSING = """
     Rearrange Cast SaturateCast Copy Identity StopGradient ConvertToTensor Slice SliceUpdate Scatter
     ScatterUpdate Unstack GetItem Reshape Ravel View Transpose Moveaxis Swapaxes Squeeze ExpandDims Flip
     Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo Pad Append Split ArraySplit Hsplit Vsplit Dsplit Take
     TakeAlongAxis Tril Triu Diag Diagonal Trace Sort Max Amax Min Amin Median MaxPool AdaptiveMaxPool Mean
     Average Sum Cumsum Diff Correlate AveragePool AdaptiveAveragePool Einsum Matmul Dot Tensordot Vdot Inner
-    Conv DepthwiseConv SeparableConv ConvTranspose DotProductAttention Softmax LogSoftmax Sparsemax Glu Resize
-    CropImages PadImages ExtractPatches AffineTransform GaussianBlur DepthToSpace SpaceToDepth Unfold Fold
+    Conv DepthwiseConv SeparableConv ConvTranspose DotProductAttention Resize CropImages PadImages
+    ExtractPatches AffineTransform GaussianBlur DepthToSpace SpaceToDepth Unfold Fold
 """
 
 # Functions of `keras.ops`, by the names of their classes, which are not public.
@@ -361,6 +366,7 @@ _OPERATIONS: dict[str, LayerKind] = {
     "LayerNorm": _NORMALIZATION,
     "RMSNorm": _NORMALIZATION,
     "BatchNorm": _NORMALIZATION,
+    **{_class_name(name): _mixing_activation(name) for name in NOT_ELEMENTWISE},
     **dict.fromkeys(_PASSING.split(), LayerKind()),
 }
 

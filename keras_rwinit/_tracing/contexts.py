@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -68,7 +69,8 @@ class KernelContext:
     @property
     def guessed(self) -> bool:
         """Whether an operation could not be looked into, so that the context is not certain."""
-        return self.step.guessed or self.signal.guessed or bool(self.signal.unknown)
+        signal = self.signal
+        return self.step.guessed or signal.guessed or bool(signal.unknown or signal.mixed)
 
 
 def trace_contexts(graph: Graph) -> tuple[list[KernelContext], Signal]:
@@ -118,11 +120,13 @@ class _ContextTracer:
             return self._normalize(incoming[0], 1.0)
         if effect is Effect.UNIT_LENGTH:
             return self._normalize(incoming[0], 1.0 / math.sqrt(_normalized_units(step)))
-        activation, unknown = _operation_activation(step)
-        if unknown:
-            return _unknown_signal(incoming[0], unknown)
-        if activation is not None:
-            return self._activate(incoming[0], activation)
+        known = _operation_activation(step)
+        if known.unknown:
+            return _unknown_signal(incoming[0], known.unknown)
+        if known.mixed:
+            return replace(incoming[0], activation=LINEAR, origin=NEW_ORIGIN, mixed=known.mixed)
+        if known.activation is not None:
+            return self._activate(incoming[0], known.activation)
         if effect is Effect.FUNCTION:
             return self._apply_function(step, incoming)
         if len(incoming) == 1:
@@ -155,7 +159,7 @@ class _ContextTracer:
         self.calls[id(step.operation)] += 1
         call = self.calls[id(step.operation)]
         for kernel in kernels:
-            activation, unknown = _elementwise(kernel.activation, kernel.units)
+            known = _look_up(kernel.activation, kernel.units)
             for one in kernel.oriented(step.input_shape).unstack():
                 context = KernelContext(one, step, call, signal)
                 for source in (*(signal.sources or ()), *signal.gate_sources):
@@ -164,12 +168,13 @@ class _ContextTracer:
                 self.contexts.append(context)
                 signal = Signal(
                     frozenset([index]),
-                    activation=activation or LINEAR,
+                    activation=known.activation or LINEAR,
                     layers=signal.layers + 1,
                     sums=signal.sums,
                     products=signal.products,
                     guessed=step.guessed,
-                    unknown=unknown,
+                    unknown=known.unknown,
+                    mixed=known.mixed,
                 )
         return signal
 
@@ -374,28 +379,38 @@ def _call_key(step: Step, inputs: Sequence[Activation]) -> Hashable | None:
     return type(step.operation), repr(config), repr(arguments), step.units, tuple(inputs)
 
 
-def _operation_activation(step: Step) -> tuple[Activation | None, str]:
-    """Returns what `_elementwise` says of the activation that a step is; None and "" if it is none."""
+class _Known(NamedTuple):
+    """What is known of an activation.
+
+    Args:
+        activation: The theory's view of it; None without one.
+        unknown: Why it cannot be evaluated; else empty.
+        mixed: Why it has no gain though it can be: it mixes the units, as softmax does; else empty.
+    """
+
+    activation: Activation | None = None
+    unknown: str = ""
+    mixed: str = ""
+
+
+def _operation_activation(step: Step) -> _Known:
+    """Returns what is known of the activation that a step is; nothing if it is none."""
     kind = layer_kind(step.operation)
     if kind.activation is None:
-        return None, ""
-    return _elementwise(kind.activation(step.operation), step.units)
+        return _Known()
+    return _look_up(kind.activation(step.operation), step.units)
 
 
-def _elementwise(activation: ActivationLike, units: int | None) -> tuple[Activation | None, str]:
-    """Returns the theory's view of a Keras activation, and why nothing is known of it.
+def _look_up(activation: ActivationLike, units: int | None) -> _Known:
+    """Returns what is known of a Keras activation.
 
     Args:
         activation: The activation.
         units: Number of units that it acts on, if known.
-
-    Returns:
-        The activation and ""; None and "" for softmax and others that mix the units; None and the reason for
-        one that cannot be evaluated.
     """
     try:
-        return theory_activation(activation, units), ""
-    except NotElementwiseError:
-        return None, ""
+        return _Known(theory_activation(activation, units))
+    except NotElementwiseError as error:
+        return _Known(mixed=str(error))
     except ValueError as error:  # an `ActivationError`, or what a user's layer calls its activation
-        return None, str(error)
+        return _Known(unknown=str(error))

@@ -90,6 +90,8 @@ class Signal:
         embedded: Whether it comes from an embedding, with no kernel in between.
         guessed: Whether an operation between these kernels and the tensor could not be looked into.
         unknown: Why nothing is known of an activation there, which is then taken to be linear; else empty.
+        mixed: Why an activation there has no gain, which is then taken to be linear; else empty. Empty where
+            several signals meet: softmax has its place where attention weighs another signal by it.
     """
 
     sources: frozenset[int] | None = frozenset()
@@ -109,6 +111,7 @@ class Signal:
     embedded: bool = False
     guessed: bool = False
     unknown: str = ""
+    mixed: str = ""
 
     @property
     def reads_data(self) -> bool:

@@ -152,6 +152,8 @@ def _reason_against(context: KernelContext, sources: frozenset[int]) -> str:
         return f"is no Dense layer but of type {type(operation).__name__}"
     if context.call > 1:
         return "is applied more than once"
+    if signal.unknown or signal.mixed:
+        return "is fed by an activation that theory does not know"
     if context.guessed:
         return "is fed in a way that could not be traced"
     if signal.summed:

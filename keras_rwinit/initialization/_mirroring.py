@@ -340,7 +340,7 @@ def _why_unpaired(
         return _FED_LINEARLY
     if mirrored_slope(signal.activation) is None:
         return f"{signal.activation.name} has no f(a) - f(-a) = c a"
-    if signal.summed or signal.gates or signal.unknown or signal.guessed:
+    if signal.summed or signal.gates or signal.unknown or signal.mixed or signal.guessed:
         return "it is not fed by an activation alone"
     if signal.sources != frozenset([state.source]):
         return "several kernels feed it"

@@ -90,8 +90,9 @@ def gain_rule(
         activation = context.signal.activation
         gain, why = mirrored_gain(activation, mirroring.inputs.size), f"fed by {activation.name}"
     share = 1.0
-    if context.signal.unknown:
-        why = f"taken to be fed linearly, which is a guess. {context.signal.unknown}"
+    unknown = context.signal.unknown or context.signal.mixed
+    if unknown:
+        why = f"taken to be fed linearly, which is a guess. {unknown}"
     if context.signal.reads_data:
         why = "fed by an embedding" if context.signal.embedded else "reads the data"
         first = None if mirroring.outputs else _first_gain(context, depth, distribution, windows)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import BACKEND, run, slow_on_jax, to_numpy
+from keras_helpers import BACKEND, SLOW_ON_JAX, run, slow_on_jax, to_numpy
 
 import keras_rwinit
 from keras_rwinit import gain, model_zoo
@@ -114,6 +114,60 @@ def test_what_cannot_be_evaluated_is_never_linear_silently() -> None:
     why = keras_rwinit.initialize(model, seed=0).kernels[1].why
     assert why.startswith("taken to be fed linearly, which is a guess. The activation 'fail'")
     assert "no such device" in why
+
+
+def cut_at_random(seed: keras.random.SeedGenerator) -> Callable[[Any], Any]:
+    def activation(a: Any) -> Any:
+        drawn = keras.random.uniform(keras.ops.shape(a), seed=seed)
+        return keras.ops.relu(a) * keras.ops.cast(drawn > 0.5, a.dtype)
+
+    return activation
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Dense(6, "softmax")],
+        pytest.param([keras.layers.Dense(6), keras.layers.Softmax()], marks=SLOW_ON_JAX),
+        pytest.param([keras.layers.Dense(6), keras.layers.Activation("log_softmax")], marks=SLOW_ON_JAX),
+        pytest.param([keras.layers.Dense(6), keras.layers.Lambda(keras.ops.sparsemax)], marks=SLOW_ON_JAX),
+        [keras.layers.Dense(6, cut_at_random(keras.random.SeedGenerator(0)))],
+    ],
+    ids=["of a layer", "layer", "activation layer", "operation", "random"],
+)
+def test_what_mixes_units_is_never_linear_silently(layers: Any) -> None:
+    model = keras.Sequential(
+        [keras.Input((6,)), *layers, keras.layers.Dense(6, "relu"), keras.layers.Dense(3)]
+    )
+    report = keras_rwinit.initialize(model, seed=0, distribution="normal")
+    assert report.kernels[1].why.startswith(
+        "taken to be fed linearly, which is a guess. `activation` must act"
+    )
+    assert report.kernels[2].why == "fed by relu"
+    walk = keras_rwinit.gradient_walk(model, X)
+    assert walk.prediction is None
+    assert "is fed by an activation that theory does not know" in walk.unpredicted
+
+
+def test_attention_is_no_guess() -> None:
+    """Its softmax weighs what it sums."""
+    inputs = keras.Input((5, 6))
+    h = keras.layers.Dense(6, "relu")(keras.layers.MultiHeadAttention(2, 3)(inputs, inputs))
+    scores = keras.ops.softmax(h @ keras.ops.transpose(h, (0, 2, 1)))
+    model = keras.Model(inputs, keras.layers.Dense(3, "softmax")(scores @ h))
+    assert not any("guess" in kernel.why for kernel in keras_rwinit.initialize(model, seed=0).kernels)
+
+
+def test_random_numbers_of_an_activation_stay_where_they_were() -> None:
+    seed = keras.random.SeedGenerator(0)
+    layers = [keras.layers.Dense(6, cut_at_random(seed)) for _ in range(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)])
+    before = to_numpy(seed.state).copy()
+    keras_rwinit.initialize(model, X, seed=0)
+    keras_rwinit.gradient_walk(model, X)
+    np.testing.assert_array_equal(to_numpy(seed.state), before)
+    first, second = to_numpy(model(X)), to_numpy(model(X))
+    assert not np.array_equal(first, second)
 
 
 class ReLU:
