@@ -19,7 +19,7 @@ from keras_rwinit.theory.activation import NotElementwiseError
 
 from .composition import compose, evaluate_step, multiply_functions
 from .graph import Graph, Step
-from .kernels import Kernel, kernels_of
+from .kernels import Kernel
 from .signals import (
     LINEAR,
     MAX_SOURCES,
@@ -106,7 +106,7 @@ class _ContextTracer:
         """Returns the signal that leaves a step."""
         if not incoming:
             return Signal()
-        kernels = kernels_of(step.operation) if step.kernel is None else [step.kernel]
+        kernels = step.kernels
         if kernels:
             return self._apply_kernels(step, kernels, merge_signals(incoming))
         kind = layer_kind(step.operation)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import keras
 
-from .kernels import Kernel
+from .kernels import Kernel, kernels_of
 
 __all__ = ["Graph", "Shape", "Step"]
 
@@ -44,6 +44,11 @@ class Step:
     def units(self) -> int | None:
         """Size of the last axis of its first input; None if unknown."""
         return self.input_shape[-1] if self.input_shape else None
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The kernels that it applies, in their order."""
+        return kernels_of(self.operation) if self.kernel is None else [self.kernel]
 
 
 @dataclass(frozen=True)

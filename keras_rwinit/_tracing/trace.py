@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 
-from keras_rwinit._keras.execution import uncompiled
+from keras_rwinit._keras.execution import has_value, uncompiled
 from keras_rwinit._keras.layer_kinds import layer_kind
 from keras_rwinit._keras.types import ArrayTree, Tensor
 
@@ -128,8 +128,12 @@ class _Tracer:
                 with uncompiled(inline=inline):
                     called_with, outputs = call_symbolically(operation, args, kwargs)
                     numbers = self._follow(nodes_before(outputs), called_with, outputs, inputs)
-                self._calls[id(operation)] = call + 1
-                return numbers
+                if not self._shows_more(operation, call, start):
+                    self._calls[id(operation)] = call + 1
+                    return numbers
+                del self.steps[start:]
+                self._calls = calls.copy()
+                break
             except Exception:  # whatever a layer's own code may do with symbolic tensors
                 # No half-traced layer stays behind.
                 del self.steps[start:]
@@ -192,6 +196,23 @@ class _Tracer:
                     self._records = record_calls(self.model, x)
         records = self._records.get(id(operation), [])
         return records[call] if call < len(records) else None
+
+    def _shows_more(self, operation: keras.Operation, call: int, start: int) -> bool:
+        """Returns whether a run on arrays shows kernels that the steps from `start` on lack.
+
+        Those are in a function that symbolic tensors do not enter, as a branch of `keras.ops.cond`.
+        """
+        applied = {id(kernel.variable) for step in self.steps[start:] for kernel in step.kernels}
+        lacking = {id(kernel.variable) for kernel in _kernels_inside(operation)} - applied
+        record = self._record(operation, call) if lacking else None
+        pending = list(record.inside) if record is not None else []
+        while pending:
+            inner = pending.pop()
+            pending += inner.inside
+            # In a function that the back end maps, tensors have no values.
+            if lacking & {id(kernel.variable) for kernel in kernels_of(inner.layer)}:
+                return all(map(has_value, inner.results))
+        return False
 
     def _replay(self, record: RecordedCall, inputs: tuple[int, ...]) -> tuple[int, ...]:
         """Adds the steps of the calls that a call made; returns the numbers of its outputs."""
@@ -336,6 +357,16 @@ class _Tracer:
             # Only the first sublayer is known to have the input's shape.
             shapes = []
         return inputs
+
+
+def _kernels_inside(operation: keras.Operation) -> Iterator[Kernel]:
+    """Yields the kernels of a layer and of its sublayers, but for those that run in loops of the back end."""
+    pending = [operation]
+    while pending:
+        layer = pending.pop()
+        yield from kernels_of(layer)
+        if not hides_sublayers(layer):
+            pending += sublayers(layer)
 
 
 def _holds(layer: keras.layers.Layer, kernel: Kernel) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_helpers import BACKEND
+from keras_helpers import BACKEND, to_numpy
 from numpy.typing import NDArray
 from state_helpers import assert_unchanged, snapshot
 
@@ -156,6 +156,33 @@ def test_only_what_is_unknown_is_a_guess() -> None:
     model(data(4))
     report = initialize(model, seed=0)
     assert ["guess" in kernel.why for kernel in report.kernels] == [False, True, False]
+
+
+class Branches(L.Layer):
+    """Applies its layer in a branch of `keras.ops.cond`, which symbolic tensors do not enter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = L.Dense(6, "tanh")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.cond(keras.ops.sum(x) > -1e9, lambda: self.inner(x), lambda: x)
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_kernels_in_a_branch_are_drawn(with_data: bool) -> None:
+    """Equal to those of the same network without the condition."""
+    plain = keras.Sequential([keras.Input((6,)), *[L.Dense(6, "tanh") for _ in range(3)], L.Dense(2)])
+    model = keras.Sequential([keras.Input((6,)), *[Branches() for _ in range(3)], L.Dense(2)])
+    x = data(6) if with_data else None
+    drawn, wanted = (initialize(one, x, seed=0, distribution="orthogonal") for one in (model, plain))
+    gains = [kernel.gain for kernel in wanted.kernels]
+    assert [kernel.gain for kernel in drawn.kernels] == pytest.approx(gains, rel=1e-5)
+    for weight, expected in zip(model.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(to_numpy(weight), to_numpy(expected), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="values, which are the same on all back ends")
