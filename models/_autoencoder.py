@@ -11,6 +11,7 @@ import keras
 
 from keras_rwinit._checks import check_count, check_input_shape
 from keras_rwinit._keras.activations import has_weights, keras_activation, theory_activation
+from keras_rwinit._keras.names import get_initializer
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.initializers import RandomWalk
@@ -165,7 +166,7 @@ def deep_autoencoder(
             warn_where_float16_is_too_narrow(*_equivalent_walk(hidden, levels))
     else:
         check_excluded(kernel_initializer, distribution, gain=gain, output_gain=output_gain)
-        first = hidden = last = keras.initializers.get(kernel_initializer)
+        first = hidden = last = get_initializer(kernel_initializer, "kernel_initializer")
 
     # Layers. Each level has a seed for its Dense layer and one for its stack, used or not.
     seeds = iter(layer_seeds(seed, 2 * len(levels) + 1))

@@ -16,6 +16,7 @@ from keras_rwinit._checks import (
     did_you_mean,
 )
 from keras_rwinit._keras.activations import keras_activation, theory_activation
+from keras_rwinit._keras.names import get_initializer
 from keras_rwinit._keras.seeding import layer_seeds, with_seed
 from keras_rwinit._keras.types import ActivationLike, Initializer
 from keras_rwinit.data.datasets import DATASETS
@@ -261,7 +262,7 @@ def _random_walk(
 
 def _reseeded(kernel_initializer: Initializer | str, seed: int | None) -> _Initializers:
     """Returns copies of one initializer, each with a seed of its own."""
-    initializer = keras.initializers.get(kernel_initializer)
+    initializer = get_initializer(kernel_initializer, "kernel_initializer")
     return _Initializers(*(with_seed(initializer, layer_seed) for layer_seed in layer_seeds(seed, 3)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import random
 
 import keras
@@ -9,8 +10,15 @@ import keras
 from keras_rwinit._checks import did_you_mean
 
 from .activations import concrete_activation, get_activation, theory_activation
+from .types import Initializer
 
-__all__ = ["RANDOM_WALK", "check_activation_name", "check_initializer_name", "check_optimizer_name"]
+__all__ = [
+    "RANDOM_WALK",
+    "check_activation_name",
+    "check_initializer_name",
+    "check_optimizer_name",
+    "get_initializer",
+]
 
 RANDOM_WALK = "random_walk"
 """Name of the package's own initializer."""
@@ -56,11 +64,37 @@ def check_initializer_name(name: str, argument: str = "initializer") -> str:
         raise ValueError(
             f"`{argument}` must be {RANDOM_WALK} or a Keras initializer, such as he_normal, "
             f"glorot_uniform or orthogonal. Received: {name!r}"
-            f"{did_you_mean(name, [RANDOM_WALK, *filter(str.islower, dir(keras.initializers))])}"
+            f"{_suggest_initializer(name)}"
         ) from error
     finally:
         random.setstate(state)
     return name
+
+
+def get_initializer(initializer: Initializer | str, argument: str) -> Initializer:
+    """Returns what `keras.initializers.get` does of an initializer, its name or its config.
+
+    Args:
+        initializer: The initializer.
+        argument: Name of the argument, for the message.
+
+    Raises:
+        ValueError: There is no such initializer, or it is a number, which Keras takes for a tensor.
+    """
+    try:
+        if isinstance(initializer, numbers.Number):
+            raise ValueError(f"for equal weights there is keras.initializers.Constant({initializer!r})")
+        return keras.initializers.get(initializer)
+    except ValueError as error:
+        suggestion = _suggest_initializer(initializer) if isinstance(initializer, str) else f"; {error}"
+        raise ValueError(
+            f"`{argument}` must be a Keras initializer, its name or its config. "
+            f"Received: {argument}={initializer!r}{suggestion}"
+        ) from error
+
+
+def _suggest_initializer(name: str) -> str:
+    return did_you_mean(name, [RANDOM_WALK, *filter(str.islower, dir(keras.initializers))])
 
 
 def check_activation_name(name: str, argument: str = "activation", *, depth: int | None = None) -> str:

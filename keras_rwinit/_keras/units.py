@@ -99,10 +99,15 @@ def tabulate_units(name: str, evaluator: Evaluator, axes: Sequence[int]) -> Acti
         with np.errstate(all="ignore"):
             values[start : start + step] = evaluator.values(a).reshape(-1, count)[:, chosen]
             slopes[start : start + step] = _slopes_of(evaluator, a).reshape(-1, count)[:, chosen]
-    units = [_tabulated_unit(name, *columns) for columns in zip(values.T, slopes.T, strict=True)]
-    if any(unit.slopes is None for unit in units):
-        units = [units[index] for index in choose_units(half[chosen], _SMOOTH_UNITS)]
-    return average_activation(name, units)
+    few = choose_units(half[chosen], _SMOOTH_UNITS)
+    units = {index: _tabulated_unit(name, values[:, index], slopes[:, index]) for index in few}
+    # A table takes a millisecond: those of all units are made only if all may have two slopes.
+    if all(unit.slopes is not None for unit in units.values()):
+        for index in set(range(len(chosen))) - set(units):
+            units[index] = _tabulated_unit(name, values[:, index], slopes[:, index])
+    if any(unit.slopes is None for unit in units.values()):
+        return average_activation(name, [units[index] for index in few])
+    return average_activation(name, [units[index] for index in range(len(chosen))])
 
 
 def _slopes_of(evaluator: Evaluator, a: Array) -> Array:

@@ -14,6 +14,7 @@ import keras
 from keras_rwinit._checks import check_count
 from keras_rwinit._keras.activations import get_activation, has_weights, in_precision
 from keras_rwinit._keras.layer_kinds import KernelKind, LayerKind, register_layer_kind
+from keras_rwinit._keras.names import get_initializer
 from keras_rwinit._keras.types import ActivationLike, Initializer, Tensor
 from keras_rwinit.initializers import RandomWalk
 
@@ -171,8 +172,8 @@ class DenseStack(AdaptableStack):
         self.use_bias = use_bias
         if kernel_initializer is None:
             kernel_initializer = RandomWalk(self.activation, depth=self.depth)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_initializer = get_initializer(kernel_initializer, "kernel_initializer")
+        self.bias_initializer = get_initializer(bias_initializer, "bias_initializer")
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)

@@ -258,6 +258,13 @@ def test_a_message_about_another_argument_is_a_fault(received: str) -> None:
         ),
         (lambda: model_zoo.recipe(model_zoo.deep_mlp(2, 4), loss=1e6), "`loss` must be a Keras loss"),
         (lambda: DenseStack(2, dtype="complex64"), "`dtype` must be a float dtype"),
+        (lambda: DenseStack(2, bias_initializer=3), "`bias_initializer` must be.*Constant\\(3\\)"),
+        (lambda: DenseStack(2, kernel_initializer=200), "`kernel_initializer` must be a Keras initializer"),
+        (
+            lambda: model_zoo.deep_mlp(2, 4, kernel_initializer="random_wlk"),
+            "`kernel_initializer` must be.*random_walk",
+        ),
+        (lambda: model_zoo.deep_autoencoder(4, 8, 2, kernel_initializer=1.5), "`kernel_initializer` must be"),
         (lambda: RandomWalk()((10**9, 10**9)), "To draw a kernel of shape .* takes .* of memory"),
         (lambda: initialize(model_zoo.deep_mlp(2, 4), layers=0), "`layers` must hold layers"),
     ],

@@ -234,5 +234,6 @@ def is_short(call: Call) -> bool:
 )
 def test_hostile_calls(count: int, seed: int) -> None:
     calls = filter(is_short, draw_calls(TARGETS, count, seed))
-    faults = [fault for call in calls if (fault := find_fault(call))]
+    # Narrow networks are simulated, in `plan_width` several of them.
+    faults = [fault for call in calls if (fault := find_fault(call, seconds=30))]
     assert not faults, "\n".join(faults)
