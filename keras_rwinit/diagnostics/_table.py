@@ -14,6 +14,8 @@ from rich.text import Text
 __all__ = ["LayerRow", "format_table"]
 
 _MOST_ROWS = 24
+_LONGEST_NAME = 32
+_WIDTH = 132  # holds all columns beside such a name
 
 _LEGEND = """\
 ln|δ| rel.  log-norm of the gradient at the pre-activations, relative to the last layer, in nats
@@ -70,7 +72,7 @@ def format_table(rows: Sequence[LayerRow]) -> str:
         row = rows[layer]
         table.add_row(
             str(layer + 1),
-            Text(row.name),  # a name with brackets is no markup
+            Text(_shorten(row.name)),  # a name with brackets is no markup
             f"{row.relative:.2f}",
             "-" if row.predicted is None else f"{row.predicted[0]:.2f} ± {row.predicted[1]:.2f}",
             f"{row.forward:.2f}",
@@ -80,12 +82,20 @@ def format_table(rows: Sequence[LayerRow]) -> str:
         )
     text = io.StringIO()
     # In Jupyter rich would show the table instead of writing it.
-    Console(file=text, width=120, force_jupyter=False).print(table)
+    Console(file=text, width=_WIDTH, force_jupyter=False).print(table)
     if len(shown) < count:
         left_out = count - len(shown)
         text.write(f"{len(shown)} of {count:,} layers shown, evenly spaced; {left_out:,} left out\n")
     text.write(_LEGEND + (_PAIRS_LEGEND if has_pairs else ""))
     return text.getvalue()
+
+
+def _shorten(name: str) -> str:
+    """Returns a name without its middle if it is long: layers of one model differ at the ends."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    end = 2 * _LONGEST_NAME // 3
+    return f"{name[: _LONGEST_NAME - end - 1]}…{name[-end:]}"
 
 
 def _pairs(row: LayerRow) -> tuple[str, str, str]:

@@ -269,6 +269,31 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         GradientWalk.load(path)
 
 
+def test_long_names_leave_the_numbers_whole() -> None:
+    """Names as long as those of ConvNeXt, whose numbers were cut to "-14.…"."""
+    names = tuple(f"convnext_tiny_stage_2_block_{number}_pointwise_conv_1" for number in range(100, 112))
+    shape = (3, 12)
+    walk = GradientWalk(
+        names,
+        np.full(shape, -123.45),
+        np.full(shape, 67.89),
+        np.full(12, -14.25),
+        np.zeros(12),
+        None,
+        "float32",
+    )
+    correlation = WalkCorrelation(np.full(12, 0.9876), np.full(12, 0.123), np.full(12, 2.5), 0.0, 1.0)
+    rows = [
+        line
+        for line in dataclasses.replace(walk, correlation=correlation).summary().splitlines()
+        if "conv" in line
+    ]
+    assert len(rows) == 12
+    for number, row in enumerate(rows):
+        assert f"_{100 + number}_pointwise" in row
+        assert all(text in row for text in (" 67.89 ", " -14.25 ", " 0.9876 ", " 0.123 ", " 2.5 "))
+
+
 def test_the_table_of_a_deep_model_is_two_dozen_rows() -> None:
     model = model_zoo.deep_mlp(100, 8, input_shape=(4,), seed=0)
     lines = gradient_walk(model, np.ones((2, 4))).summary().splitlines()
