@@ -122,8 +122,8 @@ def initialize(
         An `InitializationReport`.
 
     Raises:
-        ValueError: The model is not built or has no kernel, `x` is empty, not finite or does not fit the
-            model, `layers` has something that is no layer of the model, no kernel can be mirrored, or
+        ValueError: The model is not built or has no kernel, `x` is empty, zero, not finite or does not fit
+            the model, `layers` has something that is no layer of the model, no kernel can be mirrored, or
             another argument is wrong. The model is then as it was.
 
     Example:
@@ -145,6 +145,10 @@ def initialize(
     if x is not None:
         inputs, _ = check_examples("x", first_batch(x, input_shape=getattr(model, "input_shape", None))[0])
         check_shapes(model, inputs)
+        if not any(array.any() for array in keras.tree.flatten(inputs) if array is not None):
+            raise ValueError(
+                "`x` must not be zero everywhere: no kernel could be scaled by it. Received: zeros"
+            )
     selected = select_variables(model, layers)
     graph = trace(model, inputs)
     contexts, output = trace_contexts(graph)

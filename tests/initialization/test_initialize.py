@@ -524,6 +524,7 @@ BAD: dict[str, tuple[Any, tuple[Any, ...], str]] = {
     "no model": (lambda: L.Dense(3), (), "must be a Keras model"),
     "no kernel": (lambda: chain(L.ReLU()), (), "no kernel to draw"),
     "empty": (lambda: residual(2), (X[:0],), "at least one example"),
+    "zero": (lambda: residual(2), (X * 0.0,), "`x` must not be zero everywhere"),
     "NaN": (lambda: residual(2), (X * np.nan,), "`x` must be finite"),
     "wrong shape": (lambda: residual(2), (X[:, :5],), r"\(examples, 64\).*\(16, 5\)"),
     "distribution": (lambda: residual(2), (None, "cauchy"), "`distribution` must be one of"),
