@@ -1,8 +1,8 @@
 """Runs `gradient_walk` and `initialize` on every architecture of `keras.applications`, with random weights.
 
-For each architecture it prints and saves the number of kernels drawn, the skipped weights, the time of both
-functions, the gradient's walk in training mode before and after, whether all values are finite, and whether
-the report lists every weight.
+For each architecture it prints and saves the number of kernels drawn, the skipped weights by reason, the time
+of both functions, the gradient's walk in training mode before and after, whether all values are finite, and
+whether the report lists every weight.
 
     python benchmarks/every_application.py --output benchmarks/results/every_application.json
     python benchmarks/every_application.py --only MobileNetV2 VGG16
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def examine(name: str) -> dict[str, Any]:
         "parameters": model.count_params(),
         "layers": len(model.layers),
         "kernels": len(report.kernels),
-        "skipped": [list(pair) for pair in report.skipped],
+        "skipped": dict(Counter(reason for _, reason in report.skipped)),
         "walk_seconds": measured - started,
         "initialize_seconds": drawn - measured,
         "verdict_before": before.verdict,
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.only or architectures():
         results[name] = row = examine(name)
         print(
-            f"{name:20} {row['kernels']:4} kernels, {len(row['skipped'])} skipped  "
+            f"{name:20} {row['kernels']:4} kernels, {sum(row['skipped'].values())} skipped  "
             f"walk {row['walk_seconds']:5.1f} s  initialize {row['initialize_seconds']:5.1f} s  "
             f"drift {row['drift_before']:+.4f} -> {row['drift_after']:+.4f}  "
             f"finite {row['finite']}  complete {row['complete']}",

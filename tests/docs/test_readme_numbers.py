@@ -83,3 +83,23 @@ def test_the_main_job() -> None:
         )
         drift = ", ".join(f"{float(row['drift']):+.4f}" for row in of_name)
         assert f"| `{name}` | {training} | {test} | {drift} |" in page
+
+
+def test_every_application() -> None:
+    recorded = json.loads((RESULTS / "every_application.json").read_text(encoding="utf-8"))["architectures"]
+    page = " ".join((ROOT / "docs" / "comparisons.md").read_text(encoding="utf-8").split())
+    rows = list(recorded.values())
+    fine = [row for row in rows if row["verdict_before"].startswith("fine")]
+    after = sum(row["verdict_after"].startswith("fine") for row in rows)
+    worse = sum(not row["verdict_after"].startswith("fine") for row in fine)
+    before, then = (median(abs(row[f"drift_{when}"]) for row in rows) for when in ("before", "after"))
+    vgg = recorded["VGG19"]
+    assert all(row["finite"] and row["complete"] and not row["guessed"] for row in rows)
+    for text in (
+        f"All {len(rows)} architectures",
+        f"{sum(row['kernels'] for row in rows):,} kernels",
+        f"its median is {before:.3f} nats a layer before and {then:.3f} after",
+        f"{len(fine)} are called fine before and {after} after; of the {len(fine)}, {worse} are",
+        f"from {vgg['drift_before']:.2f} to {vgg['drift_after']:.3f}",
+    ):
+        assert text in page, text
