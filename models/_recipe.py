@@ -10,6 +10,7 @@ import keras
 
 from keras_rwinit._checks import check_count
 from keras_rwinit._keras.layer_kinds import activates_kernel_output, layer_kind
+from keras_rwinit._keras.names import check_loss_name
 from keras_rwinit._keras.types import ActivationLike
 
 __all__ = ["learning_rate", "recipe"]
@@ -102,6 +103,8 @@ def recipe(model: keras.Model, *, loss: str | keras.losses.Loss | None = None) -
     size = _hidden_fan_ins(model)
     if loss is not None and not (isinstance(loss, str | list | tuple | dict) or callable(loss)):
         raise ValueError(f"`loss` must be a Keras loss or its name. Received: loss={loss!r}")
+    if isinstance(loss, str):
+        check_loss_name(loss)
     return {
         "optimizer": keras.optimizers.Adam(learning_rate(1, size)),
         "loss": _classification_loss(model) if loss is None else loss,

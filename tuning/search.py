@@ -105,7 +105,11 @@ def search(
     )
     job = SearchJob(data, hypermodel, options, data_dir=data_dir, workers=workers, verbose=verbose)
     if directory is not None:
-        return job.run(Path(directory), resume)
+        try:
+            return job.run(Path(directory), resume)
+        except KeyboardInterrupt as interrupt:
+            again = f"search(..., directory={str(directory)!r}, resume=True)"
+            raise KeyboardInterrupt(f"continue with `{again}`") from interrupt
     if job.role is not None:
         raise ValueError("Pass `directory`: the machines of a search share it.")
     with tempfile.TemporaryDirectory() as temporary:

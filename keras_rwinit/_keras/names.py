@@ -16,6 +16,7 @@ __all__ = [
     "RANDOM_WALK",
     "check_activation_name",
     "check_initializer_name",
+    "check_loss_name",
     "check_optimizer_name",
     "get_initializer",
 ]
@@ -95,6 +96,18 @@ def get_initializer(initializer: Initializer | str, argument: str) -> Initialize
 
 def _suggest_initializer(name: str) -> str:
     return did_you_mean(name, [RANDOM_WALK, *filter(str.islower, dir(keras.initializers))])
+
+
+def check_loss_name(name: str) -> str:
+    """Returns the name of a loss; ValueError unless Keras has a loss of that name."""
+    try:
+        keras.losses.get(name)
+    except ValueError as error:
+        names = [other for other in dir(keras.losses) if other.islower()]
+        raise ValueError(
+            f"`loss` must be a Keras loss or its name. Received: loss={name!r}{did_you_mean(name, names)}"
+        ) from error
+    return name
 
 
 def check_activation_name(name: str, argument: str = "activation", *, depth: int | None = None) -> str:

@@ -20,7 +20,8 @@ def check_model(model: keras.Model) -> None:
         raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if not model.built:
         raise ValueError(
-            f"The model has no weights yet: build it or call it once. Received: model={model.name!r}"
+            "The model has no weights yet: build it or call it once, as in `model(x[:1])`. Received: "
+            f"model={model.name!r}"
         )
     check_weights(model)
 

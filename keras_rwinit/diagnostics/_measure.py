@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_rwinit._keras.execution import uncompiled
+from keras_rwinit._keras.names import check_loss_name
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._probing.examples import check_examples, first_batch
 from keras_rwinit._probing.measure import ModelMeasurement, measure_layers, warn_unseen
@@ -113,6 +114,8 @@ def gradient_walk(
     x, y, sample_weight = first_batch(x, y, sample_weight, input_shape=input_shape)
     inputs, examples = check_examples("x", x)
     check_shapes(model, inputs)
+    if isinstance(loss, str):
+        check_loss_name(loss)
     objective = make_objective(
         model, y, loss, examples, x=inputs, sample_weight=sample_weight, training=training
     )

@@ -68,7 +68,14 @@ tenths.
 INITIALIZE = (
     "Draw the kernels anew with `keras_rwinit.initialize(model, x)`. If the verdict stays, use fewer layers "
     'without a shortcut, wider layers, or branches that begin at zero: `gamma_initializer="zeros"` in the '
-    "normalization at the end of each."
+    "normalization at the end of each. A model that has been trained would lose its training: measure it "
+    "with `trained=True`."
+)
+KEEP_APART = (
+    'The activation shaped for the depth keeps inputs apart: "shaped(relu)", "shaped(sigmoid)" and so on in '
+    '`deep_mlp`, `keras_rwinit.layers.get_activation("shaped(sigmoid)", depth=60)` in a layer of Keras. So '
+    'do kernels of the distribution "looks_linear", the default of `deep_mlp` for relu and gelu, and tanh '
+    "with orthogonal kernels."
 )
 MEASURE_TRAINING = (
     "First measure with `training=True`: without it, a BatchNormalization that has seen no data passes its "
@@ -84,10 +91,8 @@ ADVICE = {
     "exploding": INITIALIZE,
     "shrinking": INITIALIZE,
     "growing": INITIALIZE,
-    "inputs alike": 'Training may start slowly. Kernels of the distribution "looks_linear", the default of '
-    '`deep_mlp` for relu, the activation "shaped(relu)" and tanh with orthogonal kernels keep inputs apart.',
-    "inputs collapsed": 'Use kernels of the distribution "looks_linear", the default of `deep_mlp` for relu, '
-    'or the activation "shaped(relu)", or tanh with orthogonal kernels.',
+    "inputs alike": f"Training may start slowly, or not at all. {KEEP_APART}",
+    "inputs collapsed": KEEP_APART,
 }
 """What to try, by what is wrong."""
 

@@ -161,6 +161,12 @@ def initialize(
         elif context.kernel.variable.trainable:
             places.setdefault(context.kernel.identity, []).append(context)
     if not any(variable_id in selected for variable_id, _ in places):
+        unbuilt = [layer.name for layer in model._flatten_layers() if not layer.built]
+        if unbuilt:
+            raise ValueError(
+                f"{len(unbuilt)} layers of the model have no weights yet, {unbuilt[0]} among them: call the "
+                f"model once, as in `model(x[:1])`. Received: model={model.name!r}"
+            )
         raise ValueError(
             "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no weight "
             f"called `kernel`, that is trainable{'' if layers is None else ' and in `layers`'}. "
@@ -362,8 +368,17 @@ def _skipped_weights(
 
 
 def _count_biases(model: keras.Model) -> BiasCount:
-    """Counts the trainable biases, and those that are not zero."""
-    biases = [variable for variable in model.trainable_variables if "bias" in variable.name]
+    """Counts the trainable biases, and those that are not zero.
+
+    Those of layers whose weights are none of a walk are left out: the forget gate of an LSTM begins at one.
+    """
+    skipped = [layer for layer in model._flatten_layers() if skip_reason(layer)]
+    others = {id(variable) for layer in skipped for variable in layer.variables}
+    biases = [
+        variable
+        for variable in model.trainable_variables
+        if "bias" in variable.name and id(variable) not in others
+    ]
     nonzero = sum(bool(np.any(keras.ops.convert_to_numpy(bias.value))) for bias in biases)
     return BiasCount(len(biases), nonzero)
 

@@ -170,6 +170,6 @@ def _check_mirrored(mirrorings: Mapping[KernelIdentity, Mirroring]) -> None:
     reasons = [mirroring.reason for mirroring in mirrorings.values() if mirroring.reason]
     raise ValueError(
         "distribution 'looks_linear' mirrors kernels that follow each other with an activation between them, "
-        f"and the model has no two that can be{reasons[0] if reasons else ''}. Use 'delta_orthogonal'. "
-        "Received: distribution='looks_linear'"
+        f"and the model has no two that can be{reasons[0] if reasons else ''}. Use 'orthogonal', or leave "
+        "`distribution` out. Received: distribution='looks_linear'"
     )

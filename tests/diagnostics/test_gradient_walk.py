@@ -231,7 +231,7 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "too few features": ((X[:, :5],), r"`x` must.*\(3, 5\)"),
     "ragged": (([[1.0, 2.0], [3.0]],), "`x` must be a rectangular array"),
     "no loss": ((X, LABELS), "Targets need a loss: pass `loss=`"),
-    "unknown loss": ((X, LABELS, "msee"), "loss.*msee"),
+    "unknown loss": ((X, LABELS, "msee"), "`loss` must be a Keras loss.*msee"),
     "fewer targets": ((X, LABELS[:2], "mse"), "equally many.*3 and 2"),
     "targets broadcast": ((X, ONE_HOT[:, :1], "mse"), r"does not fit.*\(3, 4\).*\(3, 1\)"),
     "no such label": ((X, LABELS + 1, from_logits), "does not fit.*from 0 to 3.*1 to 4"),

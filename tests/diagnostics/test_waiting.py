@@ -65,8 +65,9 @@ def test_a_branch_that_begins_near_zero_is_judged_as_one_that_begins_at_zero(
     walk = gradient_walk(model, X, Y, LOSS)
     at_zero = gradient_walk(residual(lambda: scale(0.0)), X, Y, LOSS)
     assert walk.verdict == "fine; 6 of 7 layers wait for weights that start at or near zero"
-    # The step is 0.001 long, and made by each unit's factor from the value up or down.
-    tolerance = 3.0 * value / 1e-3 + 1e-3
+    # The step is 0.001 long, and made by each unit's factor from the value up or down. Biases behind a factor
+    # have a gradient only if it is not zero.
+    tolerance = 3.0 * value / 1e-3 + 0.05
     np.testing.assert_allclose(walk.first_backward, at_zero.first_backward, atol=tolerance)
     for weight, was in zip(weights_of(model), before, strict=True):
         np.testing.assert_array_equal(weight, was)

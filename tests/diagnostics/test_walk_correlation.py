@@ -189,7 +189,7 @@ def test_assert_healthy_says_what_where_and_what_to_try() -> None:
     assert walk_of(0.9, 10.0).advice == ""
     walk = walk_of(0.995, 1.5)
     with pytest.raises(
-        AssertionError, match=r"inputs collapsed from h6 \(layer 6 of 10\) on.\nUse kernels of"
+        AssertionError, match=r"inputs collapsed from h6 \(layer 6 of 10\) on.\nThe activation shaped for"
     ):
         walk.assert_healthy()
     assert "The verdict is about the start of training" in (text := walk.summary())

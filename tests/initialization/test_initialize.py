@@ -518,10 +518,35 @@ def test_low_precision_kernels() -> None:
     assert report.kernels[0].correction != 1.0
 
 
+def test_the_forget_gate_of_a_new_lstm_is_no_trained_bias() -> None:
+    model = keras.Sequential([keras.Input((4, 3)), L.LSTM(5), L.Dense(6, "tanh"), L.Dense(2)])
+    report = initialize(model, seed=0)
+    assert (report.biases.total, report.biases.nonzero) == (2, 0)
+    assert "set them to zero" not in report.summary()
+
+
+class Sublayers(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = [L.Dense(4, "relu", name=f"dense{number}") for number in range(3)]
+
+    def call(self, x: Any) -> Any:
+        for layer in self.chain:
+            x = layer(x)
+        return x
+
+
+def built_without_sublayers() -> keras.Model:
+    model = Sublayers()
+    model.built = True
+    return model
+
+
 X = data(64)
 BAD: dict[str, tuple[Any, tuple[Any, ...], str]] = {
     "unbuilt": (lambda: keras.Sequential([L.Dense(3)]), (), "no weights yet: build it"),
     "no model": (lambda: L.Dense(3), (), "must be a Keras model"),
+    "sublayers": (built_without_sublayers, (), r"3 layers.*no weights yet, dense0 .*`model\(x\[:1\]\)`"),
     "no kernel": (lambda: chain(L.ReLU()), (), "no kernel to draw"),
     "empty": (lambda: residual(2), (X[:0],), "at least one example"),
     "zero": (lambda: residual(2), (X * 0.0,), "`x` must not be zero everywhere"),

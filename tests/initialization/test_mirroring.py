@@ -240,7 +240,7 @@ def test_the_report_says_why_a_kernel_is_not_mirrored(case: str) -> None:
         ),
         (
             lambda: keras.Sequential([keras.Input((4,)), L.Dense(3)]),
-            "has no two that can be. Use 'delta_orth",
+            "has no two that can be. Use 'orthogonal'",
         ),
     ],
 )
