@@ -1,4 +1,4 @@
-"""Names that users give: of optimizers, initializers and activations."""
+"""Names that users give: of optimizers, initializers, losses and activations."""
 
 from __future__ import annotations
 
@@ -82,16 +82,17 @@ def get_initializer(initializer: Initializer | str, argument: str) -> Initialize
     Raises:
         ValueError: There is no such initializer, or it is a number, which Keras takes for a tensor.
     """
+    message = (
+        f"`{argument}` must be a Keras initializer, its name or its config. Received: "
+        f"{argument}={initializer!r}"
+    )
+    if isinstance(initializer, numbers.Number):
+        raise ValueError(f"{message}; for equal weights take keras.initializers.Constant({initializer!r})")
     try:
-        if isinstance(initializer, numbers.Number):
-            raise ValueError(f"for equal weights there is keras.initializers.Constant({initializer!r})")
         return keras.initializers.get(initializer)
     except ValueError as error:
         suggestion = _suggest_initializer(initializer) if isinstance(initializer, str) else f"; {error}"
-        raise ValueError(
-            f"`{argument}` must be a Keras initializer, its name or its config. "
-            f"Received: {argument}={initializer!r}{suggestion}"
-        ) from error
+        raise ValueError(message + suggestion) from error
 
 
 def _suggest_initializer(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -99,15 +99,17 @@ def tabulate_units(name: str, evaluator: Evaluator, axes: Sequence[int]) -> Acti
         with np.errstate(all="ignore"):
             values[start : start + step] = evaluator.values(a).reshape(-1, count)[:, chosen]
             slopes[start : start + step] = _slopes_of(evaluator, a).reshape(-1, count)[:, chosen]
-    few = choose_units(half[chosen], _SMOOTH_UNITS)
-    units = {index: _tabulated_unit(name, values[:, index], slopes[:, index]) for index in few}
+
+    def tabulate(indices: Iterable[int]) -> list[Activation]:
+        return [_tabulated_unit(name, values[:, index], slopes[:, index]) for index in indices]
+
+    units = tabulate(choose_units(half[chosen], _SMOOTH_UNITS))
     # A table takes a millisecond: those of all units are made only if all may have two slopes.
-    if all(unit.slopes is not None for unit in units.values()):
-        for index in set(range(len(chosen))) - set(units):
-            units[index] = _tabulated_unit(name, values[:, index], slopes[:, index])
-    if any(unit.slopes is None for unit in units.values()):
-        return average_activation(name, [units[index] for index in few])
-    return average_activation(name, [units[index] for index in range(len(chosen))])
+    if all(unit.slopes is not None for unit in units):
+        every = tabulate(range(len(chosen)))
+        if all(unit.slopes is not None for unit in every):
+            units = every
+    return average_activation(name, units)
 
 
 def _slopes_of(evaluator: Evaluator, a: Array) -> Array:

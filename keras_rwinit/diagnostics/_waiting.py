@@ -25,6 +25,7 @@ Values = dict[int, Tensor]  # of the variables that have left zero, by their num
 
 _STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's default learning rate
 _TINY = _STEP / 4.0  # the first step makes a smaller weight at least three times as large
+_TRIPLED = 0.9 * np.log(3.0)  # of a mean log-norm, with some room for what else the step changes
 _MOST_STEPS = 16  # each costs a measurement
 
 
@@ -96,7 +97,7 @@ def find_first_gradients(
         reached = np.isinf(waits) & _has_gradient(after)
         if steps == 1:
             with np.errstate(invalid="ignore"):  # inf - inf
-                reached |= (waits == 0.0) & (mean_log_norm(after) - at_first > 0.9 * np.log(3.0))
+                reached |= (waits == 0.0) & (mean_log_norm(after) - at_first > _TRIPLED)
         waits[reached], backward[:, reached] = steps, after[:, reached]
         dead[reached] = np.array([one.dead for one in measured])[reached]
     return FirstGradients(waits, backward, dead)

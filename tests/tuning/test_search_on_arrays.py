@@ -42,6 +42,15 @@ def test_labels_as_arrays_are_the_data_set_of_them(tmp_path: Path) -> None:
     assert table_of(tmp_path / "set") == table_of(tmp_path / "pair")
 
 
+def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchJob, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"search\(\.\.\., directory='.*found', resume=True\)"):
+        tuning.search((X, Y[:, 0]), regression(), directory=tmp_path / "found", trials=1)
+
+
 def test_the_default_space_is_that_of_the_arrays() -> None:
     job = SearchJob((X.reshape(20, 4, 3).tolist(), [0, 1, 2, 3] * 5), None, SearchOptions())
     assert (job.hypermodel.input_shape, job.hypermodel.classes) == ((4, 3), 4)
