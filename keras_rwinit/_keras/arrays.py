@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 
 from .types import ArrayTree, Tensor
 
-__all__ = ["map_arrays", "to_tensor", "value_of"]
+__all__ = ["map_arrays", "read_array", "to_tensor", "value_of"]
+
+_READABLE = ("float32", "float64")
 
 
 def map_arrays(function: Callable[[NDArray[np.generic]], Any], arrays: ArrayTree) -> ArrayTree:
     """Returns `function` of every array in a structure; None, an input that is left out, stays None."""
     return keras.tree.map_structure(lambda array: None if array is None else function(array), arrays)
+
+
+def read_array(tensor: Tensor) -> NDArray[np.generic]:
+    """Returns a tensor as NumPy array that is not to be written to: it may be the tensor's own memory."""
+    # Keras copies a tensor of TensorFlow, which gives its memory away itself, but not that of bfloat16.
+    if keras.backend.backend() == "tensorflow" and getattr(tensor, "dtype", None) in _READABLE:
+        return np.asarray(tensor)
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def value_of(variable: keras.Variable) -> Tensor:

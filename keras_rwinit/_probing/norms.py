@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._keras.activations import theory_activation
+from keras_rwinit._keras.arrays import read_array
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.theory import Activation
@@ -62,9 +63,9 @@ def mean_log_norm(values: Array) -> Array:
 
 
 def to_numpy(tensor: Tensor) -> Floats:
-    """Returns a tensor as NumPy array of float64 or float32."""
-    array = np.asarray(keras.ops.convert_to_numpy(tensor))
-    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+    """Returns a tensor as NumPy array of float64 or float32, which is not to be written to."""
+    array = read_array(tensor)
+    return cast(Floats, array if array.dtype == np.float64 else array.astype(np.float32, copy=False))
 
 
 def kernel_log_norms(kernel: Kernel, gradient: Tensor) -> Array:
@@ -97,6 +98,9 @@ def saturated_units(activation: Callable[[Tensor], Tensor], a: Floats) -> Mask |
         return None
     limit = FLAT * max(_steepest_slope(unit) for unit in known.units or (known,))
     layers = a.reshape(-1, *a.shape[-2:])
+    if known.slopes is not None:
+        # The largest and the smallest number tell on which sides of zero there are any.
+        layers = np.stack([layers.max(axis=-2), layers.min(axis=-2)], axis=-2)
     # Most units have a slope in the first rows, and most layers no other units.
     flat = np.asarray((_slopes(known, layers[:, :_FIRST_ROWS]) <= limit).all(axis=-2))
     undecided = flat.any(axis=-1)

@@ -123,7 +123,8 @@ class Taps:
         if activation is keras.activations.linear:
             outputs = values
         elif h is None:
-            outputs = to_numpy(in_precision(activation, self.dtype)(keras.ops.convert_to_tensor(values)))
+            known = keras.ops.cast(keras.ops.stop_gradient(a), str(values.dtype))
+            outputs = to_numpy(in_precision(activation, self.dtype)(known))
         else:
             outputs = to_numpy(h)
         if not call.stacked:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_rwinit._keras.arrays import value_of
-from keras_rwinit._probing.norms import log_norm
+from keras_rwinit._probing.norms import log_norm, to_numpy
 from keras_rwinit._tracing.contexts import KernelContext
 from keras_rwinit._tracing.kernels import Kernel
 from keras_rwinit.layers import DenseStack
@@ -191,7 +191,7 @@ def _widths_and_gains(kernels: Sequence[Kernel]) -> list[tuple[int, float]]:
 
 def _values(kernel: Kernel) -> NDArray[np.floating]:
     """Returns the values with an axis of layers before the two of the kernel."""
-    values: NDArray[np.floating] = keras.ops.convert_to_numpy(kernel.variable.value)
+    values = to_numpy(value_of(kernel.variable))
     return values if kernel.stacked else values[None]
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit._keras.arrays import map_arrays, to_tensor
+from keras_rwinit._keras.arrays import map_arrays, to_tensor, value_of
 from keras_rwinit._keras.autodiff import TapKey, gradients_at_taps
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._probing.measure import ModelMeasurement
@@ -26,6 +26,7 @@ Values = dict[int, Tensor]  # of the variables that have left zero, by their num
 _STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's default learning rate
 _TINY = _STEP / 4.0  # the first step makes a smaller weight at least three times as large
 _TRIPLED = 0.9 * np.log(3.0)  # of a mean log-norm, with some room for what else the step changes
+_FEW = 1000  # entries
 _MOST_STEPS = 16  # each costs a measurement
 
 
@@ -105,7 +106,13 @@ def find_first_gradients(
 
 def _has_tiny_weights(model: keras.Model) -> bool:
     floats = (one for one in model.trainable_variables if keras.backend.is_float_dtype(one.dtype))
-    return any(_is_tiny(to_numpy(variable.value)) for variable in floats)
+    return any(_is_tiny_throughout(value_of(variable)) for variable in floats)
+
+
+def _is_tiny_throughout(value: Tensor) -> bool:
+    """Returns `_is_tiny` of a variable. Most have a large entry among the first, and need not be copied."""
+    first = to_numpy(keras.ops.ravel(value)[:_FEW])
+    return bool(np.abs(first).max(initial=0.0) <= _TINY) and _is_tiny(to_numpy(value))
 
 
 def _is_tiny(values: NDArray[np.floating]) -> bool:
