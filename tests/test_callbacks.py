@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import inspect
+import os
 import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -464,3 +466,85 @@ def test_missing_packages_are_named(
     with pytest.raises(ImportError, match=r"keras-rwinit\[plots\]"):
         GradientWalkCallback(X, log_dir=tmp_path)
     GradientWalkCallback(X, log_dir=tmp_path, **{option: False})
+
+
+TRACKED = """
+import sys
+import numpy as np
+from keras_rwinit import GradientWalkCallback, model_zoo
+
+x, y = np.random.default_rng(0).normal(size=(32, 8)), np.zeros(32)
+model = model_zoo.deep_mlp(depth=20, width=16, input_shape=(8,), classes=1, seed=0)
+model.compile("sgd", "mse")
+
+def fit(tracker):
+    walk = GradientWalkCallback(x, y, trackers=tracker)
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[walk])
+    return walk.history[-1]
+"""
+
+TRACKERS = {
+    "wandb": """
+import wandb
+try:
+    GradientWalkCallback(x, y, trackers="wandb")
+except ValueError as error:
+    print(error)
+with wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(console="off")) as run:
+    run.log({"loss": 1.0})  # of another callback, which counts its own steps
+    last = fit("wandb")
+    logged = dict(run.summary)
+assert logged["gradient_walk/step"] == 2
+""",
+    "mlflow": """
+import mlflow
+mlflow.set_tracking_uri(f"file://{sys.argv[1]}/mlruns")
+with mlflow.start_run() as run:
+    last = fit(["mlflow"])
+client = mlflow.MlflowClient()
+logged = client.get_run(run.info.run_id).data.metrics
+steps = [one.step for one in client.get_metric_history(run.info.run_id, "gradient_walk/drift")]
+assert steps == [0, 1, 2], steps
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_trackers_take_a_few_numbers_of_each_record(tracker: str, tmp_path: Path) -> None:
+    """In a process of its own: both trackers start threads and processes."""
+    pytest.importorskip(tracker)
+    checks = """
+names = "drift example_spread first_over_last dead correlation effective_rank".split()
+assert {f"gradient_walk/{name}" for name in names} <= set(logged), logged
+assert logged["gradient_walk/drift"] == last.drift
+assert np.isclose(logged["gradient_walk/first_over_last"], last.relative[0])
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", TRACKED + TRACKERS[tracker] + checks, str(tmp_path)],
+        env={**os.environ, "WANDB_SILENT": "true", "MLFLOW_ALLOW_FILE_STORE": "true"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    if tracker == "wandb":
+        assert "wandb.init()" in finished.stdout
+
+
+def test_trackers_are_known_and_do_not_end_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"`trackers` must be of .* 'wandbb'. Did you mean 'wandb'\?"):
+        GradientWalkCallback(X[:5], Y[:5], trackers=["wandbb"])
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ImportError, match="pip install mlflow"):
+        GradientWalkCallback(X[:5], Y[:5], trackers="mlflow")
+
+    def fail(metrics: object, step: int) -> None:
+        raise ConnectionError("no server")
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(log_metrics=fail))
+    walk = GradientWalkCallback(X[:5], Y[:5], trackers="mlflow")
+    with pytest.warns(UserWarning, match="ConnectionError: no server"):
+        fit(walk, epochs=1)
+    assert [record.verdict for record in walk.history] == ["fine", "fine"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from keras_rwinit.diagnostics import GradientWalk, gradient_walk
 
 from ._files import WalkFiles
 from ._record import WalkRecord
+from ._trackers import TrackerName, make_trackers, summary_metrics
 
 __all__ = ["GradientWalkCallback"]
 
@@ -40,6 +42,12 @@ class GradientWalkCallback(keras.callbacks.Callback):
       log-norms, the share of dead units, how alike the examples are, and the histogram of `ln|delta|` over
       the examples.
     - `gradient_walk.png`, the history of the walk, at the end of the training.
+
+    With `trackers`, a few numbers of each record go to Weights & Biases or MLflow as well, into the run that
+    is active there: `gradient_walk/drift` (nats per layer), `example_spread` (nats), `first_over_last` (the
+    mean of `ln(|delta_1| / |delta_D|)`, nats), `dead` (the largest share of dead units in a layer), and, of
+    the last layer, `correlation` and `effective_rank` of the examples. `mlflow.log_artifacts(log_dir)` or
+    `wandb.save` adds the files.
 
     The first record is of the model before its first step, and its verdict is about a start of training.
     Those of later records tell what stops a training at any time: dead, not finite, vanishing or exploding
@@ -61,6 +69,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
             `BatchNormalization`.
         tensorboard: Whether to write events into `log_dir`; needs the package `tensorboard`.
         picture: Whether to draw the history at the end, in `log_dir`; needs matplotlib.
+        trackers: Names of the experiment trackers to log to, of `"wandb"` (call `wandb.init` first) and
+            `"mlflow"`; each needs its package.
         overwrite: Whether the record of an earlier training in `log_dir` is replaced.
 
     Attributes:
@@ -69,7 +79,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of range, `y` does not hold as many examples as `x`, there is a loss
-            and no `y`, or `log_dir` holds a record of an earlier training and `overwrite` is False.
+            and no `y`, a tracker is unknown or has no active run, or `log_dir` holds a record of an earlier
+            training and `overwrite` is False.
         ImportError: A package that is needed is missing; the message names the extra to install.
 
     Example:
@@ -101,6 +112,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         training: bool = False,
         tensorboard: bool = True,
         picture: bool = True,
+        trackers: TrackerName | Iterable[TrackerName] = (),
         overwrite: bool = False,
     ) -> None:
         super().__init__()
@@ -114,6 +126,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         self._step = self._steps_before_epoch = self._epoch = 0
         self._layer_names: tuple[str, ...] = ()
         self._has_warned = False
+        self._trackers = make_trackers(trackers)
         self.log_dir = None if log_dir is None else Path(log_dir)
         self._files = (
             None
@@ -175,6 +188,10 @@ class GradientWalkCallback(keras.callbacks.Callback):
         relative = np.where(np.isfinite(relative), relative, np.nan)
         record = WalkRecord(self._epoch, self._step, walk.verdict, walk.drift, relative, walk.advice)
         self.history.append(record)
+        if self._trackers:
+            metrics = summary_metrics(walk)
+            for tracker in self._trackers:
+                self._attempt(partial(tracker.log, metrics, record.step))
         if files is not None:
             self._attempt(lambda: files.add_rows(record, walk))
             self._attempt(lambda: files.add_events(record, walk))
