@@ -34,6 +34,7 @@ ADDED = {
     "callbacks.GradientWalkCallback(.verdict)",
     "callbacks.GradientWalkCallback(overwrite)",
     "callbacks.GradientWalkCallback(training)",
+    "callbacks.GradientWalkCallback(trackers)",
     "diagnostics.GradientWalk(.initial_statistics)",
     "diagnostics.GradientWalk(.unpredicted)",
     "diagnostics.GradientWalk(initial_statistics)",
