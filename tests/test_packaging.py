@@ -1,4 +1,4 @@
-"""The wheel holds one top-level name and every module, and importing the package imports nothing heavy."""
+"""What wheel and sdist hold, and that importing the package imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -69,6 +70,24 @@ def test_one_top_level_name(wheel: Path, names: list[str]) -> None:
         assert archive.read(f"{metadata}/top_level.txt").decode().split() == ["keras_rwinit"]
         assert "keras-rwinit = keras_rwinit.cli:main" in archive.read(f"{metadata}/entry_points.txt").decode()
     assert f"{metadata}/licenses/LICENSE" in names
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_every_tracked_file(tmp_path: Path) -> None:
+    """It passes the tests that it has, which read documents, examples and benchmarks as well."""
+    pytest.importorskip("build")
+    if not (ROOT / ".git").exists():
+        pytest.skip("git knows which files are tracked")
+    tracked = set(run("git", "ls-files", cwd=ROOT).splitlines())
+    for name in tracked:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "source" / name)
+    command = (sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path)
+    run(*command, cwd=tmp_path / "source")
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert tracked - held <= {".gitignore"}
 
 
 def test_the_wheel_holds_every_module(names: list[str]) -> None:
