@@ -227,6 +227,52 @@ def tuned_baselines() -> dict[str, str]:
     }
 
 
+def smooth_activations() -> dict[str, str]:
+    """Returns the size of the networks, and their losses and errors."""
+    rows = read_results("smooth_activations")
+    lines = []
+    for depth, activation in sorted(distinct_pairs(rows, "depth", "activation")):
+        group = select(rows, depth=depth, activation=activation)
+        lines.append(
+            [
+                f"{depth} {activation} layers",
+                f"{group[0]['rate']:.1e}",
+                mean_cell(group, "loss", digits=4),
+                *(mean_cell(group, error, percent=True) for error in ERRORS),
+            ]
+        )
+    columns = ["", "learning rate", "training loss (nats)", "training error (%)", "test error (%)"]
+    return {
+        "width": str(rows[0]["width"]),
+        "epochs": str(rows[0]["epochs"]),
+        "errors": table(columns, lines),
+        "source": source("smooth_activations", rows),
+    }
+
+
+def plain_against_residual() -> dict[str, str]:
+    """Returns the losses and errors of each network at the rate that seed 0 chose."""
+    rows = [row for row in read_results("plain_against_residual") if row["seed"] > 0]
+    lines = []
+    for depth, activation, network in distinct_pairs(rows, "depth", "activation", "network"):
+        group = select(rows, depth=depth, activation=activation, network=network)
+        lines.append(
+            [
+                f"{depth} {activation}, {network}",
+                str(group[0]["epochs"]),
+                f"{group[0]['rate']:.0e}",
+                mean_cell(group, "loss", digits=4),
+                *(mean_cell(group, error, percent=True) for error in ERRORS),
+            ]
+        )
+    columns = ["", "epochs", "learning rate", "training loss (nats)", "training error (%)", "test error (%)"]
+    return {
+        "width": str(rows[0]["width"]),
+        "errors": table(columns, lines),
+        "source": source("plain_against_residual", read_results("plain_against_residual")),
+    }
+
+
 EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
     deep_mnist,
     sample_walks,
@@ -237,6 +283,8 @@ EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
     autoencoder,
     recipe,
     tuned_baselines,
+    smooth_activations,
+    plain_against_residual,
 )
 
 

@@ -176,8 +176,9 @@ class Taps:
             x = keras.ops.cast(inputs, layer.compute_dtype)
             # Each example gets biases of its own: their gradient is the gradient at its pre-activations.
             shape = (stack.stacked, *x.shape)
-            biases = keras.ops.zeros(shape, x.dtype)
-            if layer.bias is not None:
+            if layer.bias is None:
+                biases = keras.ops.zeros(shape, x.dtype)
+            else:
                 bias = keras.ops.cast(layer.bias, x.dtype)
                 between = (1,) * (len(shape) - 2)
                 biases = keras.ops.broadcast_to(

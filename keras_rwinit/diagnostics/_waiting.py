@@ -106,17 +106,14 @@ def find_first_gradients(
 
 def _has_tiny_weights(model: keras.Model) -> bool:
     floats = (one for one in model.trainable_variables if keras.backend.is_float_dtype(one.dtype))
-    return any(_is_tiny_throughout(value_of(variable)) for variable in floats)
-
-
-def _is_tiny_throughout(value: Tensor) -> bool:
-    """Returns `_is_tiny` of a variable. Most have a large entry among the first, and need not be copied."""
-    first = to_numpy(keras.ops.ravel(value)[:_FEW])
-    return bool(np.abs(first).max(initial=0.0) <= _TINY) and _is_tiny(to_numpy(value))
+    return any(_is_tiny(to_numpy(value_of(variable))) for variable in floats)
 
 
 def _is_tiny(values: NDArray[np.floating]) -> bool:
     """Returns whether a variable has no entry that a step leaves as it is, and one that is not zero."""
+    # Most variables have a large entry among the first.
+    if np.abs(values.ravel()[:_FEW]).max(initial=0.0) > _TINY:
+        return False
     largest = np.abs(values).max(initial=0.0)
     return bool(0.0 < largest <= _TINY)
 

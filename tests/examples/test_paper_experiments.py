@@ -16,7 +16,7 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
-BY_HAND = ("deep_mnist", "loss_against_gain", "plain_against_residual", "recipe")
+BY_HAND = ("deep_mnist", "loss_against_gain", "plain_against_residual", "recipe", "smooth_activations")
 TRAINED = ("fixed_parameters", "speech", *BY_HAND)
 
 
