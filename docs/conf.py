@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(keras|keras_tuner|numpy|np|matplotlib|os|collections|pathlib|tensorflow_datasets)\..*"),
     (r"py:.*", r"keras_rwinit\.(\w+\.)*(_\w+\.\w+|KerasLayer)"),
     (r"py:.*", r"(Walk|Prediction|Correlation|Record|Figure|Axes|NotElementwiseError|optional)"),
-    (r"py:.*", r"ActivationError|pandas\.DataFrame"),
+    (r"py:.*", r"ArrayLike|ActivationError|pandas\.DataFrame"),
 ]
 
 # Notebooks are text without outputs. A build executes those that changed since the last one.
@@ -55,7 +55,11 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
-autodoc_preserve_defaults = True
+autodoc_preserve_defaults = False
+autodoc_type_aliases = {
+    "ArrayLike": "ArrayLike",
+    "SearchData": "str | keras_rwinit.data.Dataset | tuple[ArrayLike, ArrayLike]",
+}
 autosummary_generate = False
 maximum_signature_line_length = 80
 napoleon_google_docstring = True

@@ -1,7 +1,7 @@
 """Translates the package's docstrings, which are written in Markdown, into reStructuredText.
 
-They have code in single backticks and, after a blank line, indented by four more spaces, equations. Code
-that is the name of something in the reference becomes a link.
+They have code in single backticks and, after a blank line, indented by four more spaces than the text,
+equations. Code that is the name of something in the reference becomes a link.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _SECTIONS = re.compile(
     r"(Args|Attributes|Example|Input shape|Output shape|Raises|References|Returns|Warns|Weights|Yields):$"
 )
+# Sections of names, whose descriptions are indented too.
+_ENTRIES = ("Args:", "Attributes:", "Raises:")
 _DIRECTIVES = re.compile(r"^\.\. (?:auto|py:)(?:function|class|exception|data):: (\S+)$", re.MULTILINE)
 _links: dict[str, str] = {}
 
@@ -54,7 +56,8 @@ def _find_links(app: Sphinx) -> None:
 def _translate_blocks(lines: list[str], name: str) -> list[str]:
     """Marks indented blocks as literal, and translates the code in all other lines."""
     translated: list[str] = []
-    base = 0  # indentation of the prose, deeper inside a section
+    base = 0  # indentation of a section's lines
+    deeper = 4  # by which an equation is indented more
     literal = False
     after_blank = True
     for line in lines:
@@ -64,15 +67,21 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
             after_blank = True
             continue
         if _SECTIONS.fullmatch(line):
-            base, literal = 4, False
+            base, deeper, literal = 4, 8 if line in _ENTRIES else 4, False
         elif indent < base:
-            base, literal = 0, False
-        if literal and indent <= base:
+            base, deeper, literal = 0, 4, False
+        if literal and indent < base + deeper:
             literal = False
         prompt = line.lstrip().startswith((">>>", "..."))
-        if after_blank and not literal and indent >= base + 4 and not prompt and line.lstrip()[:2] != "- ":
+        if (
+            after_blank
+            and not literal
+            and indent >= base + deeper
+            and not prompt
+            and line.lstrip()[:2] != "- "
+        ):
             literal = True
-            translated.extend([" " * base + "::", ""])
+            translated.extend([" " * (base + deeper - 4) + "::", ""])
         translated.append(line if literal or prompt else _inline(line, name))
         after_blank = False
     return translated

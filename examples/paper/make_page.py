@@ -17,6 +17,7 @@ from _tables import page_values
 TEMPLATE = Path(__file__).parent / "page.md"
 PAGE = Path(__file__).parents[1] / "README.md"
 LINE_LENGTH = 118
+NO_BREAK = "\0"  # stands for a space in code
 
 
 def make_page() -> str:
@@ -31,7 +32,10 @@ def wrap(paragraph: str) -> str:
     """Returns a paragraph in lines of limited length; a table stays as it is."""
     if paragraph.startswith("|"):
         return paragraph
-    return textwrap.fill(paragraph, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+    # Code is not broken: a line that begins with "+ W h" would be a list.
+    whole = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", NO_BREAK), paragraph)
+    lines = textwrap.fill(whole, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(NO_BREAK, " ")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -193,7 +193,7 @@ def test_weight_files(name: str, tmp_path: Path) -> None:
 )
 def test_training_goes_on_after_loading(stacked: bool, tmp_path: Path) -> None:
     """Optimizer state and all: an epoch before and one after saving are two epochs."""
-    targets = np.array([0, 1, 2, 0])
+    targets = np.array([0, 1, 2, 0], np.int32)  # JAX 0.12 warns of int64, which Keras passes on to it
     model = mlp(stacked)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=BACKEND == "jax")

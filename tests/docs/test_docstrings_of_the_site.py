@@ -1,0 +1,68 @@
+"""The translation of docstrings into Sphinx's language: what is an equation and what is text."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+EXTENSIONS = Path(__file__).parents[2] / "docs" / "_ext"
+
+DOCSTRING = """Draws.
+
+    a = b, `c`
+
+after it `d`.
+
+Args:
+    one: First `e`.
+
+        Second paragraph of `one`.
+
+            x = `y`
+
+    two: Third.
+
+Returns:
+    A number
+
+        f(x)
+"""
+
+TRANSLATED = """Draws.
+
+::
+
+    a = b, `c`
+
+after it ``d``.
+
+Args:
+    one: First ``e``.
+
+        Second paragraph of ``one``.
+
+        ::
+
+            x = `y`
+
+    two: Third.
+
+Returns:
+    A number
+
+    ::
+
+        f(x)
+"""
+
+
+def test_indented_lines_are_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+    extension: Any = importlib.import_module("markdown_docstrings")
+    lines = DOCSTRING.splitlines()
+    extension.translate(SimpleNamespace(), "function", "keras_rwinit.draw", None, None, lines)
+    assert lines == TRANSLATED.splitlines()
