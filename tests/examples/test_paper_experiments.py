@@ -16,8 +16,15 @@ import keras_rwinit.data
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "examples" / "paper"
-BY_HAND = ("deep_mnist", "loss_against_gain", "plain_against_residual", "recipe", "smooth_activations")
-TRAINED = ("fixed_parameters", "speech", *BY_HAND)
+BY_HAND = (
+    "deep_mnist",
+    "fixed_parameters",
+    "loss_against_gain",
+    "plain_against_residual",
+    "recipe",
+    "smooth_activations",
+)
+TRAINED = ("speech", *BY_HAND)
 
 
 @pytest.fixture(autouse=True)

@@ -147,13 +147,9 @@ STOPS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "stops",
-    [
-        pytest.param([STOPS[0], STOPS[-1]], id="twice", marks=pytest.mark.slow),
-        pytest.param(STOPS, id="at every moment", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("stops", [[STOPS[0], STOPS[-1]], STOPS], ids=["twice", "at every moment"])
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
     stops: list[Stop], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -312,7 +312,10 @@ def tuned_by(name: str, directory: Path, space: Any, **options: Any) -> Any:
 # scikit-learn's, where keras-tuner fits a Gaussian process to so few trials.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TUNERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name == "Hyperband" else ()) for name in TUNERS],
+)
 def test_every_tuner_of_keras_tuner(name: str, tmp_path: Path) -> None:
     space = small_space(depth=1, width=[9, 16] if name == "GridSearch" else (9, 16))
     tuner = tuned_by(name, tmp_path, space)
