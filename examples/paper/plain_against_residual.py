@@ -13,7 +13,7 @@ results.
   each example mean 0 and variance 1 over the units and `s` and `t` are trained, and a normalization before
   the classifier. The kernels are He's divided by the square root of the number of blocks.
 
-The residual network has `2 width` parameters a layer more. Any back end runs this; JAX has the fastest scan.
+The residual network has `2 width` parameters a layer more. Any back end runs this.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ KERAS_BACKEND=jax python examples/paper/smooth_activations.py --data-dir DIRECTO
 
 `deep_mlp` draws `looks_linear` kernels for both activations. The optimizer is Adam; its rate rises for a
 twentieth of the steps to `model_zoo.learning_rate(depth, width, decays=True)` and falls to zero along half a
-cosine. Nothing is tuned. Any back end runs this; JAX has the fastest scan.
+cosine. Nothing is tuned. Any back end runs this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -74,9 +75,9 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Draws training and test error of each network, with their deviations over the seeds."""
     figure, ax = new_figure()
     for column, label in (("training_error", "training"), ("test_error", "test")):
-        for activation, marker in zip(ACTIVATIONS, ("o", "s"), strict=True):
+        for activation, marker in zip(distinct(rows, "activation"), "os", strict=False):
             of_activation = select(rows, activation=activation)
-            depths = list(dict.fromkeys(row["depth"] for row in of_activation))
+            depths = distinct(of_activation, "depth")
             cells = [mean_and_deviation(select(of_activation, depth=depth), column) for depth in depths]
             means, deviations = 100.0 * np.array(cells).T
             ax.errorbar(
@@ -93,6 +94,11 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     ax.set_ylim(bottom=0.0)
     ax.legend()
     experiment.save_picture(figure)
+
+
+def distinct(rows: Sequence[Row], column: str) -> list[Any]:
+    """Returns the values of a column in the order of their first rows."""
+    return list(dict.fromkeys(row[column] for row in rows))
 
 
 if __name__ == "__main__":
