@@ -4,8 +4,8 @@
     python .ci/support.py newest --python python3.13
     python .ci/support.py jax
 
-`lowest` has the lowest version of every declared dependency, `newest` whatever pip chooses, and `jax` and
-`torch` have that back end and no TensorFlow.
+`lowest` has the lowest declared version of what the package, `data`, `tuning` and `plots` need, `newest` whatever
+pip chooses, and `jax` and `torch` have that back end and no TensorFlow.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def main() -> None:
             needed = [name for name in own if not name.startswith("tensorflow")]
             run(*install, *needed, *extras["test"], *extras["plots"], *extras[options.row])
             run(*install, "--no-deps", "-e", ".")
+            run(python, "-c", "import importlib.util as u; assert u.find_spec('tensorflow') is None")
             files, backend, marks = QUICK, options.row, "backends and not slow"
         else:
             constraints = Path(folder) / "constraints.txt"

@@ -55,7 +55,6 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
-autodoc_preserve_defaults = False
 autodoc_type_aliases = {
     "ArrayLike": "ArrayLike",
     "SearchData": "str | keras_rwinit.data.Dataset | tuple[ArrayLike, ArrayLike]",

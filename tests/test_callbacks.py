@@ -491,16 +491,21 @@ try:
 except ValueError as error:
     print(error)
 with wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(console="off")) as run:
-    run.log({"loss": 1.0})  # of another callback, which counts its own steps
+    run.log({"loss": 1.0})  # of another callback
     last = fit("wandb")
     logged = dict(run.summary)
+    assert run.step == 1 + 3, run.step
 assert logged["gradient_walk/step"] == 2
 """,
     "mlflow": """
 import mlflow
 mlflow.set_tracking_uri(f"file://{sys.argv[1]}/mlruns")
+try:
+    GradientWalkCallback(x, y, trackers="mlflow")
+except ValueError as error:
+    print(error)
 with mlflow.start_run() as run:
-    last = fit(["mlflow"])
+    last = fit(["mlflow", "mlflow"])
 client = mlflow.MlflowClient()
 logged = client.get_run(run.info.run_id).data.metrics
 steps = [one.step for one in client.get_metric_history(run.info.run_id, "gradient_walk/drift")]
@@ -529,13 +534,15 @@ assert np.isclose(logged["gradient_walk/first_over_last"], last.relative[0])
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    if tracker == "wandb":
-        assert "wandb.init()" in finished.stdout
+    assert {"wandb": "wandb.init()", "mlflow": "mlflow.start_run()"}[tracker] in finished.stdout
 
 
 def test_trackers_are_known_and_do_not_end_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"`trackers` must be of .* 'wandbb'. Did you mean 'wandb'\?"):
         GradientWalkCallback(X[:5], Y[:5], trackers=["wandbb"])
+    for wrong in (None, 3, [["wandb"]]):
+        with pytest.raises(ValueError, match="`trackers` must be of"):
+            GradientWalkCallback(X[:5], Y[:5], trackers=wrong)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ImportError, match="pip install mlflow"):
         GradientWalkCallback(X[:5], Y[:5], trackers="mlflow")
@@ -543,7 +550,8 @@ def test_trackers_are_known_and_do_not_end_a_training(monkeypatch: pytest.Monkey
     def fail(metrics: object, step: int) -> None:
         raise ConnectionError("no server")
 
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(log_metrics=fail))
+    module = SimpleNamespace(log_metrics=fail, active_run=lambda: "a run")
+    monkeypatch.setitem(sys.modules, "mlflow", module)
     walk = GradientWalkCallback(X[:5], Y[:5], trackers="mlflow")
     with pytest.warns(UserWarning, match="ConnectionError: no server"):
         fit(walk, epochs=1)

@@ -1,7 +1,7 @@
 """Translates the package's docstrings, which are written in Markdown, into reStructuredText.
 
-They have code in single backticks and, after a blank line, indented by four more spaces than the text,
-equations. Code that is the name of something in the reference becomes a link.
+They have tables, code in single backticks and, after a blank line, indented by four more spaces than the
+text, equations. Code that is the name of something in the reference becomes a link.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ _SECTIONS = re.compile(
     r"(Args|Attributes|Example|Input shape|Output shape|Raises|References|Returns|Warns|Weights|Yields):$"
 )
 # Sections of names, whose descriptions are indented too.
-_ENTRIES = ("Args:", "Attributes:", "Raises:")
+_ENTRIES = ("Args:", "Attributes:", "Raises:", "Warns:")
 _DIRECTIVES = re.compile(r"^\.\. (?:auto|py:)(?:function|class|exception|data):: (\S+)$", re.MULTILINE)
+_TABLE_RULE = re.compile(r"\|(?:-+\|)+")
 _links: dict[str, str] = {}
 
 
@@ -57,34 +58,50 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
     """Marks indented blocks as literal, and translates the code in all other lines."""
     translated: list[str] = []
     base = 0  # indentation of a section's lines
-    deeper = 4  # by which an equation is indented more
+    extra_indent = 4  # of an equation
     literal = False
     after_blank = True
     for line in lines:
         indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("|") and not literal:
+            translated.extend(_table_row(line, name, is_first=after_blank))
+            after_blank = False
+            continue
         if not line.strip():
             translated.append(line)
             after_blank = True
             continue
         if _SECTIONS.fullmatch(line):
-            base, deeper, literal = 4, 8 if line in _ENTRIES else 4, False
+            base, extra_indent, literal = 4, 8 if line in _ENTRIES else 4, False
         elif indent < base:
-            base, deeper, literal = 0, 4, False
-        if literal and indent < base + deeper:
+            base, extra_indent, literal = 0, 4, False
+        if literal and indent < base + extra_indent:
             literal = False
         prompt = line.lstrip().startswith((">>>", "..."))
         if (
             after_blank
             and not literal
-            and indent >= base + deeper
+            and indent >= base + extra_indent
             and not prompt
             and line.lstrip()[:2] != "- "
         ):
             literal = True
-            translated.extend([" " * (base + deeper - 4) + "::", ""])
+            translated.extend([" " * (base + extra_indent - 4) + "::", ""])
         translated.append(line if literal or prompt else _inline(line, name))
         after_blank = False
     return translated
+
+
+def _table_row(line: str, name: str, *, is_first: bool) -> list[str]:
+    """Returns a row of a table as that of a `list-table`, with its head before the first."""
+    indent = line[: len(line) - len(line.lstrip())]
+    if _TABLE_RULE.fullmatch(line.strip()):
+        return []
+    cells = [_inline(cell.strip(), name) for cell in line.strip().strip("|").split("|")]
+    bullets = ["   * - ", *["     - "] * (len(cells) - 1)]
+    row = [f"{indent}{bullet}{cell}".rstrip() for bullet, cell in zip(bullets, cells, strict=True)]
+    head = [f"{indent}.. list-table::", f"{indent}   :header-rows: 1", ""]
+    return [*head, *row] if is_first else row
 
 
 def _inline(line: str, name: str) -> str:

@@ -23,7 +23,7 @@ def map_arrays(function: Callable[[NDArray[np.generic]], Any], arrays: ArrayTree
 
 def read_array(tensor: Tensor) -> NDArray[np.generic]:
     """Returns a tensor as NumPy array that is not to be written to: it may be the tensor's own memory."""
-    # Keras copies a tensor of TensorFlow, which gives its memory away itself, but not that of bfloat16.
+    # `convert_to_numpy` copies; `np.asarray` of such a tensor of TensorFlow does not.
     if keras.backend.backend() == "tensorflow" and getattr(tensor, "dtype", None) in _READABLE:
         return np.asarray(tensor)
     return np.asarray(keras.ops.convert_to_numpy(tensor))

@@ -66,8 +66,8 @@ def _run_on_tensorflow(
 
     @tf.custom_gradient
     def run(h: Tensor, kernels: Tensor, biases: Tensor) -> tuple[tuple[Tensor, Tensor], Callable[..., Any]]:
-        inputs, pre_activations, each = [], [], tf.unstack(kernels)
-        for kernel, bias in zip(each, tf.unstack(biases), strict=True):
+        inputs, pre_activations, layer_kernels = [], [], tf.unstack(kernels)
+        for kernel, bias in zip(layer_kernels, tf.unstack(biases), strict=True):
             inputs.append(h)
             pre_activations.append(tf.raw_ops.AddV2(x=tf.raw_ops.MatMul(a=h, b=kernel), y=bias))
             h = activation(pre_activations[-1])
@@ -77,7 +77,7 @@ def _run_on_tensorflow(
             """Returns the gradients at the inputs, the kernels and the biases, by that at the output."""
             slopes = tf.unstack(value_and_slopes(activation, a)[1])
             deltas = []
-            for kernel, slope in zip(reversed(each), reversed(slopes), strict=True):
+            for kernel, slope in zip(reversed(layer_kernels), reversed(slopes), strict=True):
                 deltas.append(tf.raw_ops.Mul(x=slope, y=gradient))
                 gradient = tf.raw_ops.MatMul(a=deltas[-1], b=kernel, transpose_b=True)
             delta = tf.stack(deltas[::-1])

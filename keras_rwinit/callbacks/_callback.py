@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -70,7 +70,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         tensorboard: Whether to write events into `log_dir`; needs the package `tensorboard`.
         picture: Whether to draw the history at the end, in `log_dir`; needs matplotlib.
         trackers: Names of the experiment trackers to log to, of `"wandb"` (call `wandb.init` first) and
-            `"mlflow"`; each needs its package.
+            `"mlflow"` (call `mlflow.start_run` first). Each needs its package.
         overwrite: Whether the record of an earlier training in `log_dir` is replaced.
 
     Attributes:
@@ -81,7 +81,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         ValueError: An argument is out of range, `y` does not hold as many examples as `x`, there is a loss
             and no `y`, a tracker is unknown or has no active run, or `log_dir` holds a record of an earlier
             training and `overwrite` is False.
-        ImportError: A package that is needed is missing; the message names the extra to install.
+        ImportError: A package that is needed is missing; the message names what to install.
 
     Example:
         >>> import numpy as np
@@ -112,7 +112,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
         training: bool = False,
         tensorboard: bool = True,
         picture: bool = True,
-        trackers: TrackerName | Iterable[TrackerName] = (),
+        trackers: TrackerName | Collection[TrackerName] = (),
         overwrite: bool = False,
     ) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -24,9 +24,9 @@ class Tracker(Protocol):
 
 
 class WandbTracker:
-    """The active run of Weights & Biases.
+    """The active run of Weights & Biases, which draws the metrics over `gradient_walk/step`.
 
-    Its own count of steps is left to the other callbacks: the metrics are drawn over `gradient_walk/step`.
+    Its own step counts every call of `log`. A callback that passes a step of its own is behind after a record.
 
     Raises:
         ImportError: The package is missing.
@@ -40,19 +40,20 @@ class WandbTracker:
             raise ImportError("The tracker 'wandb' needs Weights & Biases: pip install wandb") from error
         if wandb.run is None:
             raise ValueError("The tracker 'wandb' needs an active run: call wandb.init() first.")
-        self._run: Any = wandb.run
-        self._run.define_metric("gradient_walk/*", step_metric="gradient_walk/step")
+        wandb.run.define_metric("gradient_walk/*", step_metric="gradient_walk/step")
+        self._log: Callable[[dict[str, float]], object] = wandb.run.log
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs the metrics of one step of training."""
-        self._run.log({**metrics, "gradient_walk/step": step})
+        self._log({**metrics, "gradient_walk/step": step})
 
 
 class MlflowTracker:
-    """The active run of MLflow, which begins one where there is none.
+    """The active run of MLflow.
 
     Raises:
         ImportError: The package is missing.
+        ValueError: There is no active run.
     """
 
     def __init__(self) -> None:
@@ -60,34 +61,33 @@ class MlflowTracker:
             import mlflow
         except ImportError as error:
             raise ImportError("The tracker 'mlflow' needs MLflow: pip install mlflow") from error
-        self._log_metrics: Any = mlflow.log_metrics
+        if mlflow.active_run() is None:
+            raise ValueError("The tracker 'mlflow' needs an active run: call mlflow.start_run() first.")
+        self._log_metrics: Callable[..., object] = mlflow.log_metrics
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs the metrics of one step of training."""
         self._log_metrics(dict(metrics), step=step)
 
 
-_TRACKERS: dict[str, type[WandbTracker] | type[MlflowTracker]] = {
-    "wandb": WandbTracker,
-    "mlflow": MlflowTracker,
-}
+_TRACKERS: Mapping[str, Callable[[], Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
 
 
-def make_trackers(names: TrackerName | Iterable[TrackerName]) -> list[Tracker]:
-    """Returns the trackers of these names.
+def make_trackers(names: TrackerName | Collection[TrackerName]) -> list[Tracker]:
+    """Returns the trackers of these names, each once.
 
     Raises:
         ImportError: The package of one of them is missing.
         ValueError: There is no tracker of that name, or it needs a run that has begun.
     """
-    several = (names,) if isinstance(names, str) else tuple(names)
+    several = [names] if isinstance(names, str) or not isinstance(names, Collection) else list(names)
     for name in several:
-        if name not in _TRACKERS:
+        if not isinstance(name, str) or name not in _TRACKERS:
             raise ValueError(
                 f"`trackers` must be of {sorted(_TRACKERS)}. Received: {name!r}"
                 f"{did_you_mean(name, _TRACKERS)}"
             )
-    return [_TRACKERS[name]() for name in several]
+    return [_TRACKERS[name]() for name in dict.fromkeys(several)]
 
 
 def summary_metrics(walk: GradientWalk) -> dict[str, float]:

@@ -274,7 +274,11 @@ class GradientWalk(Summarized):
             raise AssertionError(f"The gradient's walk is not healthy: {verdict.text}.\n{verdict.advice}")
 
     def summary(self) -> str:
-        """Returns the verdict, a table of at most two dozen of the layers, and what its columns mean."""
+        """Returns the verdict, a table of two dozen of the layers, and what its columns mean.
+
+        The layers that the verdict names are in the table.
+        """
+        verdict = self._judge()
         examples, count = self.backward.shape
         prediction = self.prediction
         predicted = (
@@ -290,8 +294,8 @@ class GradientWalk(Summarized):
         without = int((self.first_backward[:, np.isfinite(self.waits)] == -np.inf).any(axis=1).sum())
         left_out = f"{without:,} of {examples:,} examples are left out where they have no gradient\n"
         return (
-            f"Gradient's walk over {count:,} layers, {examples:,} examples: {self.verdict}\n"
-            f"{format_table(rows)}"
+            f"Gradient's walk over {count:,} layers, {examples:,} examples: {verdict.text}\n"
+            f"{format_table(rows, verdict.layers)}"
             f"{f'no prediction, since {self.unpredicted}' + chr(10) if self.unpredicted else ''}"
             f"{left_out if without else ''}"
             f"drift {self.drift:+.4f} nats per layer, example spread {self.example_spread:.3f} nats, "
@@ -379,6 +383,17 @@ class GradientWalk(Summarized):
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file holds no walk.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from keras_rwinit import GradientWalk
+            >>> backward = np.array([[2.0, 1.0, 0.0]])
+            >>> walk = GradientWalk(("a", "b", "c"), backward, backward, np.zeros(3), np.zeros(3))
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     walk.save(f"{directory}/walk.json")
+            ...     GradientWalk.load(f"{directory}/walk.json").drift
+            1.0
         """
         try:
             content: GradientWalkContent = read_json(Path(path))
@@ -424,7 +439,15 @@ class GradientWalk(Summarized):
             The axes.
 
         Raises:
+            ImportError: Matplotlib is missing; the message names the extra to install.
             ValueError: `correlation` is True and was not measured.
+
+        Example:
+            >>> import numpy as np
+            >>> from keras_rwinit import GradientWalk
+            >>> walk = GradientWalk(("a", "b"), np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(2), np.zeros(2))
+            >>> walk.plot().get_ylabel()
+            'ln |δ| relative to the last hidden layer (nats)'
         """
         if not correlation:
             return plot_walk(self, self.prediction, ax=ax)

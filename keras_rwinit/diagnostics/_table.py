@@ -57,8 +57,13 @@ class LayerRow(NamedTuple):
     effective_rank: float | None = None
 
 
-def format_table(rows: Sequence[LayerRow]) -> str:
-    """Returns a table of at most two dozen of the layers, and lines that say what it leaves out and means."""
+def format_table(rows: Sequence[LayerRow], named: Sequence[int] = ()) -> str:
+    """Returns a table of two dozen of the layers, and lines that say what it leaves out and means.
+
+    Args:
+        rows: A row for each layer.
+        named: Layers that are not left out, from 0.
+    """
     count = len(rows)
     table = Table()
     columns = ["", "layer", "ln|δ| rel.", "predicted", "ln|h|", "ln|∂W|", "dead"]
@@ -67,7 +72,8 @@ def format_table(rows: Sequence[LayerRow]) -> str:
         columns += ["cos h", "cos δ", "rank"]
     for column in columns:
         table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
-    shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int))
+    spaced = np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(int)
+    shown = np.unique([*spaced, *named])
     for layer in shown:
         row = rows[layer]
         table.add_row(

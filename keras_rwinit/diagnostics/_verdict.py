@@ -105,11 +105,13 @@ class Verdict:
         text: The verdict in words.
         faults: What is wrong, a word or two each, the first cause first; empty for a network that is fine.
         unnormalized: Whether the network was measured without the normalization that it has in training.
+        layers: The layers that the text names, from 0.
     """
 
     text: str
     faults: tuple[str, ...] = ()
     unnormalized: bool = False
+    layers: tuple[int, ...] = ()
 
     @property
     def advice(self) -> str:
@@ -150,22 +152,22 @@ def judge(
     """
     mean = np.nan_to_num(mean_log_norm(relative), nan=0.0)
     words = [_word_at(*at) for at in zip(forward.T, backward.T, mean, waits, strict=True)]
-    fault, text = _locate(words, names)
+    fault, text, layer = _locate(words, names)
     # What follows has limits that were measured before training; networks that have learned go beyond them.
     at_start = not fault and not trained
     if at_start and _is_beyond_chance(drift, len(names), spread):
         slight = ["shrinking" if value < -SLIGHT else "growing" if value > SLIGHT else "" for value in mean]
-        fault, text = _locate(slight, names)
+        fault, text, layer = _locate(slight, names)
     # The gradient's fault comes first: its remedy may be the examples' too.
     if at_start and not fault and correlation is not None:
-        fault, text = _find_alike_inputs(correlation, waits, names)
-    faults = [fault] if fault else []
-    parts = [text] if fault else []
+        fault, text, layer = _find_alike_inputs(correlation, waits, names)
+    faults, parts, layers = ([fault], [text], [layer]) if fault else ([], [], [])
     if repeats.any():
         faults.insert(0, "kernels repeat")
         first = int(repeats.argmax())
         place = f"the first is {names[first]} (layer {first + 1} of {len(names)})"
         parts.append(f"kernels repeat at {int(repeats.sum())} of {len(names)} layers, {place}")
+        layers.append(first)
     waiting = int(((waits > 0.0) & np.isfinite(waits)).sum())
     parts = parts or ["fine"]
     if waiting:
@@ -174,7 +176,7 @@ def judge(
         parts.append(
             f"BatchNormalization layers without data: {initial_statistics} (measure with training=True)"
         )
-    return Verdict("; ".join(parts), tuple(faults), initial_statistics > 0)
+    return Verdict("; ".join(parts), tuple(faults), initial_statistics > 0, tuple(layers))
 
 
 def _word_at(forward: Array, backward: Array, mean: float, waits: float) -> str:
@@ -193,25 +195,27 @@ def _is_beyond_chance(drift: float, layers: int, spread: float | None) -> bool:
     return abs(drift) > FACTOR or (spread is not None and total > EXCESS * spread)
 
 
-def _locate(words: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
-    """Returns a word, and it with the layers that it holds for; both empty if it holds for none."""
+def _locate(words: Sequence[str], names: Sequence[str]) -> tuple[str, str, int]:
+    """Returns a word, it with the layers that it holds for, and the one named; "" and -1 if there is none."""
     count = len(names)
     found = [layer for layer in range(count) if words[layer]]
     if not found:
-        return "", ""
+        return "", "", -1
     # Layers before one that fails may fail too, or be reached past it by a residual connection.
     from_input = next((layer for layer in range(count) if not words[layer]), count)
     layer = from_input - 1 if from_input else found[-1]
     place = f"{names[layer]} (layer {layer + 1} of {count})"
     word = words[layer]
     if from_input:
-        return word, f"{word} from {place} on"
+        return word, f"{word} from {place} on", layer
     partly = "partly " if word == "dead" else ""
-    return word, f"{partly}{word} at {len(found)} of {count} layers, {place} nearest the output"
+    return word, f"{partly}{word} at {len(found)} of {count} layers, {place} nearest the output", layer
 
 
-def _find_alike_inputs(correlation: WalkCorrelation, waits: Array, names: Sequence[str]) -> tuple[str, str]:
-    """Returns the word and the first of the layers up to the last in which examples are alike."""
+def _find_alike_inputs(
+    correlation: WalkCorrelation, waits: Array, names: Sequence[str]
+) -> tuple[str, str, int]:
+    """Returns what `_locate` does, of layers up to the last in which examples are alike."""
     levels = (("inputs collapsed", PARALLEL, DIRECTIONS_LOST), ("inputs alike", ALIKE, HALF_LOST))
     for fault, limit, lost in levels:
         kept = 1.0 + (1.0 - lost) * (correlation.inputs_rank - 1.0)
@@ -224,5 +228,5 @@ def _find_alike_inputs(correlation: WalkCorrelation, waits: Array, names: Sequen
         if alike[-1] and not np.isnan(kept) and correlation.inputs <= limit:
             apart = np.flatnonzero(~alike)
             layer = int(apart[-1]) + 1 if len(apart) else 0
-            return fault, f"{fault} from {names[layer]} (layer {layer + 1} of {len(names)}) on"
-    return "", ""
+            return fault, f"{fault} from {names[layer]} (layer {layer + 1} of {len(names)}) on", layer
+    return "", "", -1

@@ -26,7 +26,7 @@ Values = dict[int, Tensor]  # of the variables that have left zero, by their num
 _STEP = 1e-3  # the length of Adam's first step, for each weight, at Keras's default learning rate
 _TINY = _STEP / 4.0  # the first step makes a smaller weight at least three times as large
 _TRIPLED = 0.9 * np.log(3.0)  # of a mean log-norm, with some room for what else the step changes
-_FEW = 1000  # entries
+_FIRST_ENTRIES = 1000
 _MOST_STEPS = 16  # each costs a measurement
 
 
@@ -110,9 +110,9 @@ def _has_tiny_weights(model: keras.Model) -> bool:
 
 
 def _is_tiny(values: NDArray[np.floating]) -> bool:
-    """Returns whether a variable has no entry that a step leaves as it is, and one that is not zero."""
+    """Returns whether all entries are so small that a step swamps them, and not all are zero."""
     # Most variables have a large entry among the first.
-    if np.abs(values.ravel()[:_FEW]).max(initial=0.0) > _TINY:
+    if np.abs(values.ravel()[:_FIRST_ENTRIES]).max(initial=0.0) > _TINY:
         return False
     largest = np.abs(values).max(initial=0.0)
     return bool(0.0 < largest <= _TINY)

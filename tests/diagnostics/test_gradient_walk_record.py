@@ -308,6 +308,15 @@ def test_the_table_of_a_deep_model_is_two_dozen_rows() -> None:
         assert len([line for line in lines if line.startswith(f"{column} ")]) == 1
 
 
+@pytest.mark.parametrize("layer", range(2, LAYERS))
+def test_the_layer_that_the_verdict_names_is_in_the_table(layer: int) -> None:
+    lines = record(np.where(np.arange(LAYERS) < layer, -np.inf, 0.0)).summary().splitlines()
+    assert lines[0].endswith(f"dead from h{layer} (layer {layer} of 30) on")
+    assert any(f"│ h{layer} " in line for line in lines)
+    rows = sum("│ h" in line for line in lines)
+    assert f"{rows} of 30 layers shown, evenly spaced; {30 - rows} left out" in lines
+
+
 def test_the_plot_has_the_predicted_band() -> None:
     model = model_zoo.deep_mlp(6, 16, input_shape=(4,), seed=0)
     labels = [

@@ -17,6 +17,10 @@ DOCSTRING = """Draws.
 
 after it `d`.
 
+| a | `b` |
+|---|---|
+| 1 | |
+
 Args:
     one: First `e`.
 
@@ -40,6 +44,14 @@ TRANSLATED = """Draws.
 
 after it ``d``.
 
+.. list-table::
+   :header-rows: 1
+
+   * - a
+     - ``b``
+   * - 1
+     -
+
 Args:
     one: First ``e``.
 
@@ -60,7 +72,7 @@ Returns:
 """
 
 
-def test_indented_lines_are_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equations_tables_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXTENSIONS))
     extension: Any = importlib.import_module("markdown_docstrings")
     lines = DOCSTRING.splitlines()
