@@ -28,6 +28,10 @@ _PACKAGES = (
     "threadpoolctl",
     "rich",
     "typer",
+    "pandas",
+    "wandb",
+    "mlflow",
+    "mlflow-skinny",
 )
 """What the package and its extras use; the names by which pip knows them."""
 

@@ -63,6 +63,7 @@ def test_a_guide_installs_the_package_asks_first_and_concludes(guide: Path) -> N
     assert 'find_spec("keras_rwinit") is None' in first
     assert '"pip", "install"' in first
     assert "## What to take away" in text
+    assert f"<{guide.stem}.ipynb>" in text, "the notebook can be downloaded"
     if guide in GUIDES:
         question = text.split("\n\n")[2]
         assert question.startswith("**"), "the question stands first"

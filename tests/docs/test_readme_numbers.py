@@ -1,9 +1,10 @@
-"""Every number of the README's table of results is in a file of the repository."""
+"""Every number of the README's table of results is in a file of the repository, and its links lead somewhere."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -27,7 +28,43 @@ def test_depths() -> None:
     assert {row["activation"] for row in rows} == {"relu", "tanh"}
     assert {int(row["depth"]) for row in rows} >= {20, 1000}
     assert min(float(row["training_accuracy"]) for row in rows) >= 0.9
+    assert {row["epochs"] for row in rows} == {"10"}
     assert "at least 90 % of the training set in ten epochs" in README
+
+
+def test_ten_thousand_layers() -> None:
+    rows = rows_of(ROOT / "examples" / "ten_thousand_layers.csv")
+    last = rows[-len(rows) // 8 :]
+    accuracy = mean(float(row["accuracy"]) for row in last)
+    seconds = float(rows[-1]["seconds"])
+    assert (
+        f"| {accuracy:.1%} of the training set in the eighth epoch, after {seconds:.0f} s |".replace(
+            "%", " %"
+        )
+        in README
+    )
+
+
+def test_the_picture() -> None:
+    """Its networks are those of the main job."""
+    (row,) = (
+        row
+        for row in rows_of(RESULTS / "main_job.csv")
+        if (row["network"], row["seed"]) == ("glorot_uniform", "0")
+    )
+    assert round(float(row["drift"]) * (int(row["depth"]) - 1)) == -8
+    assert "default initializer it falls by eight nats" in README
+
+
+def test_links() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#([^)]+))?\)", README)
+    assert len(links) > 15
+    for path, anchor in links:
+        assert (ROOT / path).exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, (path, anchor)
 
 
 def test_mnist() -> None:
@@ -66,8 +103,9 @@ def test_time_to_first_step_and_per_step() -> None:
 def test_search_against_random() -> None:
     found = json.loads((RESULTS / "search_against_random.json").read_text(encoding="utf-8"))
     losses = found["summaries"]["gain ratio and width"]
+    page = (ROOT / "docs" / "comparisons.md").read_text(encoding="utf-8")
     for key in ("analytic_loss", "random_best_loss"):
-        assert f"{losses[key][1]:.2f}" in README
+        assert f"{losses[key][1]:.2f}" in page
         assert all(low <= high for low, high in pairwise(losses[key]))
     assert (found["depth"], found["trials"], found["seeds"]) == (100, 8, 10)
 
