@@ -4,8 +4,8 @@
     python .ci/support.py newest --python python3.13
     python .ci/support.py jax
 
-`lowest` has the lowest declared version of what the package, `data`, `tuning` and `plots` need, `newest` whatever
-pip chooses, and `jax` and `torch` have that back end and no TensorFlow.
+`lowest` has the lowest declared version of what the package, `data`, `tuning` and `plots` need, `newest`
+whatever pip chooses, and `jax` and `torch` have that back end and no TensorFlow.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     """Returns the shape of one input as a tuple; ValueError unless it is a sequence of sizes."""
     if not isinstance(input_shape, Sequence) or isinstance(input_shape, str) or not input_shape:
         raise ValueError(f"`input_shape` must be a tuple of sizes, as in (784,). Received: {input_shape!r}")
-    return tuple(check_count("input_shape", size) for size in input_shape)
+    sizes = tuple(check_count("input_shape", size) for size in input_shape)
+    check_count("input_shape", math.prod(sizes))  # the features of an input count parameters
+    return sizes
 
 
 def check_real(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -322,6 +322,29 @@ class RandomWalkLinear(_FixedActivation):
 
     The gain is `exp(-(psi(N/2) + ln(2/N)) / 2)`, about `exp(1 / (2 N))`, where N is the fan-in. It is 1 for
     orthogonal kernels.
+
+    Args:
+        distribution: `"normal"`, `"truncated_normal"`, `"uniform"`, `"orthogonal"`, `"delta_orthogonal"` or
+            `"looks_linear"`; see `RandomWalk`.
+        depth: Number of hidden layers of the network, at least 1. The gain does not depend on it.
+        gain: Gain to use instead of the computed one, above 0.
+        seed: Python int, `keras.random.SeedGenerator` or None; see `RandomWalk`.
+        fan_in: Fan-in of the kernels, at least 1. Needed only where neither the shape nor the layer
+            determines it.
+        mirrored: For `"looks_linear"`, which units of the kernel come in pairs: `"both"`, `"outputs"` or
+            `"inputs"`; see `RandomWalk`.
+
+    Raises:
+        ValueError: An argument is out of range, unknown or of the wrong type; on calling, the shape or the
+            dtype is not one of a kernel; see `RandomWalk`.
+
+    Example:
+        >>> import keras
+        >>> from keras_rwinit.initializers import RandomWalkLinear
+        >>> layer = keras.layers.Dense(10, kernel_initializer=RandomWalkLinear("orthogonal", seed=1))
+        >>> layer.build((None, 10))
+        >>> round(float(keras.ops.norm(layer.kernel)) ** 2, 3)
+        10.0
     """
 
     _activation = "linear"
@@ -333,6 +356,21 @@ class RandomWalkReLU(_FixedActivation):
 
     The gain is `sqrt(2)` with the exact correction for finite width, about `sqrt(2) exp(1.25 / N)`, where N
     is the fan-in.
+
+    Args:
+        distribution: `"normal"`, `"truncated_normal"`, `"uniform"`, `"orthogonal"`, `"delta_orthogonal"` or
+            `"looks_linear"`; see `RandomWalk`.
+        depth: Number of hidden layers of the network, at least 1. The gain does not depend on it.
+        gain: Gain to use instead of the computed one, above 0.
+        seed: Python int, `keras.random.SeedGenerator` or None; see `RandomWalk`.
+        fan_in: Fan-in of the kernels, at least 1. Needed only where neither the shape nor the layer
+            determines it.
+        mirrored: For `"looks_linear"`, which units of the kernel come in pairs: `"both"`, `"outputs"` or
+            `"inputs"`; see `RandomWalk`.
+
+    Raises:
+        ValueError: An argument is out of range, unknown or of the wrong type; on calling, the shape or the
+            dtype is not one of a kernel; see `RandomWalk`.
 
     Example:
         >>> import keras, keras_rwinit
@@ -351,6 +389,27 @@ class RandomWalkTanh(_FixedActivation):
     The gain depends on the depth of the network: 1.23 for 50 normal layers of width 100, 1.11 for very many.
     `"random_walk_tanh"` takes the network to be very deep. Pass `depth=` where it is known, or call
     `keras_rwinit.initialize(model)`, which counts the layers of a finished model.
+
+    Args:
+        distribution: `"normal"`, `"truncated_normal"`, `"uniform"`, `"orthogonal"` or `"delta_orthogonal"`;
+            see `RandomWalk`.
+        depth: Number of hidden layers of the network, at least 1. `None`: very many.
+        gain: Gain to use instead of the computed one, above 0.
+        seed: Python int, `keras.random.SeedGenerator` or None; see `RandomWalk`.
+        fan_in: Fan-in of the kernels, at least 1. Needed only where neither the shape nor the layer
+            determines it.
+        mirrored: `"both"`, since no distribution of tanh mirrors its kernels.
+
+    Raises:
+        ValueError: An argument is out of range, unknown or of the wrong type; on calling, the shape or the
+            dtype is not one of a kernel; see `RandomWalk`.
+
+    Example:
+        >>> import keras
+        >>> from keras_rwinit.initializers import RandomWalkTanh
+        >>> kernel = RandomWalkTanh(depth=50, seed=1)(shape=(100, 100))
+        >>> round(float(keras.ops.std(kernel)) * 10.0, 2)  # the gain, since the fan-in is 100
+        1.22
     """
 
     _activation = "tanh"

@@ -91,7 +91,15 @@ class Record(Protocol):
 
 
 def check_matplotlib() -> None:
-    """Raises ImportError with the extra to install if matplotlib is missing."""
+    """Does nothing if matplotlib is installed; for programs that draw a picture at the end of long work.
+
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
+
+    Example:
+        >>> from keras_rwinit import plots
+        >>> plots.check_matplotlib()
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -103,7 +111,20 @@ def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.2) -> tup
 
     Args:
         columns: Number of axes, at least 1.
-        width, height: Size in inches.
+        width, height: Size in inches, above 0.
+
+    Returns:
+        The figure, and its axes: matplotlib Axes for one column, else an array of them of shape (columns,).
+
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
+        ValueError: `columns` is not an integer of at least 1, or a size is negative or not finite.
+
+    Example:
+        >>> from keras_rwinit import plots
+        >>> figure, axes = plots.new_figure(columns=2, width=9.0)
+        >>> axes.shape, figure.get_size_inches().tolist()
+        ((2,), [9.0, 4.2])
     """
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -205,6 +226,15 @@ def plot_correlation(
 
     Raises:
         ImportError: Matplotlib is missing; the message names the extra to install.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit import plots
+        >>> from keras_rwinit.diagnostics import WalkCorrelation
+        >>> alike, ranks = np.array([0.2, 0.4, 0.5]), np.array([6.0, 5.0, 4.5])
+        >>> correlation = WalkCorrelation(alike, alike, ranks, inputs=0.0, inputs_rank=7.0)
+        >>> plots.plot_correlation(correlation).get_ylabel()
+        'mean correlation of two examples'
     """
     if ax is None:
         ax = new_figure()[1]
@@ -277,6 +307,15 @@ def plot_walk_history(history: Sequence[Record], ax: Axes | None = None) -> Axes
 
     Raises:
         ImportError: Matplotlib is missing; the message names the extra to install.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit import plots
+        >>> from keras_rwinit.callbacks import WalkRecord
+        >>> start = WalkRecord(0, 0, "fine", 0.0, np.array([0.1, 0.2, 0.0]))
+        >>> end = WalkRecord(1, 45, "fine", 0.1, np.array([0.3, 0.2, 0.0]))
+        >>> plots.plot_walk_history([start, end]).get_title()
+        "The gradient's norm during training, 2 records"
     """
     if ax is None:
         ax = new_figure()[1]
@@ -319,6 +358,19 @@ def plot_histories(
 
     Returns:
         The axes.
+
+    Raises:
+        KeyError: A row lacks one of the three numbers.
+
+    Example:
+        >>> from keras_rwinit import plots
+        >>> rows = [
+        ...     {"epoch": 1, "loss": 1.2, "test_accuracy": 0.61},
+        ...     {"epoch": 2, "loss": 0.4, "test_accuracy": 0.88},
+        ... ]
+        >>> figure, axes = plots.new_figure(columns=2)
+        >>> plots.plot_histories({"tanh": rows}, axes)[1].get_ylabel()
+        'test accuracy (%)'
     """
     from matplotlib.ticker import MaxNLocator
 

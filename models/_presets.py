@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from keras_rwinit._checks import check_count, check_positive
 from keras_rwinit.data.datasets import DATASETS
 
 from ._parameters import count_parameters
@@ -21,10 +22,21 @@ class TrainingRecipe:
     Args:
         dataset: Name of the data set for `keras_rwinit.data.load`.
         optimizer: Keras optimizer id.
-        learning_rate: Learning rate of the optimizer; at the start, if it decays.
-        batch_size: Examples per step.
-        epochs: Passes over the training set.
+        learning_rate: Learning rate of the optimizer, above 0; at the start, if it decays.
+        batch_size: Examples per step, at least 1.
+        epochs: Passes over the training set, at least 1.
         cosine_decay: Whether the learning rate falls to zero along half a cosine.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> recipe = model_zoo.TrainingRecipe("digits", "adam", 3e-4, batch_size=32, epochs=15)
+        >>> recipe.cosine_decay
+        False
+        >>> model_zoo.presets["digits_tanh_100"].recipe.epochs
+        8
     """
 
     dataset: str
@@ -33,6 +45,11 @@ class TrainingRecipe:
     batch_size: int
     epochs: int
     cosine_decay: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive("learning_rate", self.learning_rate)
+        check_count("batch_size", self.batch_size)
+        check_count("epochs", self.epochs)
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,12 @@ class Preset:
         parameters: Number of weights and biases.
         config: Arguments of `deep_mlp`, except `classes`, which the recipe's data set has.
         recipe: Hyperparameters of the training.
+
+    Example:
+        >>> from keras_rwinit import model_zoo
+        >>> preset = model_zoo.presets["digits_tanh_100"]
+        >>> preset.parameters, preset.config["depth"], preset.recipe.dataset
+        (416650, 100, 'digits')
     """
 
     description: str

@@ -1,12 +1,16 @@
-"""Every example in a docstring runs and gives what it says."""
+"""Every public name has an example, and every example in a docstring runs and gives what it says."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
+from collections.abc import Callable
 
 import pytest
+from reference_helpers import MODULES as PUBLIC_MODULES
 
 import keras_rwinit
 import keras_rwinit.models
@@ -32,8 +36,30 @@ def test_examples_of(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-def test_the_public_functions_have_examples() -> None:
-    for name in keras_rwinit.__all__:
-        thing = getattr(keras_rwinit, name)
-        if callable(thing) and not isinstance(thing, type):
-            assert ">>>" in (thing.__doc__ or ""), name
+def _parameters(thing: Callable[..., object]) -> set[str]:
+    """Returns the names of the parameters of a function, or of the constructor of a class."""
+    # An exception takes a message, as every exception does.
+    if isinstance(thing, type) and issubclass(thing, Exception):
+        return set()
+    return set(inspect.signature(thing).parameters)
+
+
+def _described(docstring: str) -> set[str]:
+    """Returns the names that stand in the section `Args` of a docstring."""
+    section = re.search(r"^Args:\n((?: .*\n|\n)*)", f"{docstring}\n", re.MULTILINE)
+    entries = re.findall(r"^ {4}(\S[^:]*):", section[1], re.MULTILINE) if section else []
+    return {name.strip(" *") for entry in entries for name in entry.split(",")}
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_every_public_name_has_an_example_and_describes_its_arguments(name: str) -> None:
+    module = importlib.import_module(name)
+    missing = []
+    # Constants and modules are not callable.
+    for public in filter(lambda public: callable(getattr(module, public)), module.__all__):
+        thing = getattr(module, public)
+        docstring = inspect.cleandoc(thing.__doc__ or "")
+        if "\nExample:\n" not in docstring or ">>>" not in docstring:
+            missing.append(f"{public}: an example")
+        missing += [f"{public}: {argument}" for argument in _parameters(thing) - _described(docstring)]
+    assert not missing, "add these to the docstrings"

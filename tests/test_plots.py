@@ -222,6 +222,12 @@ def test_a_title_of_ones_own_stays(walk: GradientWalk) -> None:
     assert plots.plot_walk(walk, ax=ax).get_title() == "mine"
 
 
+@pytest.mark.parametrize("arguments", [{"columns": 0}, {"width": -1.0}, {"height": float("nan")}])
+def test_a_figure_without_axes_or_size_is_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        plots.new_figure(**arguments)
+
+
 def test_without_matplotlib_the_extra_is_named(walk: GradientWalk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for draw in (plots.check_matplotlib, plots.new_figure, walk.plot, lambda: plots.plot_walk(walk)):

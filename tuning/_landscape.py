@@ -28,11 +28,16 @@ def plot_landscape(rows: Sequence[TrialRow], objective: str = "score", ax: Axes 
     Returns:
         The axes.
 
+    Raises:
+        ImportError: Matplotlib is missing; the message names the extra to install.
+
     Example:
         >>> from keras_rwinit import tuning
-        >>> space = tuning.DeepMLPHyperModel((64,), depth=3, width=8)
-        >>> result = tuning.search("digits", space, trials=2, epochs=1, seeds=0, batch_size=256)
-        >>> tuning.plot_landscape(result.rows, result.objective).get_xlabel()
+        >>> row = tuning.TrialRow(
+        ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+        ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+        ... )
+        >>> tuning.plot_landscape([row], "val_loss").get_xlabel()
         'gain / analytic gain'
     """
     if ax is None:

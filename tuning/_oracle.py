@@ -13,6 +13,7 @@ from keras_tuner.engine.hyperparameters import Boolean, Fixed, HyperParameter
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalValueError
 
+from keras_rwinit._checks import check_count
 from keras_rwinit._files import DAMAGE, delete_partial_files, read_json, write_json
 
 from ._axes import HyperparameterValue
@@ -41,9 +42,13 @@ class LocalSearchOracle(keras_tuner.Oracle):
 
     Args:
         objective: What to minimize or maximize, as keras-tuner takes it.
-        max_trials: Number of trials, failed ones included.
+        max_trials: Number of trials, failed ones included, at least 1.
         hyperparameters: See `keras_tuner.Oracle`.
-        seed: Random seed of the steps.
+        seed: Random seed of the steps, at least 0.
+
+    Raises:
+        ValueError: A number is out of range, or keras-tuner does not know whether to minimize or to maximize
+            `objective`.
 
     Example:
         >>> from keras_rwinit import tuning
@@ -59,6 +64,7 @@ class LocalSearchOracle(keras_tuner.Oracle):
         hyperparameters: HyperParameters | None = None,
         seed: int = 0,
     ) -> None:
+        max_trials, seed = check_count("max_trials", max_trials), check_count("seed", seed, minimum=0)
         # keras-tuner ends a search after so many failed trials in a row. Untrainable trials must not end it.
         super().__init__(
             objective=objective,
@@ -78,7 +84,27 @@ class LocalSearchOracle(keras_tuner.Oracle):
     # Choosing a point
 
     def populate_space(self, trial_id: str) -> dict[str, str | Values | None]:
-        """Returns the status and the values of the next trial; `STOPPED` if the space is exhausted."""
+        """Returns the status and the values of the next trial; `STOPPED` if the space is exhausted.
+
+        Args:
+            trial_id: Number of the trial in decimal digits, from "0"; "0" has the default values.
+
+        Returns:
+            `"status"` and `"values"`, the values by the name of the hyperparameter.
+
+        Raises:
+            ValueError: `trial_id` is not a number.
+
+        Example:
+            >>> import keras_tuner
+            >>> from keras_rwinit import tuning
+            >>> hp = keras_tuner.HyperParameters()
+            >>> hp.Float("gain_ratio", 0.8, 1.25, sampling="log", default=1.0)
+            1.0
+            >>> oracle = tuning.LocalSearchOracle("val_loss", max_trials=20, hyperparameters=hp)
+            >>> oracle.populate_space("0")
+            {'status': 'RUNNING', 'values': {'gain_ratio': 1.0}}
+        """
         number = int(trial_id)
         center = self._best_values() if number else self._default_values()
         generator = np.random.default_rng([self.seed, number])

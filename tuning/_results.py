@@ -37,10 +37,13 @@ class SearchResult(Summarized):
 
     Example:
         >>> from keras_rwinit import tuning
-        >>> space = tuning.DeepMLPHyperModel((64,), depth=3, width=8)
-        >>> result = tuning.search("digits", space, trials=2, epochs=1, seeds=0, batch_size=256)
-        >>> result[0].gain_ratio, len(result)
-        (1.0, 2)
+        >>> row = tuning.TrialRow(
+        ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+        ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+        ... )
+        >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
+        >>> len(result), result[0].gain_ratio, result.best.score
+        (1, 1.0, 0.4)
     """
 
     rows: tuple[TrialRow, ...]
@@ -120,6 +123,20 @@ class SearchResult(Summarized):
 
         Raises:
             ValueError: The file exists, and `overwrite` is False.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> from keras_rwinit import tuning
+            >>> row = tuning.TrialRow(
+            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+            ... )
+            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     path = pathlib.Path(directory, "trials.csv")
+            ...     result.to_csv(path)
+            ...     print(path.read_text().splitlines()[1])
+            0,1.0,1.41,8,3,754,0.0,0.6,0.4,2.5,COMPLETED,
         """
         path = Path(path)
         check_new(path, overwrite=overwrite)
@@ -134,7 +151,29 @@ class SearchResult(Summarized):
         )
 
     def to_json(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Writes table, comparison and summary, atomically; arguments and errors are those of `to_csv`."""
+        """Writes table, comparison and summary, atomically.
+
+        Args:
+            path: The file to write.
+            overwrite: Whether a file of that name is replaced.
+
+        Raises:
+            ValueError: The file exists, and `overwrite` is False.
+
+        Example:
+            >>> import json, pathlib, tempfile
+            >>> from keras_rwinit import tuning
+            >>> row = tuning.TrialRow(
+            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+            ... )
+            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     path = pathlib.Path(directory, "trials.json")
+            ...     result.to_json(path)
+            ...     list(json.loads(path.read_text()))
+            ['objective', 'direction', 'trials', 'comparison', 'summary']
+        """
         path = Path(path)
         check_new(path, overwrite=overwrite)
         compared: dict[str, object] | None = None
@@ -157,8 +196,21 @@ class SearchResult(Summarized):
     def to_frame(self) -> pandas.DataFrame:
         """Returns the table as a pandas data frame, with a row for each trial.
 
+        Returns:
+            The data frame. Its index has the numbers of the trials, its columns the fields of `TrialRow`.
+
         Raises:
             ImportError: pandas is not installed.
+
+        Example:
+            >>> from keras_rwinit import tuning
+            >>> row = tuning.TrialRow(
+            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+            ... )
+            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
+            >>> float(result.to_frame().loc[0, "score"])
+            0.4
         """
         try:
             import pandas
@@ -167,5 +219,25 @@ class SearchResult(Summarized):
         return pandas.DataFrame([row.as_dict() for row in self.rows]).set_index("trial")
 
     def plot_landscape(self, ax: Axes | None = None) -> Axes:
-        """Draws the score over gain ratio and width: see `plot_landscape`."""
+        """Draws the score over gain ratio and width; see `tuning.plot_landscape`.
+
+        Args:
+            ax: Axes to draw on. `None`: those of a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: Matplotlib is missing; the message names the extra to install.
+
+        Example:
+            >>> from keras_rwinit import tuning
+            >>> row = tuning.TrialRow(
+            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
+            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
+            ... )
+            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
+            >>> result.plot_landscape().get_ylabel()
+            'val_loss'
+        """
         return plot_landscape(self.rows, self.objective, ax)

@@ -44,7 +44,25 @@ __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
 
 
 class DivergedTrialError(FailedTrialError):
-    """A trial whose loss left the finite numbers."""
+    """A trial whose loss left the finite numbers.
+
+    `DeepMLPHyperModel.fit` raises it. A keras-tuner tuner then marks the trial as failed and goes on.
+
+    Example:
+        >>> import keras_tuner, numpy as np
+        >>> from keras_rwinit import tuning
+        >>> space = tuning.DeepMLPHyperModel(
+        ...     (4,), depth=1, width=4, activation="linear", optimizer="sgd", learning_rate=1e30, seed=0
+        ... )
+        >>> hp = keras_tuner.HyperParameters()
+        >>> model = space.build(hp)
+        >>> model.run_eagerly = True  # compiling takes longer than these steps
+        >>> try:
+        ...     space.fit(hp, model, np.ones((2, 4)), np.zeros(2), epochs=3, verbose=0)
+        ... except tuning.DivergedTrialError as error:
+        ...     print(error)
+        diverged: loss is not finite in epoch 2
+    """
 
 
 class DeepMLPHyperModel(keras_tuner.HyperModel):
@@ -225,8 +243,10 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
         )
 
     def parameters(self, point: Point) -> int:
-        """Returns the number of weights and biases of the network at a point."""
-        return model_zoo.count_parameters(point.depth, point.width, math.prod(self.input_shape), self.classes)
+        """Returns the number of weights and biases of the network at a point, of one layer at least."""
+        # A depth of 0 says that not even one layer of this width fits the budget.
+        depth = max(point.depth, 1)
+        return model_zoo.count_parameters(depth, point.width, math.prod(self.input_shape), self.classes)
 
     def forecast(self, point: Point) -> TrialForecast:
         """Returns what theory predicts at a point, and why the point cannot work if so; builds nothing."""

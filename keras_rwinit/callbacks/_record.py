@@ -17,14 +17,20 @@ class WalkRecord:
     """The walk at one moment of the training.
 
     Args:
-        epoch: Number of finished epochs.
-        step: Number of finished batches.
+        epoch: Number of finished epochs, from 0.
+        step: Number of finished batches, from 0.
         verdict: `GradientWalk.verdict`, after the first step that of a trained model, or "not measured" and
             the reason.
         drift: `GradientWalk.drift`, nats per layer; nan if not measured.
         relative: Mean over the examples of `ln(|delta_d| / |delta_last|)`, shape (layers,); empty if not
             measured.
         advice: `GradientWalk.advice`: what to try if the verdict is not fine; empty if it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit.callbacks import WalkRecord
+        >>> WalkRecord(epoch=1, step=45, verdict="fine", drift=0.01, relative=np.array([0.02, 0.01, 0.0]))
+        <WalkRecord: epoch 1, step 45: fine, drift +0.0100 nats per layer over 3 layers>
     """
 
     epoch: int

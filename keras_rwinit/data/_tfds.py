@@ -39,7 +39,18 @@ _CONNECT_SECONDS = 10.0
 
 
 class DatasetNotFoundError(ValueError):
-    """A data set is not prepared in the directory searched and could not be downloaded there."""
+    """A data set is not prepared in the directory searched and could not be downloaded there.
+
+    The message says which directory that is, and how to get the data set there.
+
+    Example:
+        >>> from keras_rwinit import data
+        >>> try:
+        ...     data.load("mnist", data_dir="/no/data/there", download=False)
+        ... except data.DatasetNotFoundError as error:
+        ...     print(str(error).partition(" (")[0])
+        Data set "mnist" is not prepared in /no/data/there
+    """
 
 
 def open_builder(

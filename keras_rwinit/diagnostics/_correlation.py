@@ -35,14 +35,21 @@ class WalkCorrelation:
         backward: The same of the gradients at the pre-activations.
         effective_rank: Effective rank of the layer's outputs, shape (layers,), of at most 32 examples that
             are spread evenly over the batch; nan where the outputs do not differ.
-        inputs: Mean correlation of two examples of the model's inputs.
-        inputs_rank: Effective rank of the inputs.
+        inputs: Mean correlation of two examples of the model's inputs, from -1 to 1.
+        inputs_rank: Effective rank of the inputs, at least 1; nan where they do not differ.
         prediction: Prediction of `forward` for a chain of Dense layers of one width whose activation has two
             slopes, such as relu; None for models of another kind. That of other activations takes seconds:
             call `predict_correlation`, and pass the result to `plots.plot_correlation`.
 
     Raises:
         ValueError: The parts do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rwinit.diagnostics import WalkCorrelation
+        >>> alike, ranks = np.array([0.2, 0.4, 0.5]), np.array([6.0, 5.0, 4.5])
+        >>> WalkCorrelation(alike, alike, ranks, inputs=0.0, inputs_rank=7.0)
+        WalkCorrelation(layers=3, inputs=0.0000, last=0.5000, rank=4.50)
     """
 
     forward: Array

@@ -56,6 +56,13 @@ class InitializedKernel:
         count: Number of kernels that the row stands for.
         distribution: The distribution that it was drawn from: "looks_linear" where it is mirrored, and
             "delta_orthogonal" where only the center of a convolution is drawn.
+
+    Example:
+        >>> from keras_rwinit import initialize, model_zoo
+        >>> model = model_zoo.deep_mlp(depth=1, width=8, input_shape=(4,))
+        >>> kernel = initialize(model, seed=0).kernels[0]
+        >>> kernel.path, kernel.shape, kernel.gain, kernel.why
+        ('hidden_1/kernel', (4, 8), 1.0, 'reads the data')
     """
 
     path: str
@@ -81,6 +88,15 @@ class InitializationReport(Summarized):
             measured after the calibration. None without data, or where there is no such link.
         drift_before: The same before the calibration.
         biases: The model's trainable biases, which were left as they were.
+
+    Example:
+        >>> from keras_rwinit import initialize, model_zoo
+        >>> model = model_zoo.deep_mlp(depth=1, width=8, input_shape=(4,))
+        >>> report = initialize(model, seed=0)
+        >>> len(report.kernels), report.skipped[0], report.drift
+        (2, ('hidden_1/bias', 'a bias'), None)
+        >>> print(report.summary().splitlines()[0])
+        2 kernels drawn, 2 other weights left as they were
     """
 
     kernels: tuple[InitializedKernel, ...]

@@ -25,6 +25,7 @@ class DeepSequential(keras.Model):
         layers: Layers in order, at least one, each once. Each has one input and one output.
         input_shape: Shape of one input, without the batch.
         name: Name of the model.
+        **kwargs: Other arguments of `keras.Model`, such as `dtype` and `trainable`.
 
     Raises:
         ValueError: `layers` is empty, holds something else than layers, or holds a layer twice.

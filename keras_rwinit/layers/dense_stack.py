@@ -215,11 +215,13 @@ class DenseStack(AdaptableStack):
         """Replaces the kernels by integers, each layer's as Keras's Dense does.
 
         Args:
-            mode: `"int8"` or `"int4"`.
+            mode: `"int8"` or `"int4"`. `None`: that of `config`.
             type_check: Whether to refuse subclasses.
-            config: A configuration of Keras's, instead of the mode.
+            config: A configuration of Keras's, such as `keras.quantizers.Int8QuantizationConfig()`. `None`:
+                Keras's default for the mode.
 
         Raises:
+            ValueError: `mode` and `config` are both None, or the stack is not built or is quantized already.
             NotImplementedError: (a warning in `Model.quantize`) The mode is another one of Keras's, or the
                 layer is a subclass.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from reference_helpers import MODULES
 
 import keras_rwinit
 
@@ -20,24 +21,6 @@ DOCUMENTED = [
     for page in sorted((DOCS / "reference").glob("*.md"))
     for path in DIRECTIVE.findall(page.read_text(encoding="utf-8"))
 ]
-# Modules with names of their own. `models` and `diagnostics` are where the package's own names are from.
-MODULES = (
-    "keras_rwinit",
-    "keras_rwinit.callbacks",
-    "keras_rwinit.data",
-    "keras_rwinit.data.timit",
-    "keras_rwinit.diagnostics",
-    "keras_rwinit.initialization",
-    "keras_rwinit.initializers",
-    "keras_rwinit.layers",
-    "keras_rwinit.models",
-    "keras_rwinit.models.model_zoo",
-    "keras_rwinit.optimizers",
-    "keras_rwinit.plots",
-    "keras_rwinit.sharding",
-    "keras_rwinit.theory",
-    "keras_rwinit.tuning",
-)
 
 
 def find(path: str) -> object:

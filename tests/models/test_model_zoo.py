@@ -73,6 +73,14 @@ def test_parameters_are_counted_without_building(depth: int, stacked: bool) -> N
     assert model_zoo.count_parameters(depth, 20, 20, 3) == model.count_params()
 
 
+@pytest.mark.parametrize("name", ["depth", "width", "inputs", "classes"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_only_networks_that_can_be_built_have_parameters(name: str, value: Any) -> None:
+    sizes = {"depth": 3, "width": 20, "inputs": 20, "classes": 3, name: value}
+    with pytest.raises(ValueError, match=f"^`{name}` must be an integer of at least 1.*: {name}={value}"):
+        model_zoo.count_parameters(**sizes)
+
+
 @backends
 @both_forms
 @pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform", "orthogonal"])
@@ -220,6 +228,7 @@ def test_activations_that_are_no_names(activation: Any, stacked: bool) -> None:
         *(({"width": value}, "`width` must be an integer of at least 1") for value in (0, 2.5, None)),
         *(({"classes": value}, "`classes` must be an integer of at least 1") for value in (0, 1.0)),
         *(({"input_shape": value}, "`input_shape` must be") for value in ((0,), (None,), (3, -1), 6, ())),
+        ({"input_shape": (10**9, 10**9)}, "`input_shape` must be at most"),
         *(
             ({name: value, "distribution": law}, f"`{name}` must .*: {name}={re.escape(repr(value))}")
             for name in ("gain", "input_gain", "output_gain")
@@ -283,6 +292,16 @@ def test_presets_describe_their_networks(name: str) -> None:
     assert preset.recipe.learning_rate > 0
     assert min(preset.recipe.batch_size, preset.recipe.epochs) >= 1
     assert preset.description
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", -1.0), ("learning_rate", float("inf")), ("batch_size", 0), ("epochs", 1.5)],
+)
+def test_a_recipe_refuses_what_cannot_train(name: str, value: Any) -> None:
+    numbers = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 1, name: value}
+    with pytest.raises(ValueError, match=f"^`{name}` must be .* Received: {name}={value}"):
+        model_zoo.TrainingRecipe("digits", "adam", **numbers)
 
 
 def test_a_preset_has_the_features_and_classes_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:

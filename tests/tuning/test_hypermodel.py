@@ -198,6 +198,11 @@ def test_width_and_depth_trade_on_a_budget() -> None:
     assert depths == sorted(depths, reverse=True)
     assert depths[0] > 2 * depths[-1]
     assert not 4 <= largest_depth(low - 1, 64, 10, space.budget) <= 60
+    # A width of which not even one layer fits is described with the parameters of that layer.
+    described = space.describe({"width": 10**4})
+    assert described["depth"] == 0
+    assert described["parameters"] == model_zoo.count_parameters(1, 10**4, 64, 10) > space.budget
+    assert described["reason"] == f"width 10,000 exceeds the budget of {space.budget:,} parameters"
     assert space.point(hp_with(width=16)).depth == 20
 
 

@@ -532,6 +532,17 @@ def test_a_policy_may_be_an_object() -> None:
     assert tuning.DeepMLPHyperModel(dtype=keras.DTypePolicy("mixed_bfloat16")).dtype == "mixed_bfloat16"
 
 
+@pytest.mark.parametrize("arguments", [{"max_trials": 0}, {"seed": -1}, {"objective": "val_unknown"}])
+def test_an_oracle_that_could_not_choose_a_point_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="max_trials|seed|val_unknown"):
+        LocalSearchOracle(**{"objective": "val_loss", "max_trials": 3, **arguments})
+
+
+def test_a_trial_that_has_no_number_gets_no_point() -> None:
+    with pytest.raises(ValueError, match="abc"):
+        LocalSearchOracle("val_loss", max_trials=3).populate_space("abc")
+
+
 def test_a_lost_workers_trial_goes_to_the_next_and_ends_once(tmp_path: Path) -> None:
     """The chief's side, without processes."""
     job = SearchJob(few_digits(), small_space(), SearchOptions(objective="loss", trials=2, **SHORT))

@@ -63,6 +63,27 @@ class Timit(tfds.core.GeneratorBasedBuilder):
 
     Damaged files raise an error that names them. The configuration `skip_damaged` leaves their
     sentences out instead and lists them in `info.metadata["skipped"]`.
+
+    Args:
+        file_format: Format of the prepared files, as `tfds.core.DatasetBuilder` takes it. `None`: TFDS's
+            default.
+        **kwargs: The other arguments of `tfds.core.DatasetBuilder`: `data_dir`, the directory of prepared
+            sets, and `config`, `"undamaged"` (the default) or `"skip_damaged"`.
+
+    Raises:
+        DatasetNotFoundError: (a ValueError) On preparation, `manual_dir` has no corpus. The message says how
+            to obtain it and where to put it.
+        DamagedFileError: (a ValueError) On preparation, files are damaged; it names them.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_rwinit.data.timit import Timit
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     builder = Timit(data_dir=directory)
+        ...     builder.name, builder.info.features["phones"]["label"].num_classes
+        ('timit', 61)
+
+        `builder.download_and_prepare()` reads the corpus, and `builder.as_dataset("train")` the sentences.
     """
 
     VERSION = tfds.core.Version("1.0.0")
