@@ -41,7 +41,7 @@ def learning_rate(
     the maximal-update parametrization, and to the depth. (The branches of residual networks, scaled by
     `depth^-1/2`, give `depth^-1/2` instead.) The constant is measured: in ten epochs it trains the defaults
     of `deep_mlp` to 90 % of the digits and more at depths from 20 to 1000
-    (`benchmarks/results/depths.csv`).
+    (`benchmarks/results/depths.csv`). The result is equation (rate) of the theory page.
 
     Args:
         depth: Number of hidden layers, at least 1.

@@ -1,7 +1,8 @@
 """Translates the package's docstrings, which are written in Markdown, into reStructuredText.
 
 They have tables, code in single backticks and, after a blank line, indented by four more spaces than the
-text, equations. Code that is the name of something in the reference becomes a link.
+text, equations. Code that is the name of something in the reference becomes a link, as does the label in
+"equation (label)".
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _SECTIONS = re.compile(
 _ENTRIES = ("Args:", "Attributes:", "Raises:", "Warns:")
 _DIRECTIVES = re.compile(r"^\.\. (?:auto|py:)(?:function|class|exception|data):: (\S+)$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"\|(?:-+\|)+")
+_EQUATION = re.compile(r"\bequation \((\w+)\)")
+_LABELS = re.compile(r"^\$\$ \((\w+)\)$", re.MULTILINE)
 _links: dict[str, str] = {}
+_equations: set[str] = set()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -43,7 +47,11 @@ def translate(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def _find_links(app: Sphinx) -> None:
-    """Notes what code in backticks stands for: dotted names, and single ones that are no common word."""
+    """Notes what code in backticks stands for: dotted names, and single ones that are no common word.
+
+    The labels of the equations on the page of theory are noted too.
+    """
+    _equations.update(_LABELS.findall(Path(app.srcdir, "theory.md").read_text(encoding="utf-8")))
     for page in sorted(Path(app.srcdir, "reference").glob("*.md")):
         for path in _DIRECTIVES.findall(page.read_text(encoding="utf-8")):
             parts = path.split(".")
@@ -104,6 +112,10 @@ def _table_row(line: str, name: str, *, is_first: bool) -> list[str]:
     return [*head, *row] if is_first else row
 
 
+def _link_equation(found: re.Match[str]) -> str:
+    return f"equation :eq:`{found[1]}`" if found[1] in _equations else found[0]
+
+
 def _inline(line: str, name: str) -> str:
     """Translates code in backticks, and keeps `|` outside it from being read as a substitution."""
     parts = _CODE.split(line)
@@ -114,5 +126,5 @@ def _inline(line: str, name: str) -> str:
             # A letter right behind closing backticks would keep them from closing.
             parts[number] = code + ("\\ " if parts[number + 1][:1].isalnum() else "")
         else:
-            parts[number] = part.replace("|", "\\|")
+            parts[number] = _EQUATION.sub(_link_equation, part.replace("|", "\\|"))
     return "".join(parts)

@@ -26,7 +26,7 @@ class Tracker(Protocol):
 class WandbTracker:
     """The active run of Weights & Biases, which draws the metrics over `gradient_walk/step`.
 
-    Its own step counts every call of `log`. A callback that passes a step of its own is behind after a record.
+    Its own step counts every call of `log`: what another callback logs with `step=` may come too late.
 
     Raises:
         ImportError: The package is missing.

@@ -70,6 +70,8 @@ def initialize(
       dropout takes `sqrt(1 - rate)`, a gate s(v) takes `1 / sqrt(E s(v)^2)`. Kernels of gates such as a
       sigmoid are scaled by one over the square root of the number of gates in a row. With dropout the walk
       is unbiased in training (`gradient_walk(..., training=True)`).
+    - The scales of branches and of what is on the way are equation (branches) of the theory page, to leading
+      order.
     - A kernel that is applied several times gets the geometric mean of the gains of its places.
     - Convolutions padded with zeros make up for what is lost at the edges; transposed ones with strides
       count the inputs that an output really has.

@@ -66,6 +66,7 @@ def gain_rule(
       (Hanin & Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). The n terms of a sum of equal
       depth share the variance. A branch beside a shortcut through gates, as in a highway network, makes up
       for what the gates take away; see `_share_of_sums`.
+    - The factors of the last two points are equation (branches) of the theory page, to leading order.
     - The kernel of a gate is scaled by `1 / sqrt(products)`; see `_share_of_gate`.
     - A convolution padded with zeros loses what it reads from beyond the edge. The gain makes up for the
       mean loss over the model's convolutions of the same window and image; see `edge_share`. Its kernel

@@ -231,11 +231,14 @@ class AdaptableStack(keras.layers.Layer):
         return stack
 
 
+_FROZEN_BY_PYTHON = 1000  # objects at most: Python 3.12 begins with some hundred
+
+
 @contextlib.contextmanager
 def _few_objects_to_collect() -> Iterator[None]:
     """Keeps existing objects out of the garbage collections that Dense runs as it drops its kernel."""
     # `unfreeze` would also release what the caller has frozen, as servers do before they fork.
-    if gc.get_freeze_count():
+    if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
         yield
         return
     gc.freeze()

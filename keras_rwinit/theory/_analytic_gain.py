@@ -61,7 +61,16 @@ def ways_out(activation: Activation, width: int) -> str:
 
 
 class NoGainError(ValueError):
-    """No gain makes the walk unbiased and keeps the activations in range as well."""
+    """No gain makes the walk unbiased and keeps the activations in range as well.
+
+    Example:
+        >>> from keras_rwinit.theory import NoGainError, gain
+        >>> try:
+        ...     gain("gelu", width=100, depth=50)
+        ... except NoGainError as error:
+        ...     print(str(error).split(":")[0])
+        No meaningful gain exists for gelu at width 100 and depth 50
+    """
 
 
 class UndecidedGainError(NoGainError):

@@ -92,7 +92,12 @@ class _Step:
 
 
 def _step(m: Moments, width: int, distribution: Distribution) -> _Step:
-    """Returns a layer's step from the moments of its activation; see the module's docstring."""
+    """Returns a layer's step from the moments of its activation; see the module's docstring.
+
+    For normal kernels, and to first order in 1 / width, mean and variance of the next `y` are those of
+    equation (chain) of the theory page, without the gain. Mean and variance of `ln z` are those of
+    equation (smoothstep) of the theory page.
+    """
     excess = distribution.excess_kurtosis
     # Relative variances of |f|^2 and of z, times the width, for normal entries.
     spread_f, spread_df = m.kurtosis_f - 1.0 - m.between_f, 3.0 * m.kurtosis_df - 1.0 - m.between_df
@@ -242,6 +247,8 @@ def follow_layer(
 
 def _backward(layers: list[Layer], log_gain2: Array, width: int) -> MeanFieldWalk:
     """Carries the gradient back over the layers and accumulates mean and variance of its log-norm.
+
+    The alignment follows equation (alignment) of the theory page.
 
     With `y~` the deviation of `y` from its mean, the walk from layer d is
     `b_d y~_d + sum_{e >= d} (step noise_e + b_{e+1} chain noise_e)`; `slope` is `b_d`.

@@ -192,7 +192,10 @@ def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
 
 
 def _integrate(activation: Activation) -> _Integrals:
-    """Returns the integrals at every log-variance of the grid; not finite where they are undefined."""
+    """Returns the integrals at every log-variance of the grid; not finite where they are undefined.
+
+    Among them are `ln m1` and k of equation (moments) of the theory page.
+    """
     units = activation.units or (activation,)
     with np.errstate(all="ignore"):  # overflow marks the end of the usable grid, found by the caller
         total = np.sum([_integrate_unit(unit) for unit in units], axis=0)

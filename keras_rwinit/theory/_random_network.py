@@ -321,7 +321,10 @@ def _draw_block(network: RandomNetwork, rms: Array, length: int, rng: np.random.
 
 
 def _propagate_back(network: RandomNetwork, h: Array, a_above: Array, unit: Array, xi: Array) -> Array:
-    """Returns `g W^T unit` given `h` and `a_above = g W h`; see the module's docstring."""
+    """Returns `g W^T unit` given `h` and `a_above = g W h`; see the module's docstring.
+
+    For normal kernels it evaluates equation (simulation) of the theory page, for a gradient of length one.
+    """
     h_length = _norm(h)
     h_unit = _unit(h, h_length)
     # The part along h is known; the part across it comes from the normal vector xi.
@@ -344,6 +347,11 @@ def _start_log_norm(last_length: Array, depth: int) -> Array:
 
 
 def _draw_with_matrices(network: RandomNetwork, count: int, rng: np.random.Generator) -> Chunk:
+    """Draws samples of the walk with the kernels themselves.
+
+    The forward pass computes equation (forward) of the theory page. The backward pass computes
+    equation (backward) of the theory page for a gradient that each layer scales to length one.
+    """
     slope_at, depth, width = network.activation.slope_at, network.depth, network.width
     entropy = int(rng.integers(2**63))
 

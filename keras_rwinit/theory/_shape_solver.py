@@ -103,6 +103,8 @@ def _correlation_after_many(added: Callable[[float], float], depth: int) -> floa
 def two_slope_increment(correlation: float, slope: float) -> float:
     """Returns `C(c) - c`: what a layer of slopes 1 and `slope` adds to the correlation, at infinite width.
 
+    C is the map of equation (correlation) of the theory page.
+
     `C(c) = [(1 - a)^2 (sqrt(1 - c^2) + (pi - arccos c) c) / pi + 2 a c] / (1 + a^2)`, because the
     activation is `(1 - a) relu(x) + a x` and `E[x relu(y)] = c / 2` (Cho & Saul 2009 for the kernel of
     ReLU).
@@ -116,7 +118,7 @@ def two_slope_increment(correlation: float, slope: float) -> float:
 def two_slope_shape(depth: int, correlation: float) -> float:
     """Returns the slope below 0 that takes orthogonal inputs to `correlation` after `depth` layers.
 
-    It is 0 where ReLU itself does not take them so far.
+    It solves equation (shaping) of the theory page. It is 0 where ReLU itself does not take them so far.
     """
 
     def excess(slope: float) -> float:
@@ -195,7 +197,10 @@ class _Family:
         return _Shaped(self._function, self._slope_at, self._kinks, input_scale, float(shift))
 
     def _excess_alignment(self, input_scale: float, shifts: Array) -> Array:
-        """Returns `E[x^2 fs'^2] - 1 - (t - 1) (1 - E[x fs fs']^2)` at several shifts, t being `ALIGNMENT`."""
+        """Returns `E[x^2 fs'^2] - 1 - (t - 1) (1 - E[x fs fs']^2)` at several shifts, t being `ALIGNMENT`.
+
+        Its zero solves equation (fixedpoint) of the theory page.
+        """
         x, weight = _quadrature((np.asarray(self._kinks)[None] - shifts[:, None]) / input_scale)
         u = input_scale * x + shifts[:, None]
         f = np.asarray(self._function(u), np.float64)

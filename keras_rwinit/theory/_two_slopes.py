@@ -52,6 +52,8 @@ class LogStepMoments(NamedTuple):
 def log_step_moments(slopes: tuple[float, ...], width: int, distribution: Distribution) -> LogStepMoments:
     """Returns mean and variance of `ln z`, given that at least one unit has a slope other than zero.
 
+    The moments of an orthogonal kernel follow from equation (orthogonal) of the theory page.
+
     Args:
         slopes: Slope below and above zero, not both zero; of units that differ, those of one after another.
         width: Fan-in of the kernel.
@@ -111,7 +113,10 @@ def _dead_probability(pairs: Array, share: Array, width: int) -> float:
 
 
 def _normal_moments(pairs: Array, share: Array, width: int) -> LogStepMoments:
-    """Returns mean and variance of `ln z` for normal weights.
+    """Returns mean and variance of `ln z` for normal weights, given that not all units are off.
+
+    It integrates equation (frullani) of the theory page, with the Laplace transform of
+    equation (laplace) of the theory page.
 
     Args:
         pairs: Squares of the slopes of each kind of unit, the largest of all being 1.

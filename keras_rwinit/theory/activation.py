@@ -86,6 +86,10 @@ class Activation:
     Two activations are equal if they compute the same: they have equal values (and slopes, where a derivative
     is given) from -2^20 to 2^20, equal kinks and equal `slopes`.
 
+    Raises:
+        ValueError: `slopes` does not have two numbers for each unit, or a number is neither 0 nor of size
+            1e-60 to 1e60.
+
     Example:
         >>> from keras_rwinit.theory import Activation, gain
         >>> signed_log = Activation("signed_log", lambda a: np.sign(a) * np.log1p(abs(a)))

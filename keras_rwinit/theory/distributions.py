@@ -179,7 +179,8 @@ def draw_kernel(
     root mean square of the activations. Square ones are uniformly (Haar) distributed.
 
     A mirrored kernel is made of such a matrix M for half of the units: `[[M, -M], [-M, M]]`, or `[M, -M]` if
-    only its outputs are `mirrored`, or `[M; -M]` if only its inputs are.
+    only its outputs are `mirrored`, or `[M; -M]` if only its inputs are. Scaled by `mirrored_gain`, the first
+    is the kernel of equation (mirrored) of the theory page, up to the sign of c.
     """
     if distribution.mirrored:
         return _draw_mirrored(distribution, rng, fan_in, fan_out, mirrored)

@@ -130,8 +130,8 @@ def find_range_risk(norms: NormPrediction, floats: FloatRange) -> Shortfall | No
     The walk is taken with three standard deviations, and a layer's largest entry as four times its root
     mean square. The scale of the gradient is free, because loss scaling chooses it, so that its log-norm
     has the whole range from the smallest layer to the largest: `ln(65504 / 6e-5) - ln 4` = 19.4 nats in
-    float16. The activations start at a root mean square of one and have `ln 65504 - ln 4` = 9.7 nats to
-    either side.
+    float16. This is equation (floatrange) of the theory page. The activations start at a root mean square of
+    one and have `ln 65504 - ln 4` = 9.7 nats to either side.
     """
     walk = norms.gradient
     gradient = float(np.ptp(walk.mean)) + _DEVIATIONS * walk.spread

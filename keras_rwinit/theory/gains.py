@@ -36,7 +36,8 @@ def gain(
     r"""Returns the gain `g` with which the gradient's log-norm does not drift on average.
 
     With kernel entries of variance `g^2 / width`, one layer multiplies the squared norm of the
-    gradient by `g^2 z`, and the walk over `depth` hidden layers is unbiased when
+    gradient by `g^2 z`. The gain solves equation (unbiased) of the theory page, with which the walk over
+    `depth` hidden layers is unbiased:
 
         sum_d (ln g^2 + E ln z_d) = 0.
 

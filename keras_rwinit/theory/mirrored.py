@@ -95,7 +95,11 @@ def check_mirrored(activation: Activation, width: int = 2) -> float:
 
 
 def mirrored_gain(activation: Activation, width: int) -> float:
-    """Returns the gain `sqrt(2) / |c|`, which keeps the length of z and u at every width and depth."""
+    """Returns the gain `sqrt(2) / |c|`, which keeps the length of z and u at every width and depth.
+
+    With it a mirrored kernel of `draw_kernel` is that of equation (mirrored) of the theory page, up to the
+    sign of c.
+    """
     return float(np.sqrt(2.0) / abs(check_mirrored(activation, width)))
 
 

@@ -18,8 +18,9 @@ def effective_rank(batch: ArrayLike) -> float:
 
         effective rank = exp(-sum_i p_i ln p_i).
 
-    It is 1 where all examples are parallel, and at most the smaller one of the numbers of examples and
-    features, where all directions are equally long. It does not depend on the scale of the batch.
+    This is equation (rank) of the theory page. The effective rank is 1 where all examples are parallel. It is
+    at most the smaller one of the numbers of examples and features, where all directions are equally long. It
+    does not depend on the scale of the batch.
 
     Args:
         batch: Examples, of shape (examples, ...); features of several axes are flattened. At least one number

@@ -60,9 +60,11 @@ def shape_activation(name: str, depth: int, *, correlation: float = 0.9) -> Acti
     """Returns an activation that is shaped for networks of `depth` hidden layers.
 
     Of two orthogonal inputs the activations of the last layer have the given correlation, at infinite width
-    and unit variance; see `predict_correlation` for other widths. Activations of two slopes become
-    `leaky_relu` of another slope, smooth ones `c (f(a x + b) + d)`. The parameters have six digits. Shallow
-    networks need no shape: there the bend is that of ReLU at most, and the correlation may stay below.
+    and unit variance; see `predict_correlation` for other widths. The shape solves equation (shaping) of the
+    theory page. The shape of a smooth activation solves equation (fixedpoint) of the theory page as well.
+    Activations of two slopes become `leaky_relu` of another slope, smooth ones `c (f(a x + b) + d)`. The
+    parameters have six digits. Shallow networks need no shape: there the bend is that of ReLU at most, and
+    the correlation may stay below.
 
     A shaped activation has a gain (`keras_rwinit.gain`). Measured for GELU, SiLU, Mish, softplus, tanh,
     sigmoid and ELU: at 50, 200 and 1,000 layers from width 32 up.

@@ -36,6 +36,9 @@ def simulate_walk(
 ) -> Array:
     r"""Draws the gradient's log-norm at every hidden layer of random networks, exactly.
 
+    The networks follow equation (forward) of the theory page. Their gradients follow equation (backward) of
+    the theory page, and with normal kernels each step is drawn by equation (simulation) of the theory page.
+
     Each sample is an independent network. Its input has `|x|^2` equal to its fan-in, and the gradient
     from above is normally distributed (that of a mirrored kernel has passed one more of its kind). A sample
     takes O(depth * width) for normal, orthogonal and mirrored kernels, of which no matrix is drawn, and

@@ -39,6 +39,11 @@ class WalkPrediction:
         std: Standard deviation of the same over networks, same shape and unit; the last entry is 0.
         dead_probability: Probability that some hidden layer passes no gradient at all. `mean` and
             `std` describe the networks in which every layer passes one.
+
+    Example:
+        >>> predicted = predict_walk("relu", width=100, depth=101, gain=2**0.5)
+        >>> print(f"{predicted.drift:.4f} {predicted.spread:.3f}")
+        -0.0127 1.140
     """
 
     gain: float
@@ -78,11 +83,12 @@ def predict_walk(
 ) -> WalkPrediction:
     r"""Predicts mean and standard deviation of the gradient's log-norm at every layer, before training.
 
-    With `ln|delta_d| = ln|delta_{d+1}| + ln g + (ln z_d) / 2`, the mean is the sum of the steps' means
-    and, for activations of two slopes, the variance is the sum of their variances `Var(ln z) / 4`
-    (about 5 / (4 width) per layer for relu, 1 / (2 width) for linear), exactly at every width with normal
-    and orthogonal kernels. For all other activations both are of first order in 1 / width and include the
-    fluctuation of the pre-activations' variance from network to network. Below width 64 and at more than
+    Each step is `ln|delta_d| = ln|delta_{d+1}| + ln g + (ln z_d) / 2`, equation (step) of the theory page.
+    The mean is the sum of the steps' means. For activations of two slopes the variance is the sum of their
+    variances `Var(ln z) / 4` (about 5 / (4 width) per layer for relu, 1 / (2 width) for linear). Mean and
+    standard deviation are then equation (prediction) of the theory page. It is exact at every width with
+    normal and orthogonal kernels. For all other activations both are of first order in 1 / width and include
+    the fluctuation of the pre-activations' variance from network to network. Below width 64 and at more than
     width^2 / 20 layers, and where the gradient lines up with the pre-activations, 50 to 500 simulated
     networks check them. If the means differ by more than a quarter of the spread, the spreads by more than
     a quarter, or the shares of dead networks by more than 0.05, the prediction is the simulation's.
@@ -205,6 +211,7 @@ def _sum_from_the_last(steps: Sequence[float]) -> NDArray[np.float64]:
 def _two_slope_walk(
     slopes: tuple[float, ...], width: int, depth: int, gain: float, distribution: Distribution
 ) -> WalkPrediction:
+    """Evaluates equation (prediction) of the theory page."""
     log_z = log_step_moments(slopes, width, distribution)
     # Steps are independent and alike: means and variances add up from the last layer to each one.
     steps = np.arange(depth - 1, -1, -1.0)
@@ -228,7 +235,8 @@ def plan_width(
         spread^2 = (depth - 1) Var(ln z) / 4,
 
     which is about `5 (depth - 1) / (4 N)` for relu and `(depth - 1) / (2 N)` for a linear network, both with
-    normal kernels. The width is searched with the spread of `predict_walk`, at the gain of each width.
+    normal kernels. The width is searched with the spread of `predict_walk`, at the gain of each width. For
+    activations of two slopes this inverts equation (prediction) of the theory page.
 
     Args:
         depth: Number of hidden layers, at least 1.

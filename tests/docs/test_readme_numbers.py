@@ -1,4 +1,4 @@
-"""Every number of the README's table of results is in a file of the repository, and its links lead somewhere."""
+"""Every number of the README's results is in a file of the repository, and its links lead somewhere."""
 
 from __future__ import annotations
 

@@ -162,19 +162,23 @@ class TestQuantization:
         np.testing.assert_allclose(run(loaded, X), run(model, X), rtol=1e-6)
 
     @slow_on_jax
-    def test_int8_and_what_else_is_said(self) -> None:
+    def test_int8_and_what_else_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = as_model(make_stack(1))
         before = run(model, X)
         with pytest.warns(UserWarning, match="can be quantized to int8 and int4"):
             model.quantize("float8")
         np.testing.assert_array_equal(run(model, X), before)
-        assert gc.get_freeze_count() == 0
         gc.freeze()  # as a server does before it forks
+        frozen = gc.get_freeze_count()
         try:
             model.quantize("int8")
-            assert gc.get_freeze_count() > 0
+            assert gc.get_freeze_count() > frozen // 2  # some of them may be gone
         finally:
             gc.unfreeze()
+        freezes: list[int] = []
+        monkeypatch.setattr(gc, "freeze", lambda: freezes.append(1))
+        as_model(make_stack(1)).quantize("int8")
+        assert freezes
         assert str(model.layers[0].kernel.dtype) == "int8"
         assert 0.0 < relative_error(run(model, X), before) < 0.05
         with pytest.raises(ValueError, match="already quantized"):
