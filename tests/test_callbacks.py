@@ -556,3 +556,23 @@ def test_trackers_are_known_and_do_not_end_a_training(monkeypatch: pytest.Monkey
     with pytest.warns(UserWarning, match="ConnectionError: no server"):
         fit(walk, epochs=1)
     assert [record.verdict for record in walk.history] == ["fine", "fine"]
+
+
+def test_a_data_set_gives_its_first_batch_with_targets_and_weights() -> None:
+    weights = np.linspace(0.1, 3.0, len(X)).astype("float32")
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return len(X) // BATCH
+
+        def __getitem__(self, batch: int) -> tuple[np.ndarray, ...]:
+            rows = slice(batch * BATCH, (batch + 1) * BATCH)
+            return X[rows], Y[rows], weights[rows]
+
+    walk = GradientWalkCallback(Batches())
+    model = initial_model()
+    walk.set_model(model)
+    walk.on_train_begin()
+    first = X[:BATCH], Y[:BATCH]
+    assert walk.history[0].drift == gradient_walk(model, *first, sample_weight=weights[:BATCH]).drift
+    assert walk.history[0].drift != gradient_walk(model, *first).drift

@@ -59,7 +59,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     Args:
         x: Inputs to measure with, the same at every record; some dozens of examples are enough. Of a data
-            set, as `fit` takes it, the first batch is used with its targets.
+            set, as `fit` takes it, the first batch is used with its targets and weights.
         y: Targets. `None`: the gradient of a random direction of the outputs.
         log_dir: Directory for the files; it is made if it does not exist. `None`: no file is written.
         update_freq: When to record, as in `keras.callbacks.TensorBoard`: `"epoch"`, `"batch"`, or a number
@@ -117,7 +117,7 @@ class GradientWalkCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         # Everything that can be wrong is told before the training starts, which nothing here ends later.
-        x, y, _ = first_batch(x, y)
+        x, y, self._sample_weight = first_batch(x, y)
         self.x, examples = check_examples("x", x)
         self.y, self.loss = check_targets(y, loss, examples)[0], loss
         self.training, self.update_freq = training, update_freq
@@ -198,7 +198,13 @@ class GradientWalkCallback(keras.callbacks.Callback):
 
     def _measure(self) -> GradientWalk:
         walk = gradient_walk(
-            self.model, self.x, self.y, self.loss, training=self.training, trained=self._step > 0
+            self.model,
+            self.x,
+            self.y,
+            self.loss,
+            sample_weight=self._sample_weight,
+            training=self.training,
+            trained=self._step > 0,
         )
         # The columns of a record and the tags of TensorBoard belong to one model's layers.
         self._layer_names = self._layer_names or walk.layer_names
