@@ -27,8 +27,9 @@ from keras_rwinit.theory.distributions import resolve_distribution
 
 from ._calibration import Calibration, calibrate
 from ._convolutions import Window, count_windows, padded_window
+from ._initialized_kernel import InitializedKernel
 from ._plan import KernelPlan, Places, plan_kernels
-from ._report import BiasCount, InitializationReport, InitializedKernel
+from ._report import BiasCount, InitializationReport
 from ._rules import GainRule, gain_rule, repeated_rule
 from ._selection import select_variables
 

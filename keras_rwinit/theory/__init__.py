@@ -1,12 +1,13 @@
 """The walk of the back-propagated gradient's log-norm, and the correlation of two inputs. No Keras here."""
 
 from ._analytic_gain import NoGainError
+from ._two_slopes import paper_log_variance
 from .activation import Activation
 from .activation_names import resolve_activation
 from .activations import ACTIVATIONS
 from .correlation import CorrelationPrediction, predict_correlation, simulate_correlation
 from .distributions import DISTRIBUTIONS
-from .gains import gain, paper_gain, paper_log_variance
+from .gains import gain, paper_gain
 from .ranks import effective_rank
 from .shaping import shape_activation
 from .simulation import simulate_walk

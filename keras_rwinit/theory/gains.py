@@ -19,7 +19,7 @@ from .distributions import Distribution, resolve_distribution
 from .memo import cache_by_value
 from .mirrored import mirrored_gain
 
-__all__ = ["gain", "gain_or_nearest_width", "one_layer_gain", "paper_gain", "paper_log_variance"]
+__all__ = ["gain", "gain_or_nearest_width", "one_layer_gain", "paper_gain"]
 
 _WIDTHS_WITH_A_GAIN = (16, 32, 64, 128)
 
@@ -188,27 +188,3 @@ def paper_gain(activation: str, width: int) -> float:
             f"Received: activation={activation!r}"
         )
     return float(forms[activation]())
-
-
-def paper_log_variance(width: int) -> float:
-    """Returns the paper's fit to `Var ln z` of a ReLU layer, `5 / (max(N, 6) - 4)`, in squared nats.
-
-    `ln z` is the log of the squared norm, so a step of `ln|delta|` has a quarter of this variance.
-
-    Args:
-        width: N, at least 1.
-
-    Returns:
-        The variance. It is within 4 % of the exact one at width 10 and within 1 % from width 20 up.
-
-    Raises:
-        ValueError: `width` is not an integer of at least 1.
-
-    Example:
-        >>> round(paper_log_variance(104), 3)
-        0.05
-
-    References:
-        Sussillo & Abbott, arXiv:1412.6558, section 3.
-    """
-    return 5.0 / (max(check_count("width", width), 6) - 4.0)
