@@ -91,7 +91,7 @@ class Record(Protocol):
 
 
 def check_matplotlib() -> None:
-    """Does nothing if matplotlib is installed; for programs that draw a picture at the end of long work.
+    """Checks that matplotlib is installed, before long work that ends with a picture.
 
     Raises:
         ImportError: Matplotlib is missing; the message names the extra to install.

@@ -70,12 +70,13 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
     literal = False
     after_blank = True
     for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if line.lstrip().startswith("|") and not literal:
+        text = line.lstrip()
+        indent = len(line) - len(text)
+        if text.startswith("|") and not literal:
             translated.extend(_table_row(line, name, is_first=after_blank))
             after_blank = False
             continue
-        if not line.strip():
+        if not text:
             translated.append(line)
             after_blank = True
             continue
@@ -85,14 +86,9 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
             base, extra_indent, literal = 0, 4, False
         if literal and indent < base + extra_indent:
             literal = False
-        prompt = line.lstrip().startswith((">>>", "..."))
-        if (
-            after_blank
-            and not literal
-            and indent >= base + extra_indent
-            and not prompt
-            and line.lstrip()[:2] != "- "
-        ):
+        prompt = text.startswith((">>>", "..."))
+        is_text = prompt or text.startswith("- ")
+        if after_blank and not literal and indent >= base + extra_indent and not is_text:
             literal = True
             translated.extend([" " * (base + extra_indent - 4) + "::", ""])
         translated.append(line if literal or prompt else _inline(line, name))

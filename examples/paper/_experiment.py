@@ -22,7 +22,7 @@ from keras_rwinit import data
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "Row", "mean_and_deviation", "parse_options", "select"]
+__all__ = ["Experiment", "Row", "distinct", "mean_and_deviation", "parse_options", "select"]
 
 # One row of a table: numbers and text by column.
 Row: TypeAlias = dict[str, Any]
@@ -138,6 +138,11 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 def select(rows: Iterable[Row], **values: Any) -> list[Row]:
     """Returns the rows that have these values."""
     return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def distinct(rows: Iterable[Row], column: str) -> list[str | int | float]:
+    """Returns the values of a column in the order of their first rows."""
+    return list(dict.fromkeys(row[column] for row in rows))
 
 
 def mean_and_deviation(rows: Sequence[Row], column: str) -> tuple[float, float]:

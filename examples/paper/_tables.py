@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from _experiment import Row, mean_and_deviation, read, select
+from _experiment import Row, distinct, mean_and_deviation, read, select
 from loss_against_gain import WALKS, groups
 from recipe import variants
 from sample_walks import deviation_of_walks
@@ -16,6 +16,7 @@ __all__ = ["page_values"]
 
 RESULTS = Path(__file__).parent / "results"
 ERRORS = ("training_error", "test_error")
+RESULT_COLUMNS = ("training loss (nats)", "training error (%)", "test error (%)")
 FEWEST = 3  # runs from which a deviation says something
 
 
@@ -178,12 +179,8 @@ def recipe() -> dict[str, str]:
     values = {"source": source("recipe", rows)}
     for activation in distinct(rows, "activation"):
         of_activation = select(rows, activation=activation)
-        lines = [
-            [name, mean_cell(group, "loss"), *(mean_cell(group, error, percent=True) for error in ERRORS)]
-            for name, group in variants(of_activation).items()
-        ]
-        columns = ["", "training loss (nats)", "training error (%)", "test error (%)"]
-        values[f"{activation}.table"] = table(columns, lines)
+        lines = [[name, *result_cells(group)] for name, group in variants(of_activation).items()]
+        values[f"{activation}.table"] = table(["", *RESULT_COLUMNS], lines)
         values[f"{activation}.size"] = size(of_activation[0])
     return values
 
@@ -237,22 +234,21 @@ def smooth_activations() -> dict[str, str]:
             [
                 f"{depth} {activation} layers",
                 f"{group[0]['rate']:.1e}",
-                mean_cell(group, "loss", digits=4),
-                *(mean_cell(group, error, percent=True) for error in ERRORS),
+                *result_cells(group, digits=4),
             ]
         )
-    columns = ["", "learning rate", "training loss (nats)", "training error (%)", "test error (%)"]
     return {
         "width": str(rows[0]["width"]),
         "epochs": str(rows[0]["epochs"]),
-        "errors": table(columns, lines),
+        "errors": table(["", "learning rate", *RESULT_COLUMNS], lines),
         "source": source("smooth_activations", rows),
     }
 
 
 def plain_against_residual() -> dict[str, str]:
     """Returns the losses and errors of each network at the rate that seed 0 chose."""
-    rows = [row for row in read_results("plain_against_residual") if row["seed"] > 0]
+    every = read_results("plain_against_residual")
+    rows = [row for row in every if row["seed"] > 0]
     lines = []
     for depth, activation, network in distinct_pairs(rows, "depth", "activation", "network"):
         group = select(rows, depth=depth, activation=activation, network=network)
@@ -261,15 +257,13 @@ def plain_against_residual() -> dict[str, str]:
                 f"{depth} {activation}, {network}",
                 str(group[0]["epochs"]),
                 f"{group[0]['rate']:.0e}",
-                mean_cell(group, "loss", digits=4),
-                *(mean_cell(group, error, percent=True) for error in ERRORS),
+                *result_cells(group, digits=4),
             ]
         )
-    columns = ["", "epochs", "learning rate", "training loss (nats)", "training error (%)", "test error (%)"]
     return {
         "width": str(rows[0]["width"]),
-        "errors": table(columns, lines),
-        "source": source("plain_against_residual", read_results("plain_against_residual")),
+        "errors": table(["", "epochs", "learning rate", *RESULT_COLUMNS], lines),
+        "source": source("plain_against_residual", every),
     }
 
 
@@ -335,6 +329,12 @@ def error_lines(rows: Sequence[Row], errors: Sequence[str]) -> list[list[str]]:
     ]
 
 
+def result_cells(rows: Sequence[Row], digits: int | None = None) -> list[str]:
+    """Returns the cells of `RESULT_COLUMNS`; the digits are those of the loss, as in `mean_cell`."""
+    errors = [mean_cell(rows, error, percent=True) for error in ERRORS]
+    return [mean_cell(rows, "loss", digits=digits), *errors]
+
+
 def mean_cell(rows: Sequence[Row], column: str, percent: bool = False, digits: int | None = None) -> str:
     """Returns mean ± deviation of a column, or "diverged"; one or two values are given as they are.
 
@@ -364,8 +364,3 @@ def signed(value: float) -> str:
 def distinct_pairs(rows: Iterable[Row], *columns: str) -> list[tuple[str | int | float, ...]]:
     """Returns the values of several columns in the order of their first rows."""
     return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))
-
-
-def distinct(rows: Iterable[Row], column: str) -> list[str | int | float]:
-    """Returns the values of a column in the order of their first rows."""
-    return list(dict.fromkeys(row[column] for row in rows))

@@ -24,7 +24,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _experiment import Experiment, Row, distinct, mean_and_deviation, parse_options, select
 from _networks import train_classifier
 
 from keras_rwinit import data, model_zoo
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Draws training loss and test error of each network, with their deviations over the seeds."""
-    depths = list(dict.fromkeys(row["depth"] for row in rows))
+    depths = distinct(rows, "depth")
     figure, axes = new_figure(columns=2, width=10.0, height=4.0)
     for ax, (column, label) in zip(
         axes, (("loss", "training loss (nats)"), ("test_error", "test error")), strict=True

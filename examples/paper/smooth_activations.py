@@ -10,11 +10,10 @@ cosine. Nothing is tuned. Any back end runs this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import numpy as np
-from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _experiment import Experiment, Row, distinct, mean_and_deviation, parse_options, select
 from _networks import train_classifier
 
 from keras_rwinit import model_zoo
@@ -75,7 +74,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Draws training and test error of each network, with their deviations over the seeds."""
     figure, ax = new_figure()
     for column, label in (("training_error", "training"), ("test_error", "test")):
-        for activation, marker in zip(distinct(rows, "activation"), "os", strict=False):
+        for activation, marker in zip(ACTIVATIONS, "os", strict=True):
             of_activation = select(rows, activation=activation)
             depths = distinct(of_activation, "depth")
             cells = [mean_and_deviation(select(of_activation, depth=depth), column) for depth in depths]
@@ -94,11 +93,6 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
     ax.set_ylim(bottom=0.0)
     ax.legend()
     experiment.save_picture(figure)
-
-
-def distinct(rows: Sequence[Row], column: str) -> list[Any]:
-    """Returns the values of a column in the order of their first rows."""
-    return list(dict.fromkeys(row[column] for row in rows))
 
 
 if __name__ == "__main__":

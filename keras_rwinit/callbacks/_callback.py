@@ -190,8 +190,8 @@ class GradientWalkCallback(keras.callbacks.Callback):
         self.history.append(record)
         if self._trackers:
             metrics = summary_metrics(walk)
-            for tracker in self._trackers:
-                self._attempt(partial(tracker.log, metrics, record.step))
+            for log in self._trackers:
+                self._attempt(partial(log, metrics, record.step))
         if files is not None:
             self._attempt(lambda: files.add_rows(record, walk))
             self._attempt(lambda: files.add_events(record, walk))

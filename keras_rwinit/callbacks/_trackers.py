@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -16,61 +16,38 @@ __all__ = ["Tracker", "TrackerName", "make_trackers", "summary_metrics"]
 TrackerName: TypeAlias = Literal["wandb", "mlflow"]
 
 
-class Tracker(Protocol):
-    """What takes numbers by name."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs the metrics of one step of training."""
+Tracker: TypeAlias = Callable[[dict[str, float], int], object]
+"""Logs the metrics of one step of training, by their names."""
 
 
-class WandbTracker:
-    """The active run of Weights & Biases, which draws the metrics over `gradient_walk/step`.
+def _wandb_tracker() -> Tracker:
+    """Returns the active run of Weights & Biases, which draws the metrics over `gradient_walk/step`.
 
     Its own step counts every call of `log`: what another callback logs with `step=` may come too late.
-
-    Raises:
-        ImportError: The package is missing.
-        ValueError: There is no active run.
     """
-
-    def __init__(self) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError("The tracker 'wandb' needs Weights & Biases: pip install wandb") from error
-        if wandb.run is None:
-            raise ValueError("The tracker 'wandb' needs an active run: call wandb.init() first.")
-        wandb.run.define_metric("gradient_walk/*", step_metric="gradient_walk/step")
-        self._log: Callable[[dict[str, float]], object] = wandb.run.log
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs the metrics of one step of training."""
-        self._log({**metrics, "gradient_walk/step": step})
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError("The tracker 'wandb' needs Weights & Biases: pip install wandb") from error
+    run = wandb.run
+    if run is None:
+        raise ValueError("The tracker 'wandb' needs an active run: call wandb.init() first.")
+    run.define_metric("gradient_walk/*", step_metric="gradient_walk/step")
+    return lambda metrics, step: run.log({**metrics, "gradient_walk/step": step})
 
 
-class MlflowTracker:
-    """The active run of MLflow.
-
-    Raises:
-        ImportError: The package is missing.
-        ValueError: There is no active run.
-    """
-
-    def __init__(self) -> None:
-        try:
-            import mlflow
-        except ImportError as error:
-            raise ImportError("The tracker 'mlflow' needs MLflow: pip install mlflow") from error
-        if mlflow.active_run() is None:
-            raise ValueError("The tracker 'mlflow' needs an active run: call mlflow.start_run() first.")
-        self._log_metrics: Callable[..., object] = mlflow.log_metrics
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs the metrics of one step of training."""
-        self._log_metrics(dict(metrics), step=step)
+def _mlflow_tracker() -> Tracker:
+    """Returns the active run of MLflow."""
+    try:
+        import mlflow
+    except ImportError as error:
+        raise ImportError("The tracker 'mlflow' needs MLflow: pip install mlflow") from error
+    if mlflow.active_run() is None:
+        raise ValueError("The tracker 'mlflow' needs an active run: call mlflow.start_run() first.")
+    return lambda metrics, step: mlflow.log_metrics(metrics, step=step)
 
 
-_TRACKERS: Mapping[str, Callable[[], Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
+_TRACKERS: Mapping[str, Callable[[], Tracker]] = {"wandb": _wandb_tracker, "mlflow": _mlflow_tracker}
 
 
 def make_trackers(names: TrackerName | Collection[TrackerName]) -> list[Tracker]:

@@ -62,7 +62,7 @@ def format_table(rows: Sequence[LayerRow], named: Sequence[int] = ()) -> str:
 
     Args:
         rows: A row for each layer.
-        named: Layers that are not left out, from 0.
+        named: Layers that are in the table beside those that are evenly spaced, from 0.
     """
     count = len(rows)
     table = Table()
