@@ -44,6 +44,16 @@ class SearchResult(Summarized):
         >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
         >>> len(result), result[0].gain_ratio, result.best.score
         (1, 1.0, 0.4)
+        >>> float(result.to_frame().loc[0, "score"])
+        0.4
+        >>> result.plot_landscape().get_xlabel()
+        'gain / analytic gain'
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     result.to_csv(f"{directory}/trials.csv")
+        ...     result.to_json(f"{directory}/trials.json")
+        ...     sorted(path.name for path in pathlib.Path(directory).iterdir())
+        ['trials.csv', 'trials.json']
     """
 
     rows: tuple[TrialRow, ...]
@@ -123,20 +133,6 @@ class SearchResult(Summarized):
 
         Raises:
             ValueError: The file exists, and `overwrite` is False.
-
-        Example:
-            >>> import pathlib, tempfile
-            >>> from keras_rwinit import tuning
-            >>> row = tuning.TrialRow(
-            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
-            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
-            ... )
-            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
-            >>> with tempfile.TemporaryDirectory() as directory:
-            ...     path = pathlib.Path(directory, "trials.csv")
-            ...     result.to_csv(path)
-            ...     print(path.read_text().splitlines()[1])
-            0,1.0,1.41,8,3,754,0.0,0.6,0.4,2.5,COMPLETED,
         """
         path = Path(path)
         check_new(path, overwrite=overwrite)
@@ -159,20 +155,6 @@ class SearchResult(Summarized):
 
         Raises:
             ValueError: The file exists, and `overwrite` is False.
-
-        Example:
-            >>> import json, pathlib, tempfile
-            >>> from keras_rwinit import tuning
-            >>> row = tuning.TrialRow(
-            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
-            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
-            ... )
-            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
-            >>> with tempfile.TemporaryDirectory() as directory:
-            ...     path = pathlib.Path(directory, "trials.json")
-            ...     result.to_json(path)
-            ...     list(json.loads(path.read_text()))
-            ['objective', 'direction', 'trials', 'comparison', 'summary']
         """
         path = Path(path)
         check_new(path, overwrite=overwrite)
@@ -201,16 +183,6 @@ class SearchResult(Summarized):
 
         Raises:
             ImportError: pandas is not installed.
-
-        Example:
-            >>> from keras_rwinit import tuning
-            >>> row = tuning.TrialRow(
-            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
-            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
-            ... )
-            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
-            >>> float(result.to_frame().loc[0, "score"])
-            0.4
         """
         try:
             import pandas
@@ -229,15 +201,5 @@ class SearchResult(Summarized):
 
         Raises:
             ImportError: Matplotlib is missing; the message names the extra to install.
-
-        Example:
-            >>> from keras_rwinit import tuning
-            >>> row = tuning.TrialRow(
-            ...     trial=0, gain_ratio=1.0, gain=1.41, width=8, depth=3, parameters=754, drift=0.0,
-            ...     spread=0.6, score=0.4, seconds=2.5, status="COMPLETED", reason=None, others={},
-            ... )
-            >>> result = tuning.SearchResult((row,), objective="val_loss", direction="min")
-            >>> result.plot_landscape().get_ylabel()
-            'val_loss'
         """
         return plot_landscape(self.rows, self.objective, ax)
