@@ -16,6 +16,7 @@ from scipy import optimize
 from ._long_walk import WalkTotals, walk_totals
 from ._mean_field import MISALIGNMENT_LIMIT, stationary_state
 from ._moments import moment_table
+from ._segments import TOLERANCE
 from ._two_slopes import log_step_moments
 from .activation import Activation
 from .activations import SHAPED
@@ -38,6 +39,14 @@ Array: TypeAlias = NDArray[np.float64]
 # or by less than 1 % per layer where the layers are many.
 _FORWARD_LIMIT = float(np.log(100.0))
 _FORWARD_LIMIT_PER_LAYER = 0.01
+
+_ROUGH = 1e-3
+"""Error in nats that the first scan may make, which only has to bracket the roots."""
+
+_MARGIN = 1.001
+"""Factor by which the second scan reaches beyond the bracket: at its ends the first may have a wrong sign."""
+
+_MOST_SCANS = 8
 
 _GREAT_DEPTH = 1000
 """Depth that stands for the limit where the expansion has no stationary state."""
@@ -122,9 +131,16 @@ class _Scan(NamedTuple):
         return self.walk.mean
 
 
-def _scan(activation: Activation, gains: Array, width: int, depth: int, distribution: Distribution) -> _Scan:
+def _scan(
+    activation: Activation,
+    gains: Array,
+    width: int,
+    depth: int,
+    distribution: Distribution,
+    tolerance: float,
+) -> _Scan:
     with np.errstate(all="ignore"):  # far from the root the chain may leave the floats
-        walk = walk_totals(activation, gains, width, depth, distribution)
+        walk = walk_totals(activation, gains, width, depth, distribution, tolerance=tolerance)
     total = walk.mean
     crossings = np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
     return _Scan(gains=gains, walk=walk, crossings=crossings)
@@ -134,9 +150,11 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     """Returns the smallest gain at which the mean of the walk rises through zero and the network is sound."""
     # The gain that balances ln m1 at unit variance; the root is searched within e^+-2 of it.
     unit = float(np.exp(-moment_table(activation)(np.zeros(1)).log_df2[0] / 2.0))
-    wide = _scan(
-        activation, np.geomspace(unit * np.exp(-2.0), unit * np.exp(2.0), 33), width, depth, distribution
-    )
+
+    def scan(gains: Array, tolerance: float = TOLERANCE) -> _Scan:
+        return _scan(activation, gains, width, depth, distribution, tolerance)
+
+    wide = scan(np.geomspace(unit * np.exp(-2.0), unit * np.exp(2.0), 33), _ROUGH)
     network = f"{activation.name} at width {width} and depth {depth}"
     if not wide.crossings.size:
         raise UndecidedGainError(
@@ -147,24 +165,64 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     objections = []
     undecided = None
     for crossing in wide.crossings:
-        scan, root = wide, int(crossing)
-        # Two refinements by a factor of eight each, which share the cost of one scan among many gains.
-        for _ in range(2):
-            finer = np.geomspace(scan.gains[root], scan.gains[root + 1], 9)
-            closer = _scan(activation, finer, width, depth, distribution)
-            if not closer.crossings.size:  # the state is not smooth in between
-                break
-            scan, root = closer, int(closer.crossings[0])
-        objection = _objection(scan, root, depth)
+        found = _close_in(wide, int(crossing), depth, scan)
+        objection = _objection(found, depth)
         if objection is None:
-            return _interpolated_root(scan, root)
+            return found.gain
         objections.append(objection)
-        if undecided is None and not leaves_range(float(scan.walk.log_variance_change[root]), depth):
-            undecided = _interpolated_root(scan, root)
+        if undecided is None and not leaves_range(found.log_variance_change, depth):
+            undecided = found.gain
     raise UndecidedGainError(
         f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. "
         f"{ways_out(activation, width)}",
         undecided,
+    )
+
+
+class _Root(NamedTuple):
+    """A gain at which the mean of the walk rises through zero.
+
+    Args:
+        gain: The gain.
+        log_variance_change: Change of the log of the pre-activations' variance there; see `WalkTotals`.
+        misalignment: Largest misalignment on either side of it.
+        settled: Whether the mean is a smooth function of the gain there.
+    """
+
+    gain: float
+    log_variance_change: float
+    misalignment: float
+    settled: bool
+
+
+def _close_in(wide: _Scan, crossing: int, depth: int, scan: Callable[[Array], _Scan]) -> _Root:
+    """Returns the root near a crossing of the first scan.
+
+    It is interpolated in a finer scan of the bracket, and then in scans of three gains around the last
+    interpolated root until two roots agree.
+    """
+    low, high = wide.gains[crossing] / _MARGIN, wide.gains[crossing + 1] * _MARGIN
+    last, at, guess = wide, crossing, np.nan
+    tolerance = min(1e-6, 0.01 / depth)
+    settled = False
+    for _ in range(_MOST_SCANS):
+        around = (high / low) ** (1.0 / 32.0)
+        closer = scan(guess * np.array([1.0 / around, 1.0, around])) if guess > 0.0 else None
+        if closer is None or not closer.crossings.size:
+            closer = scan(np.geomspace(low, high, 9))
+        if not closer.crossings.size:  # the state is not smooth in between
+            break
+        last, at = closer, int(closer.crossings[0])
+        before, guess = guess, _interpolated_root(last, at)
+        low, high = last.gains[at : at + 2]
+        settled = abs(guess / before - 1.0) < tolerance
+        if settled:
+            break
+    return _Root(
+        gain=_interpolated_root(last, at),
+        log_variance_change=float(last.walk.log_variance_change[at]),
+        misalignment=float(np.max(last.walk.misalignment[at : at + 2])),
+        settled=settled,
     )
 
 
@@ -183,20 +241,24 @@ def _why_no_crossing(scan: _Scan, depth: int) -> str:
     return "the mean of the walk never rises through zero as the gain grows"
 
 
-def _objection(scan: _Scan, root: int, depth: int) -> str | None:
+def _objection(root: _Root, depth: int) -> str | None:
     """Returns why a gain that balances the gradient is useless all the same; None if it is useful."""
-    gain, walk = scan.gains[root], scan.walk
-    forward = float(walk.log_variance_change[root]) / 2.0
-    if leaves_range(float(walk.log_variance_change[root]), depth):
+    forward = root.log_variance_change / 2.0
+    if leaves_range(root.log_variance_change, depth):
         return (
-            f"the gain that balances the gradient ({gain:.4g}) lets the pre-activations "
+            f"the gain that balances the gradient ({root.gain:.4g}) lets the pre-activations "
             f"{'grow' if forward > 0 else 'shrink'} by a factor of "
             f"{np.exp(min(abs(forward), 700.0)):.3g} over the layers"
         )
-    if walk.misalignment[root] > MISALIGNMENT_LIMIT:
+    if not root.misalignment <= MISALIGNMENT_LIMIT:
         return (
-            f"near the gain that balances the gradient ({gain:.4g}) the gradient lines up with the "
+            f"near the gain that balances the gradient ({root.gain:.4g}) the gradient lines up with the "
             "pre-activations more and more from layer to layer, and no longer walks at random"
+        )
+    if not root.settled:
+        return (
+            f"near the gain that balances the gradient ({root.gain:.4g}) the pre-activations' variance "
+            "fluctuates so much that the expansion in 1 / width does not hold"
         )
     return None
 

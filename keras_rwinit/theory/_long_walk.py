@@ -11,9 +11,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._mean_field import WEIGHTS, Layer, MeanFieldWalk, mean_field_walk
-from ._segment_gradient import Gradient, Part, pass_back_smooth, pass_back_walked
-from ._segments import Chain, Segment, State, segment_lengths
+from ._backward_pass import Gradient, start_of
+from ._layer_table import WEIGHTS, Layer
+from ._mean_field import MeanFieldWalk, mean_field_walk
+from ._segment_gradient import AT_LAYERS, Part, pass_back_smooth, pass_back_walked
+from ._segments import TOLERANCE, Chain, Segment, State, segment_lengths
 from .activation import Activation
 from .distributions import Distribution
 
@@ -57,16 +59,21 @@ class _LongWalk(NamedTuple):
 
 
 def _follow(
-    activation: Activation, log_gain2: Array, width: int, depth: int, distribution: Distribution
+    activation: Activation,
+    log_gain2: Array,
+    width: int,
+    depth: int,
+    distribution: Distribution,
+    tolerance: float = TOLERANCE,
 ) -> _LongWalk:
-    chain = Chain(activation, log_gain2, width, distribution)
+    chain = Chain(activation, log_gain2, width, distribution, tolerance)
     segments: list[Segment] = []
     state = State(log_gain2, np.zeros_like(log_gain2))
     for length in segment_lengths(depth - 1):
         more, state = chain.segments(state, length)
         segments += more
-    last, _, _ = chain.follow(*state)
-    above = Gradient(aligned=last.x_df - 1.0, x_df=last.x_df, slope=np.zeros_like(log_gain2))
+    last = chain.table.describe(state.mean_y, np.maximum(state.var_y, 0.0))
+    above = start_of(last)
     parts: list[Part] = []
     for segment in reversed(segments):
         if segment.rule is None:
@@ -85,17 +92,31 @@ def _fill_escaped(escaped: Array, parts: list[Part]) -> list[Part]:
     for part in parts[1:]:
         lost = (escaped != 0.0)[:, None] & np.isnan(part.mean_y)
         known = {
-            name: np.where(lost, getattr(filled[-1], name)[:, -1:], getattr(part, name))
-            for name in ("mean", "noise", "slope", "mean_y", "var_y", "misalignment", "flat")
+            name: np.where(lost, getattr(filled[-1], name)[:, -1:], getattr(part, name)) for name in AT_LAYERS
         }
         filled.append(Part(part.segment, **known))
     return filled
 
 
 def walk_totals(
-    activation: Activation, gains: Array, width: int, depth: int, distribution: Distribution
+    activation: Activation,
+    gains: Array,
+    width: int,
+    depth: int,
+    distribution: Distribution,
+    *,
+    tolerance: float = TOLERANCE,
 ) -> WalkTotals:
-    """Returns the whole walk at each of `gains`, in memory that does not grow with the depth."""
+    """Returns the whole walk at each of `gains`, in memory that does not grow with the depth.
+
+    Args:
+        activation: The activation.
+        gains: The gains.
+        width: Units of a layer.
+        depth: Number of hidden layers.
+        distribution: Distribution of the kernels.
+        tolerance: Error of a layer's log-variance, in nats, beyond 256 layers.
+    """
     if depth <= _LONGEST_WALKED:
         walk = mean_field_walk(activation, gains, width, depth, distribution)
         return WalkTotals(
@@ -105,7 +126,7 @@ def walk_totals(
             misalignment=walk.misalignment.max(axis=1),
         )
     log_gain2 = 2.0 * np.log(np.asarray(gains, np.float64))
-    parts, last, escaped = _follow(activation, log_gain2, width, depth, distribution)
+    parts, last, escaped = _follow(activation, log_gain2, width, depth, distribution, tolerance)
     noise = sum(part.sum(part.noise) for part in parts)
     variance = noise + parts[0].slope[:, 0] ** 2 * parts[0].var_y[:, 0]
     largest = np.max([part.misalignment.max(axis=1) for part in parts], axis=0)
@@ -132,21 +153,24 @@ def walk_layers(
         flat=np.where(escaped != 0.0, parts[-1].flat[:, -1], last.flat),
     )
 
+    found = [part.at_layers() for part in parts]
+
     def join(name: str, of_last: Array) -> Array:
-        values = [part.at_layers(getattr(part, name)) for part in parts]
-        return np.concatenate([*values, of_last[:, None]], axis=1)
+        return np.concatenate([*(fields[name] for fields in found), of_last])
 
     def sum_from_the_last(steps: Array) -> Array:
-        return np.asarray(np.cumsum(steps[:, ::-1], axis=1)[:, ::-1])
+        return np.asarray(np.cumsum(steps[::-1])[::-1])
 
     zero = np.zeros(1)
     var_y = np.maximum(join("var_y", last.var_y), 0.0)
     variance = sum_from_the_last(join("noise", zero)) + join("slope", zero) ** 2 * var_y
-    return MeanFieldWalk(
+    flat = np.clip(join("flat", last.flat), 0.0, 1.0)
+    walk = MeanFieldWalk(
         mean=sum_from_the_last(join("mean", zero)) / 2.0,
         std=np.sqrt(np.maximum(variance, 0.0)) / 2.0,
         log_variance=join("mean_y", last.mean_y),
         fluctuation=np.sqrt(var_y),
         misalignment=join("misalignment", np.abs(last.x_df - 1.0) @ WEIGHTS),
-        dead=np.clip(join("flat", last.flat), 0.0, 1.0) ** width,
+        dead=flat**width if flat.any() else flat,
     )
+    return MeanFieldWalk(**{name: values[None] for name, values in vars(walk).items()})

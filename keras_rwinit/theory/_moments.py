@@ -8,7 +8,7 @@ include the activation's kinks, and interpolated by cubic splines.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ _LOG_VARIANCE = np.arange(-200, 161) / 10.0
 _REACH = 9.0  # standard deviations of x; what lies beyond weighs 2e-19
 _PANELS = np.arange(-_REACH, _REACH + 1.0)
 # Panels in units of the activation's own argument, for q so large that f' is a narrow peak in x.
-_SCALES = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0])
+_SCALES = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0, 96.0, 192.0])
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
@@ -119,10 +119,12 @@ class MomentTable:
             curvature_f=_curvature(y, integrals.log_f2),
             curvature_df=_curvature(y, integrals.log_df2),
         )
-        self._spline = CubicSpline(y, moments.stack())
+        self.grid, self.at_grid = y, moments
         self.lowest, self.highest = float(y[0]), float(y[-1])
-        self._slopes_at_lowest = Moments.unstack(self._spline(self.lowest, 1))
-        self._slopes_at_highest = Moments.unstack(self._spline(self.highest, 1))
+        self._spline = CubicSpline(y, moments.stack())
+        low, high = (Moments.unstack(self._spline(edge, 1)) for edge in (self.lowest, self.highest))
+        # Slopes of `ln E f^2` and `ln m1` at both ends
+        self.outer_slopes = tuple(np.array([edge.log_f2, edge.log_df2]) for edge in (low, high))
 
     def __call__(self, y: Array) -> Moments:
         """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 continue as powers of q."""
@@ -131,11 +133,11 @@ class MomentTable:
         if np.array_equal(inside, y):
             return moments
         beyond = y - inside
-        low, high = self._slopes_at_lowest, self._slopes_at_highest
+        low, high = self.outer_slopes
         return replace(
             moments,
-            log_f2=moments.log_f2 + np.where(beyond < 0, low.log_f2, high.log_f2) * beyond,
-            log_df2=moments.log_df2 + np.where(beyond < 0, low.log_df2, high.log_df2) * beyond,
+            log_f2=moments.log_f2 + np.where(beyond < 0, low[0], high[0]) * beyond,
+            log_df2=moments.log_df2 + np.where(beyond < 0, low[1], high[1]) * beyond,
         )
 
 
@@ -165,16 +167,28 @@ def moment_table(activation: Activation) -> MomentTable:
     return MomentTable(activation)
 
 
-def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
-    """Returns nodes `x` and weights of expectations over a standard normal variable.
+class _Quadrature(NamedTuple):
+    """Rules for expectations over a normal variable, one for each log-variance of the grid.
 
     Args:
-        kinks: Points of `a` where the integrand is not smooth.
-
-    Returns:
-        Two arrays of shape (log-variances of the grid, nodes).
+        x: Nodes of the panels of all rules, one rule after another, shape (panels, nodes).
+        weight: Their weights, same shape.
+        row: Index of each panel's log-variance.
     """
-    # Panels: whole numbers of x, then whole numbers of a and the kinks, clipped to the reach in x.
+
+    x: Array
+    weight: Array
+    row: NDArray[np.intp]
+
+    def mean(self, values: Array) -> Array:
+        """Returns the expectation of values at the nodes for each log-variance."""
+        of_panels = np.einsum("pn,pn->p", self.weight, values)
+        return np.asarray(np.bincount(self.row, of_panels, len(_LOG_VARIANCE)))
+
+
+def _quadrature(kinks: tuple[float, ...]) -> _Quadrature:
+    """Returns the rules for an integrand that is not smooth where `a` is one of `kinks`."""
+    # Panels: whole numbers of x, then growing numbers of a and the kinks, clipped to the reach in x.
     scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
     in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, kinks])
     edges = np.concatenate(
@@ -185,10 +199,12 @@ def _quadrature(kinks: tuple[float, ...]) -> tuple[Array, Array]:
         axis=1,
     )
     edges.sort(axis=1)
-    half = np.diff(edges, axis=1)[:, :, None] / 2.0
-    middle = (edges[:, 1:] + edges[:, :-1])[:, :, None] / 2.0
-    x = (middle + half * _NODES).reshape(len(scale), -1)
-    return x, (half * _WEIGHTS).reshape(x.shape) * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
+    # Many panels are empty: edges beyond the reach were clipped.
+    row, column = np.nonzero(np.diff(edges, axis=1) > 0.0)
+    first, last = edges[row, column, None], edges[row, column + 1, None]
+    half = (last - first) / 2.0
+    x = (first + last) / 2.0 + half * _NODES
+    return _Quadrature(x, half * _WEIGHTS * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi), row)
 
 
 def _integrate(activation: Activation) -> _Integrals:
@@ -218,24 +234,25 @@ def _integrate(activation: Activation) -> _Integrals:
 
 def _integrate_unit(activation: Activation) -> Array:
     """Returns the expectations of one unit's activation that are averaged over the units."""
-    x, weight = _quadrature(activation.kinks)
-
-    def mean(values: Array) -> Array:
-        return np.asarray((weight * values).sum(axis=1), np.float64)
-
-    a = np.exp(_LOG_VARIANCE / 2.0)[:, None] * x
+    rule = _quadrature(activation.kinks)
+    x, mean = rule.x, rule.mean
+    a = np.exp(_LOG_VARIANCE / 2.0)[rule.row, None] * x
     f = np.asarray(activation.function(a), np.float64)
     df = np.asarray(activation.slope_at(a), np.float64)
-    f2, df2 = mean(f * f), mean(df * df)
+    f_f, df_df, x_x = f * f, df * df, x * x
+    # No node is at 0, where an activation may have no value: celu(0) has none. Then there are no moments.
+    zero = np.zeros(1)
+    at_zero = np.asarray(activation.function(zero) + activation.slope_at(zero), np.float64)[0]
+    f2, df2 = mean(f_f) + 0.0 * at_zero, mean(df_df) + 0.0 * at_zero
     return np.stack(
         [
             f2,
             df2,
-            mean(f**4),
-            mean(df**4),
-            mean(f * f * df * df),
-            mean(x * x * f * f),
-            mean(x * x * df * df),
+            mean(f_f * f_f),
+            mean(df_df * df_df),
+            mean(f_f * df_df),
+            mean(x_x * f_f),
+            mean(x_x * df_df),
             mean(x * f * df),
             np.log(mean(1.0 * (df == 0.0))),
             f2 * f2,

@@ -9,19 +9,23 @@ exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from ._mean_field import WEIGHTS
-from ._segments import POINTS, Rule, Segment, collocation_points, interpolation_matrix
+from ._backward_pass import Gradient, carry_back
+from ._layer_table import WEIGHTS
+from ._segments import POINTS, Rule, Segment, collocation_points
 
-__all__ = ["Gradient", "Part", "pass_back_smooth", "pass_back_walked"]
+__all__ = ["AT_LAYERS", "Part", "pass_back_smooth", "pass_back_walked"]
 
 Array: TypeAlias = NDArray[np.float64]
 
 _BLOCK = 4096  # layers evaluated at a time
+AT_LAYERS = ("mean", "noise", "slope", "mean_y", "var_y", "misalignment", "flat")
+"""The fields of a `Part`."""
 
 
 @dataclass(frozen=True)
@@ -53,51 +57,46 @@ class Part:
         rule = self.segment.rule
         return np.asarray(values.sum(axis=1) if rule is None else values @ rule.weights)
 
-    def at_layers(self, values: Array) -> Array:
-        """Returns the values of all layers, shape (gains, length)."""
+    def at_layers(self) -> dict[str, Array]:
+        """Returns the fields at all layers, of shape (length,), for the first gain."""
+        fields = {name: getattr(self, name)[0] for name in AT_LAYERS}
         if self.segment.rule is None:
-            return values
+            return fields
         length = self.segment.length
-        blocks = [
-            np.arange(first, min(first + _BLOCK, length), dtype=np.float64)
-            for first in range(0, length, _BLOCK)
-        ]
-        points = collocation_points(length)
-        return np.concatenate(
-            [values @ interpolation_matrix(block, points, length - 1).T for block in blocks], axis=1
-        )
-
-
-class Gradient(NamedTuple):
-    """What the backward recursion carries: `t - 1` and `x_df` of the layer above, and its slope."""
-
-    aligned: Array
-    x_df: Array
-    slope: Array
+        values = np.stack(list(fields.values()), axis=1)
+        known = chebyshev.chebvander(2.0 * collocation_points(length) / (length - 1) - 1.0, POINTS - 1)
+        # The higher coefficients vanish where the chain has settled.
+        coefficients = np.linalg.solve(known, values)
+        large = np.abs(coefficients) > 1e-16 * np.abs(values).max(axis=0)
+        degree = int(np.flatnonzero(large.any(axis=1)).max(initial=0))
+        at = np.empty((length, len(fields)))
+        for first in range(0, length, _BLOCK):
+            block = np.arange(first, min(first + _BLOCK, length), dtype=np.float64)
+            wanted = chebyshev.chebvander(2.0 * block / (length - 1) - 1.0, degree)
+            at[first : first + _BLOCK] = wanted @ coefficients[: degree + 1]
+        return dict(zip(fields, at.T, strict=True))
 
 
 def pass_back_walked(segment: Segment, log_gain2: Array, above: Gradient) -> tuple[Part, Gradient]:
-    found = []
-    for layer in reversed(segment.layers):
-        mean = log_gain2 + layer.step_mean
-        mean = mean + (above.aligned * layer.aligned + (above.x_df - 1.0) * layer.skewed) @ WEIGHTS
-        noise = layer.step_variance + 2.0 * above.slope * layer.covariance
-        noise = noise + above.slope**2 * layer.chain_variance
-        above = Gradient(
-            aligned=layer.x_df - 1.0 + above.aligned * layer.alignment,
-            x_df=layer.x_df,
-            slope=layer.step_slope + layer.chain_slope * above.slope,
-        )
-        misalignment = np.abs(above.aligned) @ WEIGHTS
-        found.append((mean, noise, above.slope, layer.mean_y, layer.var_y, misalignment, layer.flat))
-    columns = [np.stack(column, axis=1) for column in zip(*reversed(found), strict=True)]
-    return Part(segment, *columns), above
+    layers = segment.layers
+    steps, first = carry_back(layers, log_gain2, above)
+    part = Part(
+        segment=segment,
+        mean=steps.mean.T,
+        noise=steps.noise.T,
+        slope=steps.slope.T,
+        mean_y=layers.mean_y.T,
+        var_y=layers.var_y.T,
+        misalignment=steps.misalignment.T,
+        flat=layers.flat.T,
+    )
+    return part, first
 
 
 def pass_back_smooth(
     segment: Segment, rule: Rule, log_gain2: Array, above: Gradient
 ) -> tuple[Part, Gradient]:
-    layer = segment.layers[0]
+    layer = segment.layers
     aligned = _solve_backward(
         rule, np.swapaxes(layer.alignment, 1, 2), np.swapaxes(layer.x_df, 1, 2) - 1.0, above.aligned
     )

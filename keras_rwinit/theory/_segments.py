@@ -24,19 +24,18 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from scipy import special
 
-from ._mean_field import Layer, follow_layer
-from ._moments import MomentTable, moment_table
+from ._layer_table import Layer, layer_table
 from .activation import Activation
 from .distributions import Distribution
 
 __all__ = [
     "POINTS",
+    "TOLERANCE",
     "Chain",
     "Rule",
     "Segment",
     "State",
     "collocation_points",
-    "interpolation_matrix",
     "segment_lengths",
 ]
 
@@ -48,7 +47,7 @@ POINTS = 14
 
 _NEWTON_STEPS = 12
 _BEYOND = 1500.0  # log-variance at which pre-activations have left the floats, and the chain is not followed
-_TOLERANCE = 3e-8
+TOLERANCE = 1e-6
 """Error of the state at the end of a segment, in nats, that its equations may leave."""
 
 _MOST_WALKED = 512
@@ -81,7 +80,7 @@ def collocation_points(length: int) -> Array:
     return (length - 1) * (1.0 - np.cos(np.pi * (np.arange(POINTS) + 0.5) / POINTS)) / 2.0
 
 
-def interpolation_matrix(at: Array, of: Array, last: float) -> Array:
+def _interpolation_matrix(at: Array, of: Array, last: float) -> Array:
     """Returns the matrix from values of a polynomial at `of` to values at `at`, in an interval [0, last]."""
     degree = len(of) - 1
     known = chebyshev.chebvander(2.0 * of / last - 1.0, degree)
@@ -96,11 +95,11 @@ def _rule(length: int) -> Rule:
     checks = np.concatenate([[0.0], (points[1:] + points[:-1]) / 2.0, [length - 1.0]])
     vandermonde = chebyshev.chebvander(2.0 * points / (length - 1) - 1.0, POINTS - 1)
     return Rule(
-        at_points=interpolation_matrix(points, nodes, length),
-        after_points=interpolation_matrix(points + 1.0, nodes, length),
-        at_checks=interpolation_matrix(checks, nodes, length),
-        after_checks=interpolation_matrix(checks + 1.0, nodes, length),
-        shift=interpolation_matrix(points + 1.0, points, length - 1),
+        at_points=_interpolation_matrix(points, nodes, length),
+        after_points=_interpolation_matrix(points + 1.0, nodes, length),
+        at_checks=_interpolation_matrix(checks, nodes, length),
+        after_checks=_interpolation_matrix(checks + 1.0, nodes, length),
+        shift=_interpolation_matrix(points + 1.0, points, length - 1),
         weights=np.asarray(np.linalg.solve(vandermonde.T, _chebyshev_sums(length)), np.float64),
     )
 
@@ -129,12 +128,12 @@ class Segment:
     """Consecutive layers: all of them if walked, else those at the collocation points.
 
     Args:
-        layers: The layers, in order. Those of a smooth segment are one `Layer` of shape (gains, points).
+        layers: The layers. The fields have the shape (length, gains) if walked, else (gains, points).
         rule: Matrices of a smooth segment; None if walked.
         length: Number of layers.
     """
 
-    layers: list[Layer]
+    layers: Layer
     rule: Rule | None
     length: int
 
@@ -147,29 +146,28 @@ class State(NamedTuple):
 
 
 class Chain:
-    """The recursion of the state for some gains."""
+    """The recursion of the state for some gains.
+
+    Args:
+        activation: The activation.
+        log_gain2: `2 ln gain`, shape (gains,).
+        width: Units of a layer.
+        distribution: Distribution of the kernels.
+        tolerance: Error of the state, in nats, that a segment may leave.
+    """
 
     def __init__(
-        self, activation: Activation, log_gain2: Array, width: int, distribution: Distribution
+        self,
+        activation: Activation,
+        log_gain2: Array,
+        width: int,
+        distribution: Distribution,
+        tolerance: float,
     ) -> None:
-        self.table: MomentTable = moment_table(activation)
-        self.log_gain2, self.width, self.distribution = log_gain2, width, distribution
+        self.table = layer_table(activation, width, distribution)
+        self.log_gain2, self.tolerance = log_gain2, tolerance
         self.walked = self.failed = 0
         self.escaped = np.zeros_like(log_gain2)
-
-    def follow(self, mean_y: Array, var_y: Array) -> tuple[Layer, Array, Array]:
-        """Returns the layer and the next state of states of shape (gains,) or (gains, points)."""
-        log_gain2 = np.broadcast_to(self.log_gain2[(...,) + (None,) * (mean_y.ndim - 1)], mean_y.shape)
-        layer, *after = follow_layer(
-            self.table,
-            mean_y.ravel(),
-            np.maximum(var_y, 0.0).ravel(),
-            log_gain2.ravel(),
-            self.width,
-            self.distribution,
-        )
-        shaped = Layer(*(field.reshape(mean_y.shape + field.shape[1:]) for field in layer))
-        return shaped, after[0].reshape(mean_y.shape), after[1].reshape(mean_y.shape)
 
     def segments(self, state: State, length: int) -> tuple[list[Segment], State]:
         """Returns the segments of `length` layers from a state on, and the state after them."""
@@ -186,28 +184,32 @@ class Chain:
         return first + second, end
 
     def _walk(self, state: State, length: int) -> tuple[list[Segment], State]:
-        layers = []
+        states = []
         for _ in range(length):
-            layer, *after = self.follow(*state)
-            layers.append(layer)
-            state = State(*after)
+            states.append(state)
+            mean_y, var_y = self.table.advance(*state)
+            state = State(mean_y + self.log_gain2, var_y)
         self.walked += length
+        layers = self.table.describe(*np.stack(states, axis=1))
         return [Segment(layers, None, length)], state
 
     def _solve(self, start: State, rule: Rule, length: int) -> tuple[Segment, State] | None:
         """Returns the segment and the state after it; None if the state is not smooth in it."""
         # Values at the nodes, shape (gains, 2, nodes); the first node is known.
         state = np.repeat(np.stack(start, axis=1)[:, :, None], POINTS + 1, axis=2)
+        small = max(1e-9, 1e-2 * self.tolerance)
         for _ in range(_NEWTON_STEPS):
             change = self._newton_step(state, rule)
             state[:, :, 1:] += change
-            if not np.nanmax(np.abs(change / (1.0 + np.abs(state[:, :, 1:]))), initial=0.0) > 1e-9:
+            # Newton's method squares the error: the next change would be far below the tolerance.
+            if not np.nanmax(np.abs(change / (1.0 + np.abs(state[:, :, 1:]))), initial=0.0) > small:
                 break
         at, after = state @ rule.at_checks.T, state @ rule.after_checks.T
-        _, *expected = self.follow(at[:, 0], at[:, 1])
-        error = np.abs(np.stack(expected, axis=1) - after).max(axis=(1, 2))
+        mean_y, var_y = self.table.advance(at[:, 0], np.maximum(at[:, 1], 0.0))
+        expected = np.stack([mean_y + self.log_gain2[:, None], var_y], axis=1)
+        error = np.abs(expected - after).max(axis=(1, 2))
         # The second part is for rounding.
-        tolerance = _TOLERANCE / length + 1e-13 * (1.0 + np.abs(state).max(axis=(1, 2)))
+        tolerance = self.tolerance / length + 1e-13 * (1.0 + np.abs(state).max(axis=(1, 2)))
         rough = np.isfinite(start.mean_y) & ~(error <= tolerance)
         if rough.any():
             if self.walked < _MOST_WALKED and self.failed < _MOST_FAILED:
@@ -215,24 +217,19 @@ class Chain:
                 return None
             state[rough] = np.nan
         at = state @ rule.at_points.T
-        layer, _, _ = self.follow(at[:, 0], at[:, 1])
-        return Segment([layer], rule, length), State(state[:, 0, -1], state[:, 1, -1])
+        layer = self.table.describe(at[:, 0], np.maximum(at[:, 1], 0.0))
+        return Segment(layer, rule, length), State(state[:, 0, -1], state[:, 1, -1])
 
     def _newton_step(self, state: Array, rule: Rule) -> Array:
         at, after = state @ rule.at_points.T, state @ rule.after_points.T
-        # The recursion and its derivatives by differences, in one call
-        small = 1e-6 * np.maximum(np.abs(at[:, 1]), 1e-6)
-        mean_y = np.concatenate([at[:, 0], at[:, 0] + 1e-6, at[:, 0]], axis=1)
-        var_y = np.concatenate([at[:, 1], at[:, 1], at[:, 1] + small], axis=1)
-        _, *following = self.follow(mean_y, var_y)
-        here, by_mean, by_var = np.split(np.stack(following, axis=1), 3, axis=2)
-        slopes = np.stack([(by_mean - here) / 1e-6, (by_var - here) / small[:, None]], axis=2)
+        following, slopes = self.table.linearize(at[:, 0], np.maximum(at[:, 1], 0.0))
+        following[0] += self.log_gain2[:, None]
         # Linear equations for the nodes but the first, shape (gains, 2 * points, 2 * points)
-        matrix = -slopes[..., None] * rule.at_points[:, 1:]
+        matrix = -slopes.transpose(2, 0, 1, 3)[..., None] * rule.at_points[:, 1:]
         matrix[:, 0, 0] += rule.after_points[:, 1:]
         matrix[:, 1, 1] += rule.after_points[:, 1:]
         matrix = matrix.transpose(0, 1, 3, 2, 4).reshape(len(state), 2 * POINTS, 2 * POINTS)
-        right = (here - after).reshape(len(state), 2 * POINTS)
+        right = (following.transpose(1, 0, 2) - after).reshape(len(state), 2 * POINTS)
         usable = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(right).all(axis=1)
         change = np.full(right.shape, np.nan)
         if usable.any():
