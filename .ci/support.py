@@ -3,9 +3,11 @@
     python .ci/support.py lowest
     python .ci/support.py newest --python python3.13
     python .ci/support.py jax
+    python .ci/support.py torch --lowest
 
 `lowest` has the lowest declared version of what the package, `data`, `tuning` and `plots` need, `newest`
-whatever pip chooses, and `jax` and `torch` have that back end and no TensorFlow.
+whatever pip chooses, and `jax` and `torch` have that back end and no TensorFlow; with `--lowest` they have
+the lowest declared version of the back end, and the newest of everything else.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("row", choices=("lowest", "newest", *BACKENDS))
     parser.add_argument("--python", default="python3", help="the Python to test (default: %(default)s)")
+    parser.add_argument("--lowest", action="store_true", help="the lowest declared version of the back end")
     options = parser.parse_args()
+    if options.lowest and options.row not in BACKENDS:
+        parser.error(f"--lowest is for the rows {' and '.join(BACKENDS)}; got {options.row}")
     own, extras = read_dependencies()
     with tempfile.TemporaryDirectory() as folder:
         run(options.python, "-m", "venv", folder)
@@ -74,7 +79,8 @@ def main() -> None:
         install = (python, "-m", "pip", "install", "-q")
         if options.row in BACKENDS:
             needed = [name for name in own if not name.startswith("tensorflow")]
-            run(*install, *needed, *extras["test"], *extras["plots"], *extras[options.row])
+            chosen = pin_lowest(extras[options.row]) if options.lowest else extras[options.row]
+            run(*install, *needed, *extras["test"], *extras["plots"], *chosen)
             run(*install, "--no-deps", "-e", ".")
             run(python, "-c", "import importlib.util as u; assert u.find_spec('tensorflow') is None")
             files, backend, marks = QUICK, options.row, "backends and not slow"
@@ -90,7 +96,7 @@ def main() -> None:
         run(python, "-c", "import keras_rwinit; keras_rwinit.show_versions()", KERAS_BACKEND=backend)
         tests = [f"tests/{name}" for name in files]
         # Old versions warn of what has come after them.
-        warnings = ("-W", "default") if options.row == "lowest" else ()
+        warnings = ("-W", "default") if options.lowest or options.row == "lowest" else ()
         run(python, "-m", "pytest", "-q", "-m", marks, *warnings, *tests, KERAS_BACKEND=backend)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from keras_rwinit._keras.execution import double_precision, uncompiled
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._tracing.calls import observe
-from keras_rwinit._tracing.kernels import kernels_of
+from keras_rwinit._tracing.kernels import kernels_of, matrices_of
 from keras_rwinit._tracing.trace import trace
 
 from .measurements import LayerMeasurement
@@ -24,6 +24,7 @@ from .targets import ObjectiveError
 __all__ = ["ModelMeasurement", "measure_layers", "warn_unseen"]
 
 _NOT_CALLED = "was not called: the model does without it here, or a function that was traced before holds it"
+_UNNAMED = "has several matrices: call the one that is the kernel `self.kernel`, or use a layer for each"
 _FLOAT32_RANGE = 70.0  # nats; the smallest normal number is at -87, and entries are smaller than norms
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -135,7 +136,11 @@ def _run_inline_if_needed(
         with uncompiled(inline=inline):
             probe = Probe(model, inputs, objective, training, dtype)
             layers = probe.measure()
-            unseen = {**_find_missing(model, inputs, probe.not_called), **probe.unseen}
+            unseen = {
+                **_find_unnamed(model),
+                **_find_missing(model, inputs, probe.not_called),
+                **probe.unseen,
+            }
             return ModelMeasurement(layers, dtype or str(model.compute_dtype), unseen)
 
     if keras.backend.backend() != "jax":
@@ -154,6 +159,12 @@ def _run_inline_if_needed(
         with contextlib.suppress(Exception):
             return run(True)
     return first
+
+
+def _find_unnamed(model: keras.Model) -> dict[str, str]:
+    """Returns the paths of layers with several matrices of which none is known to be the kernel, and why."""
+    layers = {id(layer): layer for layer in model._flatten_layers()}.values()
+    return {layer.path: _UNNAMED for layer in layers if not kernels_of(layer) and len(matrices_of(layer)) > 1}
 
 
 def _find_missing(

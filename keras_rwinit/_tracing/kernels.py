@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import keras
@@ -21,6 +22,7 @@ __all__ = [
     "hides_sublayers",
     "holds_kernels",
     "kernels_of",
+    "matrices_of",
     "skip_reason",
     "sublayers",
 ]
@@ -86,13 +88,14 @@ class Kernel:
         """Returns the kernels of a stack one by one, in the order in which it applies them."""
         return [replace(self, index=index) for index in range(self.stacked)] if self.stacked else [self]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of one kernel."""
+        # TensorFlow makes a new object for each look at a shape, which is slow.
         shape = tuple(int(size) for size in self.variable.shape)
         return shape[1:] if self.stacked else shape
 
-    @property
+    @cached_property
     def contracted(self) -> tuple[int, ...]:
         """Axes of one kernel that an output unit sums over."""
         axes = tuple(range(len(self.shape)))
@@ -142,7 +145,41 @@ def kernels_of(layer: keras.Operation) -> list[Kernel]:
         activation = getattr(layer, "activation", None) if kernel.activated else None
         stacked = getattr(layer, kernel.stacked) if kernel.stacked else 0
         kernels.append(Kernel(layer, variable, kernel, activation, stacked))
+    if not kernels and len(matrices := matrices_of(layer)) == 1:
+        ((attribute, variable),) = matrices.items()
+        kernels.append(Kernel(layer, variable, replace(kind.kernels[0], attribute=attribute)))
     return kernels
+
+
+def matrices_of(layer: keras.Operation) -> dict[str, keras.Variable]:
+    """Returns the trainable matrices of a layer of the user's that its inputs can be multiplied by.
+
+    Keras's guides call the kernel of a layer of one's own `w`. Tables, such as one of positions, have other
+    shapes: their first axis has not the size of the inputs' last. Where it happens to have that size, a
+    matrix counts only beside a bias.
+
+    Returns:
+        The matrices by the attribute that holds them; none for layers of a known class.
+    """
+    if not isinstance(layer, keras.layers.Layer) or is_known_layer(layer) or not vars(layer).get("built"):
+        return {}
+    # Not public: the shapes that `build` was called with, which Keras keeps for saving.
+    shapes = getattr(layer, "_build_shapes_dict", None) or {}
+    if len(shapes) != 1 or not isinstance(shape := next(iter(shapes.values())), tuple) or not shape:
+        return {}
+    weights = {
+        name: value
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.Variable) and value.trainable
+    }
+    biases = {tuple(value.shape) for value in weights.values()}
+    return {
+        name: value
+        for name, value in weights.items()
+        if len(value.shape) == 2
+        and value.shape[0] == shape[-1]
+        and (tuple(value.shape) != tuple(shape[-2:]) or (value.shape[1],) in biases)
+    }
 
 
 def skip_reason(layer: keras.layers.Layer) -> str:

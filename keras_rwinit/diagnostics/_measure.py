@@ -56,8 +56,9 @@ def gradient_walk(
     the model computes in float64 or a norm comes near the ends of float32. `Dense`, convolutions of
     every kind, `EinsumDense` and attention are measured at their pre-activations, a `DenseStack` layer by
     layer; layers of other kinds (recurrent, `TimeDistributed`, your own) at their output, also where they
-    wrap a `DenseStack`. Layers whose
-    outputs no other kernel uses are output layers and are not measured, unless there are no others.
+    wrap a `DenseStack`. A layer of your own is measured if its kernel is the attribute `kernel` or the only
+    matrix that its inputs can be multiplied by, or if it is made of such layers. Layers whose outputs no
+    other kernel uses are output layers and are not measured, unless there are no others.
 
     Nothing of the model changes: not its weights, nor its optimizer, seeds or compiled functions. The
     model runs once, forward and backward, operation by operation: rematerialization and compiled functions

@@ -63,7 +63,7 @@ def gain_rule(
       gradients by a mean square m, which a factor `1 / sqrt(m)` makes up for; see `compensation`.
     - The last kernel of a branch that is added to a shortcut is scaled by `1 / sqrt(sums)`, the number of
       such sums in the model: the variance then grows by at most `(1 + 1 / sums)^sums < e` over all of them
-      (Hanin & Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). The n terms of a sum of equal
+      (Hanin & Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1906.02341). The n terms of a sum of equal
       depth share the variance. A branch beside a shortcut through gates, as in a highway network, makes up
       for what the gates take away; see `_share_of_sums`.
     - The factors of the last two points are equation (branches) of the theory page, to leading order.

@@ -130,3 +130,60 @@ def test_zero_kernels_tell_nothing() -> None:
     inputs, shared = keras.Input((40,)), L.Dense(40, kernel_initializer="zeros")
     model = keras.Model(inputs, L.Dense(3)(Tied(shared)(shared(inputs))))
     assert len(initialize(model, seed=0).kernels) == 2
+
+
+class OfTheGuides(L.Layer):
+    """A layer as Keras's guides write it: the kernel is `w`, the bias `b`."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.w = self.add_weight(shape=(input_shape[-1], 16), initializer="glorot_uniform")
+        self.b = self.add_weight(shape=(16,), initializer="zeros")
+
+    def call(self, x: Any) -> Any:
+        return ops.tanh(ops.matmul(x, self.w) + self.b)
+
+
+class Positions(L.Layer):
+    """A table that is added, once with as many rows as the inputs have features."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=input_shape[-2:], initializer="random_normal")
+
+    def call(self, x: Any) -> Any:
+        return x + self.table
+
+
+class TwoMatrices(L.Layer):
+    """A gate, of which either matrix may be meant."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.w = self.add_weight(shape=(input_shape[-1], 16), initializer="glorot_uniform")
+        self.v = self.add_weight(shape=(input_shape[-1], 16), initializer="glorot_uniform")
+
+    def call(self, x: Any) -> Any:
+        return ops.matmul(x, self.w) * ops.sigmoid(ops.matmul(x, self.v))
+
+
+@backends
+def test_a_kernel_may_have_any_name() -> None:
+    """The oracle is the same network of Dense layers: equal walks and, with the same seed, equal kernels."""
+    x = data(16)
+    own = keras.Sequential([keras.Input((16,)), *(OfTheGuides() for _ in range(6)), L.Dense(3)])
+    dense = keras.Sequential([keras.Input((16,)), *(L.Dense(16, "tanh") for _ in range(6)), L.Dense(3)])
+    dense.set_weights(own.get_weights())
+    walk, expected = gradient_walk(own, x), gradient_walk(dense, x)
+    assert len(walk.layer_names) == 6
+    # At the outputs, where Dense is measured at its pre-activations
+    np.testing.assert_allclose(walk.forward, expected.forward, atol=1e-5)
+    gains = [row.gain for row in initialize(own, seed=0).kernels]
+    np.testing.assert_allclose(gains, [row.gain for row in initialize(dense, seed=0).kernels], rtol=1e-6)
+    np.testing.assert_allclose(own.get_weights()[2], dense.get_weights()[2], rtol=1e-6)
+
+
+def test_tables_are_no_kernels_and_two_matrices_are_named() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 16, 16)).astype("float32")
+    model = keras.Sequential([keras.Input((16, 16)), Positions(), OfTheGuides(), OfTheGuides(), L.Dense(3)])
+    assert gradient_walk(model, x).layer_names == tuple(layer.name for layer in model.layers[1:3])
+    model = keras.Sequential([keras.Input((16,)), OfTheGuides(), TwoMatrices(), OfTheGuides(), L.Dense(3)])
+    with pytest.warns(UserWarning, match="two_matrices .has several matrices: call .* `self.kernel`"):
+        gradient_walk(model, data(16))
