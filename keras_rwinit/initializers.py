@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from keras_rwinit._checks import check_count, check_fits_dtype, check_positive, check_seed
 from keras_rwinit._keras.activations import concrete_activation, theory_activation
-from keras_rwinit._keras.drawing import draw_layout, kernel_layout
+from keras_rwinit._keras.drawing import KernelLayout, draw_layout, draw_layouts, kernel_layout
 from keras_rwinit._keras.fans import fan_in_axes, layer_being_built
 from keras_rwinit._keras.layer_kinds import activates_kernel_output, kernel_kind_being_built
 from keras_rwinit._keras.names import RANDOM_WALK
-from keras_rwinit._keras.seeding import DrawnSeed
+from keras_rwinit._keras.parallel import run_in_parts
+from keras_rwinit._keras.seeding import DrawnSeed, layer_seeds
 from keras_rwinit._keras.types import ActivationLike, Seed, Tensor
 from keras_rwinit._limits import check_fits
 from keras_rwinit.theory import ACTIVATIONS, Activation
@@ -184,6 +185,39 @@ class RandomWalk(keras.initializers.Initializer):
 
     def _draw_array(self, shape: Sequence[int], dtype: str) -> NDArray[np.float64]:
         """Draws a kernel as an array of NumPy."""
+        layout, scale = self._prepare(shape, dtype)
+        # NumPy's generator gives the same kernel on every back end.
+        rng = np.random.default_rng(self._entropy(layout.shape))
+        kernel = draw_layout(layout, self._resolved_distribution, rng, mirrored=self.mirrored)
+        kernel *= scale
+        return kernel
+
+    def _draw_stack(self, count: int, shape: Sequence[int], dtype: str) -> NDArray[np.floating[Any]]:
+        """Draws the kernels of equal layers as one array, those that copies with `layer_seeds` would draw.
+
+        Args:
+            count: Number of layers.
+            shape: Shape of one kernel.
+            dtype: Dtype of the weight. The array has float64 for float64, and float32 for all others.
+        """
+        layout, scale = self._prepare(shape, dtype)
+        # A list of a hundred thousand kernels would take the memory a second time.
+        stacked = np.empty((count, *layout.shape), "float64" if dtype == "float64" else "float32")
+        if isinstance(self.seed, keras.random.SeedGenerator):
+            seeds = [self._entropy(layout.shape) for _ in range(count)]
+        else:
+            seeds = list(layer_seeds(self.seed, count))
+
+        def draw(part: slice) -> None:
+            generators = [np.random.default_rng(seed) for seed in seeds[part]]
+            kernels = draw_layouts(layout, self._resolved_distribution, generators, mirrored=self.mirrored)
+            np.multiply(kernels, scale, out=stacked[part], casting="same_kind")
+
+        run_in_parts(draw, count, math.prod(layout.shape))
+        return stacked
+
+    def _prepare(self, shape: Sequence[int], dtype: str) -> tuple[KernelLayout, float]:
+        """Returns the layout of a kernel and the factor by which its gain scales what is drawn."""
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"Kernels have a float dtype. Received: dtype={dtype!r}")
         shape = self._check_shape(shape)
@@ -198,11 +232,7 @@ class RandomWalk(keras.initializers.Initializer):
         check_fits_dtype("gain", scale, dtype, number=scale / math.sqrt(layout.fan_in))
         if self.gain is None and layer is not None:
             self._warn_of_another_activation(layer)
-        # NumPy's generator gives the same kernel on every back end.
-        rng = np.random.default_rng(self._entropy(shape))
-        kernel = draw_layout(layout, self._resolved_distribution, rng, mirrored=self.mirrored)
-        kernel *= scale
-        return kernel
+        return layout, scale
 
     def _check_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         try:
@@ -239,7 +269,7 @@ class RandomWalk(keras.initializers.Initializer):
             f"of keras_rwinit.initializers, and '{RANDOM_WALK}_linear' in an output layer; or call "
             "keras_rwinit.initialize(model) at the end.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         _warned_of.add(own.name)
 

@@ -10,12 +10,19 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_rwinit.theory.distributions import Distribution, MirroredSide, Pairs, draw_kernel, draw_pairs
+from keras_rwinit.theory.distributions import Distribution, MirroredSide, Pairs, draw_kernels, draw_pairs
 
 from .fans import assemble_kernel
 from .layer_kinds import KernelKind, is_known_layer
 
-__all__ = ["KernelLayout", "NoCenterError", "draw_layout", "draw_mirrored_layout", "kernel_layout"]
+__all__ = [
+    "KernelLayout",
+    "NoCenterError",
+    "draw_layout",
+    "draw_layouts",
+    "draw_mirrored_layouts",
+    "kernel_layout",
+]
 
 Array = NDArray[np.float64]
 
@@ -150,40 +157,58 @@ def draw_layout(
 
     With groups the units of a mirrored kernel come in pairs within each group.
     """
-    if layout.center is None:
-        matrix = draw_kernel(distribution, rng, layout.fan_in, layout.fan_out, mirrored=mirrored)
-        return assemble_kernel(matrix, layout.shape, layout.contracted)
-    kernel = np.zeros(layout.shape)
-    kernel[layout.center] = np.concatenate(
-        [
-            draw_kernel(distribution, rng, layout.fan_in, layout.fan_out, mirrored=mirrored)
-            for _ in range(layout.groups)
-        ],
-        axis=1,
-    )
-    return kernel
+    return draw_layouts(layout, distribution, [rng], mirrored=mirrored)[0]
 
 
-def draw_mirrored_layout(
-    layout: KernelLayout, rng: np.random.Generator, inputs: Pairs | None, outputs: Pairs | None
+def draw_layouts(
+    layout: KernelLayout,
+    distribution: Distribution,
+    generators: Sequence[np.random.Generator],
+    *,
+    mirrored: MirroredSide = "both",
 ) -> Array:
-    """Draws a mirrored kernel whose units come in the given pairs, at a convolution's center.
+    """Draws the kernel that `draw_layout` draws from each generator, along the first axis."""
+    blocks = [
+        draw_kernels(distribution, generators, layout.fan_in, layout.fan_out, mirrored=mirrored)
+        for _ in range(layout.groups)
+    ]
+    return _assemble(layout, blocks)
+
+
+def draw_mirrored_layouts(
+    layout: KernelLayout,
+    generators: Sequence[np.random.Generator],
+    inputs: Pairs | None,
+    outputs: Pairs | None,
+) -> Array:
+    """Draws mirrored kernels whose units come in the given pairs, at a convolution's center.
 
     Args:
         layout: Layout of a matrix or of the center of a convolution.
-        rng: Source of the values.
+        generators: Sources of the values, of one kernel each.
         inputs: Pairs among the units that the kernel sums over, those of all groups; None without any.
         outputs: Pairs among its outputs; None without any.
+
+    Returns:
+        The kernels along the first axis.
     """
     blocks = [
-        draw_pairs(rng, _in_group(inputs, layout.fan_in, group), _in_group(outputs, layout.fan_out, group))
+        draw_pairs(
+            generators, _in_group(inputs, layout.fan_in, group), _in_group(outputs, layout.fan_out, group)
+        )
         for group in range(layout.groups)
     ]
+    return _assemble(layout, blocks)
+
+
+def _assemble(layout: KernelLayout, blocks: Sequence[Array]) -> Array:
+    """Returns kernels of the matrices of each group, shape (kernels, fan-in, fan-out)."""
     if layout.center is None:
         return assemble_kernel(blocks[0], layout.shape, layout.contracted)
-    kernel = np.zeros(layout.shape)
-    kernel[layout.center] = np.concatenate(blocks, axis=1)
-    return kernel
+    kernels = np.zeros((len(blocks[0]), *layout.shape))
+    center: tuple[slice | int, ...] = (slice(None), *layout.center)
+    kernels[center] = np.concatenate(blocks, axis=2)
+    return kernels
 
 
 def _in_group(pairs: Pairs | None, size: int, group: int) -> int | Pairs:

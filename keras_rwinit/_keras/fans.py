@@ -64,9 +64,14 @@ def fan_in_axes(
 def assemble_kernel(
     matrix: NDArray[np.float64], shape: Sequence[int], contracted: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Lays a (fan-in, fan-out) matrix out as a kernel of `shape` whose fan-in axes are `contracted`."""
+    """Lays a (fan-in, fan-out) matrix out as a kernel of `shape` whose fan-in axes are `contracted`.
+
+    Matrices along a first axis, shape (count, fan-in, fan-out), become kernels along a first axis.
+    """
     others = tuple(axis for axis in range(len(shape)) if axis not in contracted)
     # The matrix has the fan-in axes first; the kernel may have them anywhere.
     order = contracted + others
-    stacked = matrix.reshape([shape[axis] for axis in order])
-    return stacked.transpose(np.argsort(order))
+    several = matrix.shape[:-2]
+    stacked = matrix.reshape([*several, *(shape[axis] for axis in order)])
+    places = [len(several) + int(axis) for axis in np.argsort(order)]
+    return stacked.transpose([*range(len(several)), *places])

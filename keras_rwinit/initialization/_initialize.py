@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from keras_rwinit._keras.drawing import draw_layout, draw_mirrored_layout
 from keras_rwinit._keras.layer_kinds import Effect, layer_kind
 from keras_rwinit._keras.seeding import layer_seeds
 from keras_rwinit._keras.types import ArrayTree, Tensor
@@ -27,6 +24,7 @@ from keras_rwinit.theory.distributions import resolve_distribution
 
 from ._calibration import Calibration, calibrate
 from ._convolutions import Window, count_windows, padded_window
+from ._drawing import draw_planned_kernels
 from ._initialized_kernel import InitializedKernel
 from ._plan import KernelPlan, Places, plan_kernels
 from ._report import BiasCount, InitializationReport
@@ -65,7 +63,7 @@ def initialize(
       gain is that of one step with pre-activations of unit variance.
     - The last kernel of a branch that is added to a shortcut is scaled by one over the square root of the
       number of such sums, so that the sum keeps its variance over depth up to a factor below e (Hanin &
-      Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1910.09309). Where the branch ends in a normalization
+      Rolnick, arXiv:1803.01719; Arpit et al., arXiv:1906.02341). Where the branch ends in a normalization
       the scale would be undone, and the kernel keeps its gain.
     - Constants, dropout, average pooling and gates on the way to a kernel are made up for in its gain:
       dropout takes `sqrt(1 - rate)`, a gate s(v) takes `1 / sqrt(E s(v)^2)`. Kernels of gates such as a
@@ -184,7 +182,7 @@ def initialize(
     unseen = _unseen_kernels(model, {id(context.kernel.variable) for context in contexts})
     optimizer_values = _initial_optimizer_values(model)
     with _restore_on_error(model):
-        _draw(drawn, rules, plans, seeds)
+        draw_planned_kernels(drawn, rules, plans, seeds)
         calibration = Calibration()
         if inputs is not None:
             shares = {identity: rule.share for identity, rule in rules.items()}
@@ -257,35 +255,6 @@ def _what_it_feeds(context: KernelContext) -> tuple[tuple[object, ...], ...]:
     if not context.signal.reads_data:
         return ()
     return tuple((follower.signal.situation, *_size(follower)) for follower in context.followers)
-
-
-def _draw(
-    places: Places,
-    rules: Mapping[KernelIdentity, GainRule],
-    plans: Mapping[KernelIdentity, KernelPlan],
-    seeds: Mapping[KernelIdentity, int],
-) -> None:
-    """Draws new values of all kernels and assigns them, to a stack's weight at once."""
-    stacks: dict[int, NDArray[np.float32]] = {}
-    for identity, (context, *_) in places.items():
-        kernel, plan = context.kernel, plans[identity]
-        layout, mirroring = plan.layout, plan.mirroring
-        rng = np.random.default_rng(seeds[identity])
-        if mirroring.inputs or mirroring.outputs:
-            unit = draw_mirrored_layout(layout, rng, mirroring.inputs, mirroring.outputs)
-        else:
-            unit = draw_layout(layout, plan.distribution, rng)
-        # Drawn for `layout.fan_in` inputs; a strided transposed convolution has fewer.
-        scale = rules[identity].gain * math.sqrt(layout.fan_in / kernel.fan_in)
-        values = (scale * unit).astype(np.float32)
-        if kernel.index is None:
-            kernel.variable.assign(values)
-            continue
-        if identity[0] not in stacks:
-            stacks[identity[0]] = np.empty(kernel.variable.shape, np.float32)
-        stacks[identity[0]][kernel.index] = values
-        if kernel.index == kernel.stacked - 1:
-            kernel.variable.assign(stacks.pop(identity[0]))
 
 
 def _describe(

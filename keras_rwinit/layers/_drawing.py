@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
-import numpy as np
 
 from keras_rwinit._keras.seeding import layer_initializers
 from keras_rwinit._keras.types import Initializer, Tensor
@@ -44,12 +43,16 @@ class StackedInitializer(keras.initializers.Initializer):
         # Constants need no seeds, and so no list of initializers.
         if isinstance(self.initializer, _CONSTANT):
             return self.initializer(shape, dtype=dtype)
-        layers: list[Any] = layer_initializers(self.initializer, shape[0])
-        # A list of a hundred thousand kernels would take the memory a second time, and making a tensor takes
-        # longer than drawing its numbers: random-walk kernels are drawn into one array.
-        if all(type(layer).__call__ is RandomWalk.__call__ for layer in layers):
-            stacked = np.empty(shape, "float64" if dtype == "float64" else "float32")
-            for index, layer in enumerate(layers):
-                stacked[index] = layer._draw_array(shape[1:], dtype)
+        # Making a tensor takes longer than drawing its numbers: random-walk kernels are drawn into one array.
+        if _draws_stacks(self.initializer):
+            stacked = self.initializer._draw_stack(shape[0], shape[1:], dtype)
             return keras.ops.convert_to_tensor(stacked, dtype=dtype)
+        layers = layer_initializers(self.initializer, shape[0])
         return keras.ops.stack([layer(shape[1:], dtype=dtype) for layer in layers])
+
+
+def _draws_stacks(initializer: Initializer) -> TypeGuard[RandomWalk]:
+    """Returns whether a random walk's initializer draws what its class does, which a subclass may change."""
+    return isinstance(initializer, RandomWalk) and all(
+        getattr(type(initializer), name) is getattr(RandomWalk, name) for name in ("__call__", "reseeded")
+    )

@@ -6,17 +6,17 @@ commands then take its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from threadpoolctl import ThreadpoolController
 
 from keras_rwinit._checks import did_you_mean
+
+from ._isometries import draw_entries, draw_isometries
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -26,6 +26,7 @@ __all__ = [
     "Structure",
     "check_mirrored_side",
     "draw_kernel",
+    "draw_kernels",
     "draw_pairs",
     "halves",
     "resolve_distribution",
@@ -182,28 +183,23 @@ def draw_kernel(
     only its outputs are `mirrored`, or `[M; -M]` if only its inputs are. Scaled by `mirrored_gain`, the first
     is the kernel of equation (mirrored) of the theory page, up to the sign of c.
     """
+    return draw_kernels(distribution, [rng], fan_in, fan_out, mirrored=mirrored)[0]
+
+
+def draw_kernels(
+    distribution: Distribution,
+    generators: Sequence[np.random.Generator],
+    fan_in: int,
+    fan_out: int,
+    *,
+    mirrored: MirroredSide = "both",
+) -> Array:
+    """Draws the kernel that `draw_kernel` draws from each generator, shape (generators, fan_in, fan_out)."""
     if distribution.mirrored:
-        return _draw_mirrored(distribution, rng, fan_in, fan_out, mirrored)
+        return _draw_mirrored(distribution, generators, fan_in, fan_out, mirrored)
     if distribution.orthogonal:
-        return _draw_isometry(distribution, rng, fan_in, fan_out)
-    return distribution.draw(rng, fan_in, fan_out) / np.sqrt(fan_in)
-
-
-@lru_cache(maxsize=1)
-def _thread_pools() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _draw_isometry(distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int) -> Array:
-    tall = distribution.draw(rng, max(fan_in, fan_out), min(fan_in, fan_out))
-    # On one thread: the number of threads changes the last bits, and threads that wait for a busy machine
-    # take a hundred times as long.
-    with _thread_pools().limit(limits=1, user_api="blas"):
-        q, r = np.linalg.qr(tall)
-    # QR determines the columns only up to sign. A positive diagonal of R makes Q uniform (Mezzadri,
-    # arXiv:math-ph/0609050).
-    q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
-    return q if fan_out <= fan_in else q.T * np.sqrt(fan_out / fan_in)
+        return draw_isometries(distribution.draw, generators, fan_in, fan_out)
+    return draw_entries(distribution.draw, generators, fan_in, fan_out) / np.sqrt(fan_in)
 
 
 class Pairs(NamedTuple):
@@ -221,7 +217,9 @@ class Pairs(NamedTuple):
     @property
     def singles(self) -> NDArray[np.intp]:
         """Indices of the units without a partner."""
-        return np.setdiff1d(np.arange(self.size), np.concatenate([self.plus, self.minus]))
+        single = np.ones(self.size, bool)
+        single[self.plus] = single[self.minus] = False
+        return np.flatnonzero(single)
 
 
 def halves(size: int) -> Pairs:
@@ -230,31 +228,47 @@ def halves(size: int) -> Pairs:
     return Pairs(plus, plus + size // 2, size)
 
 
-def draw_pairs(rng: np.random.Generator, rows: int | Pairs, columns: int | Pairs) -> Array:
-    """Draws a mirrored kernel, whose units come in pairs at the inputs, at the outputs, or at both.
+def draw_pairs(generators: Sequence[np.random.Generator], rows: int | Pairs, columns: int | Pairs) -> Array:
+    """Draws mirrored kernels, whose units come in pairs at the inputs, at the outputs, or at both.
 
     With M an isometry from pairs to pairs (or from and to units), the units plus and minus of an output pair
-    get M and -M, and those of an input pair `1 / sqrt(2)` and `-1 / sqrt(2)` of them.
+    get M and -M, and those of an input pair `1 / sqrt(2)` and `-1 / sqrt(2)` of them. Each generator gives
+    one kernel, along the first axis.
     """
     inputs = rows if isinstance(rows, int) else len(rows.plus)
     outputs = columns if isinstance(columns, int) else len(columns.plus)
-    kernel = _draw_isometry(DISTRIBUTIONS["orthogonal"], rng, inputs, outputs)
-    if not isinstance(columns, int):
-        paired = np.empty((inputs, columns.size))
-        paired[:, columns.plus], paired[:, columns.minus] = kernel, -kernel
-        # A unit without a partner reads what another one reads, and nothing reads it when training starts.
-        paired[:, columns.singles] = kernel[:, np.arange(len(columns.singles)) % outputs]
-        kernel = paired
+    kernels = draw_isometries(DISTRIBUTIONS["orthogonal"].draw, generators, inputs, outputs)
     if not isinstance(rows, int):
-        kernel = kernel / np.sqrt(2.0)
-        paired = np.zeros((rows.size, kernel.shape[1]))
-        paired[rows.plus], paired[rows.minus] = kernel, -kernel
-        kernel = paired
-    return kernel
+        kernels = kernels / np.sqrt(2.0)
+    if not isinstance(columns, int):
+        paired = np.empty((len(kernels), inputs, columns.size))
+        paired[..., _as_index(columns.plus)] = kernels
+        paired[..., _as_index(columns.minus)] = -kernels
+        # A unit without a partner reads what another one reads, and nothing reads it when training starts.
+        singles = columns.singles
+        paired[..., singles] = kernels[..., np.arange(len(singles)) % outputs]
+        kernels = paired
+    if not isinstance(rows, int):
+        paired = np.zeros((len(kernels), rows.size, kernels.shape[2]))
+        paired[:, _as_index(rows.plus)] = kernels
+        paired[:, _as_index(rows.minus)] = -kernels
+        kernels = paired
+    return kernels
+
+
+def _as_index(units: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Returns units that follow one another as a slice, by which NumPy copies several times as fast."""
+    if len(units) and np.array_equal(units, np.arange(units[0], units[0] + len(units))):
+        return slice(int(units[0]), int(units[0]) + len(units))
+    return units
 
 
 def _draw_mirrored(
-    distribution: Distribution, rng: np.random.Generator, fan_in: int, fan_out: int, mirrored: MirroredSide
+    distribution: Distribution,
+    generators: Sequence[np.random.Generator],
+    fan_in: int,
+    fan_out: int,
+    mirrored: MirroredSide,
 ) -> Array:
     if (fan_in < 2 and mirrored != "outputs") or (fan_out < 2 and mirrored != "inputs"):
         raise ValueError(
@@ -262,4 +276,4 @@ def _draw_mirrored(
             f"Received: a kernel of shape {(fan_in, fan_out)}"
         )
     rows = fan_in if mirrored == "outputs" else halves(fan_in)
-    return draw_pairs(rng, rows, fan_out if mirrored == "inputs" else halves(fan_out))
+    return draw_pairs(generators, rows, fan_out if mirrored == "inputs" else halves(fan_out))
