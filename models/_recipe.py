@@ -78,6 +78,10 @@ def recipe(model: keras.Model, *, loss: str | keras.losses.Loss | None = None) -
     They are Adam at the `learning_rate` of the model's size, which is read off its kernels: depth times width
     is the sum of the fan-ins of all kernels but the first. Train with batches of 32 to 128 examples.
 
+    Small networks spend a part of each step in Keras: on TensorFlow and JAX, pass `steps_per_execution=8` to
+    `model.compile` too, as `keras-rwinit train` does by itself. Callbacks then see every eighth step. With 20
+    layers of width 100 at batch 32 it saved a fifth of the processor time on TensorFlow and a tenth on JAX.
+
     Args:
         model: A built model, new or loaded, as from `deep_mlp`. The rate is measured for plain chains of
             layers with the kernels that `deep_mlp` draws.

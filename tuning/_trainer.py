@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import keras
 import keras_tuner
 import numpy as np
 
+from ._compiled_models import CompiledModels
 from ._data import TrainingSet
-from ._losses import metric_name
 from .hypermodel import DeepMLPHyperModel, DivergedTrialError
 from .settings import SearchSettings, run_seed
 
@@ -40,15 +41,17 @@ class NetworkTrainer:
             UntrainableTrialError: (a FailedTrialError) Theory rules the network out; nothing was trained.
             DivergedTrialError: (a FailedTrialError) The loss or the score is not finite.
         """
+        with self.models.lend(hp, seed) as model:
+            return self._fit(hp, model, seed)
+
+    @cached_property
+    def models(self) -> CompiledModels:
+        """The compiled models of the trials so far."""
+        steps = -(-len(self.data.x) // self.settings.batch_size)
+        return CompiledModels(self.hypermodel, self.settings, steps)
+
+    def _fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, seed: int) -> float:
         settings, data = self.settings, self.data
-        # Frees the network before, whose layers refer to each other. Not `keras.utils.clear_session`, which
-        # also resets the caller's Keras: policy, traceback filtering, logging and custom object scopes.
-        gc.collect()
-        model = self.hypermodel.build(hp, seed=seed)
-        metric = metric_name(settings.objective)
-        if metric not in ("loss", "accuracy"):
-            # As keras-tuner's own tuners do with their `metrics`.
-            model.compile(model.optimizer, model.loss, metrics=[metric])
         for epoch in range(settings.epochs):
             # A function of seed and epoch alone: a repeated trial gives the same score.
             order = np.random.default_rng([seed, epoch]).permutation(len(data.x))

@@ -12,20 +12,10 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from keras_rwinit._checks import (
-    check_count,
-    check_fits_dtype,
-    check_input_shape,
-    check_positive,
-    check_seed,
-)
-from keras_rwinit._keras.activations import concrete_activation, theory_activation
+from keras_rwinit._checks import check_count, check_input_shape, check_positive, check_seed
 from keras_rwinit._keras.names import check_activation_name, check_optimizer_name
 from keras_rwinit.models import model_zoo
-from keras_rwinit.models.kernel_defaults import kernel_defaults
-from keras_rwinit.theory import gain as computed_gain
 from keras_rwinit.theory.distributions import resolve_distribution
-from keras_rwinit.training.loop import compile_classifier
 
 from ._axes import (
     Axis,
@@ -36,8 +26,9 @@ from ._axes import (
     make_search_axis,
 )
 from ._budget import check_budget, largest_depth, widths_within
-from ._forecast import TrialForecast, UntrainableTrialError, forecast_trial
+from ._forecast import TrialForecast, forecast_trial
 from ._losses import check_loss
+from ._network import compile_network, draw_network
 from ._point import Point
 
 __all__ = ["DeepMLPHyperModel", "DivergedTrialError"]
@@ -266,41 +257,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
                 is built.
         """
         point = self.point(hp)
-        forecast = self.forecast(point)
-        if forecast.reason is not None:
-            raise UntrainableTrialError(forecast.reason)
-        activation = theory_activation(concrete_activation(point.activation, point.depth))
-        defaults = kernel_defaults(activation, point.width, point.distribution)
-        input_gain, output_gain = defaults.input_gain, defaults.output_gain
-        if input_gain is None:
-            input_gain = forecast.gain
-        if output_gain is None:
-            output_gain = computed_gain("linear", point.width, None, distribution=defaults.distribution)
-        input_gain, output_gain = input_gain * point.input_gain_ratio, output_gain * point.output_gain_ratio
-        # Under the names that a user knows here
-        weights = str(keras.dtype_policies.get(self.dtype).variable_dtype)
-        for name, ratio, gain, fan_in in (
-            ("input_gain_ratio", point.input_gain_ratio, input_gain, math.prod(self.input_shape)),
-            ("output_gain_ratio", point.output_gain_ratio, output_gain, point.width),
-        ):
-            check_fits_dtype(name, ratio, weights, number=gain / math.sqrt(fan_in))
-        model = model_zoo.deep_mlp(
-            point.depth,
-            point.width,
-            point.activation,
-            input_shape=self.input_shape,
-            classes=self.classes,
-            distribution=defaults.distribution,
-            gain=forecast.gain,
-            input_gain=input_gain,
-            output_gain=output_gain,
-            seed=self.seed if seed is None else seed,
-            dtype=self.dtype,
-        )
-        compile_classifier(model, point.optimizer, point.learning_rate)
-        if self.loss is not None:
-            model.compile(model.optimizer, self.loss)
-        return model
+        return compile_network(self, point, draw_network(self, point, seed))
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
@@ -344,7 +301,7 @@ class DeepMLPHyperModel(keras_tuner.HyperModel):
 
 
 class _StopWhenDiverged(keras.callbacks.Callback):
-    """Ends training at the first batch whose loss is not finite."""
+    """Ends training as soon as Keras reports a loss that is not finite."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):

@@ -39,6 +39,12 @@ def search(
     and the analytic one are trained again under the same fresh seeds, which tells whether they differ by
     more than noise.
 
+    Networks of the same depth, width, activation and optimizer are compiled once. A trial that differs only
+    in gains, distribution, learning rate or seed gets new kernels and a new optimizer state in the model of
+    an earlier trial, and the scores are those of new models. On JAX, eight steps of a small network
+    are made between two callbacks. For a subclass of `DeepMLPHyperModel`, every trial builds and compiles
+    its own model, with Keras's own options.
+
     With keras-tuner's environment variables set (`KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP`,
     `KERASTUNER_ORACLE_PORT`) the same call is the chief, or a worker, of a search over several machines that
     share `directory`.
