@@ -5,10 +5,12 @@ All are the same network: 64 inputs, tanh layers with biases, ten classes, Adam.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,9 +18,10 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CONTENDERS", "INPUTS", "stack_builder"]
+__all__ = ["ADAM", "CONTENDERS", "INPUTS", "stack_builder"]
 
 INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
+ADAM, ADAM_PASSES = "Adam's seven passes over the weights", 7
 
 # Makes one training step; the result is not used.
 Step: TypeAlias = Callable[[], object]
@@ -111,48 +114,60 @@ def _in_deep_thread(work: Callable[[], object]) -> None:
         raise failures[0]
 
 
-def _torch(depth: int, width: int, batch: int, dtype: str) -> Step:
-    import torch
+def _torch(compiled: bool) -> Build:
+    """Returns the builder of PyTorch's network with its fused Adam, compiled by `torch.compile` or not."""
 
-    layers: list[Any] = []
-    for fan_in in [INPUTS, *[width] * (depth - 1)]:
-        layers += [torch.nn.Linear(fan_in, width), torch.nn.Tanh()]
-        torch.nn.init.normal_(layers[-2].weight, std=1.1 / fan_in**0.5)
-    model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES)).to(getattr(torch, dtype))
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    x, y = (torch.as_tensor(array) for array in _draw_batch(batch))
-    x = x.to(getattr(torch, dtype))
+    def build(depth: int, width: int, batch: int, dtype: str) -> Step:
+        import torch
 
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+        layers: list[Any] = []
+        for fan_in in [INPUTS, *[width] * (depth - 1)]:
+            layers += [torch.nn.Linear(fan_in, width), torch.nn.Tanh()]
+            torch.nn.init.normal_(layers[-2].weight, std=1.1 / fan_in**0.5)
+        model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES)).to(getattr(torch, dtype))
+        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
+        network = torch.compile(model) if compiled else model
+        x, y = (torch.as_tensor(array) for array in _draw_batch(batch))
+        x = x.to(getattr(torch, dtype))
 
-    return step
+        def step() -> None:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+
+        return step
+
+    return build
 
 
-def _jax_step(loss: Callable[..., Tensor], parameters: Tensor, batch: int) -> Step:
-    """Returns a step of Adam, written by hand, on a tree of arrays that every step donates and replaces."""
+def _jax_step(loss: Callable[..., Tensor], parameters: Tensor, batch: int, with_optax: bool = False) -> Step:
+    """Returns a step of Adam on a tree of arrays that every step donates and replaces.
+
+    Args:
+        loss: Function of the parameters and a batch.
+        parameters: The tree of arrays.
+        batch: Number of examples.
+        with_optax: Whether Adam is optax's, else it is written by hand.
+    """
     import jax
     import jax.numpy as jnp
 
-    zeros = jax.tree.map(jnp.zeros_like, parameters)
-    state = [parameters, zeros, jax.tree.map(jnp.zeros_like, parameters), jnp.zeros((), "int32")]
     x, y = (jnp.asarray(array) for array in _draw_batch(batch))
+    if with_optax:
+        import optax
 
-    def update(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        m, v = m + 0.1 * (g - m), v + 0.001 * (g * g - v)
-        scale = jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        return w - (LEARNING_RATE * scale * m / (jnp.sqrt(v) + 1e-7)).astype(w.dtype), m, v
+        adam = optax.adam(LEARNING_RATE)
+        state = [parameters, adam.init(parameters)]
 
-    def update_all(w: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        g = jax.grad(loss)(w, x, y)
-        t = t + 1
-        new = jax.tree.map(lambda *leaves: update(*leaves, t.astype("float32")), w, g, m, v)
-        parts = jax.tree.transpose(jax.tree.structure(w), jax.tree.structure((0, 0, 0)), new)
-        return *parts, t
+        def update_all(w: Tensor, of_adam: Tensor) -> Tensor:
+            updates, of_adam = adam.update(jax.grad(loss)(w, x, y), of_adam, w)
+            return optax.apply_updates(w, updates), of_adam
 
-    compiled = jax.jit(update_all, donate_argnums=(0, 1, 2, 3))
+    else:
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        state = [parameters, zeros, jax.tree.map(jnp.zeros_like, parameters), jnp.zeros((), "int32")]
+        update_all = functools.partial(_adam_by_hand, jax.grad(loss), x, y)
+    compiled = jax.jit(update_all, donate_argnums=tuple(range(len(state))))
 
     def step() -> None:
         state[:] = compiled(*state)
@@ -161,35 +176,58 @@ def _jax_step(loss: Callable[..., Tensor], parameters: Tensor, batch: int) -> St
     return step
 
 
+def _adam_by_hand(
+    gradient: Callable[..., Tensor], x: Tensor, y: Tensor, w: Tensor, m: Tensor, v: Tensor, t: Tensor
+) -> Tensor:
+    import jax
+    import jax.numpy as jnp
+
+    def update(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        m, v = m + 0.1 * (g - m), v + 0.001 * (g * g - v)
+        scale = jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        return w - (LEARNING_RATE * scale * m / (jnp.sqrt(v) + 1e-7)).astype(w.dtype), m, v
+
+    t = t + 1
+    new = jax.tree.map(lambda *leaves: update(*leaves, t.astype("float32")), w, gradient(w, x, y), m, v)
+    return *jax.tree.transpose(jax.tree.structure(w), jax.tree.structure((0, 0, 0)), new), t
+
+
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     import jax
 
     return -jax.numpy.take_along_axis(jax.nn.log_softmax(logits.astype("float32")), y[:, None], 1).mean()
 
 
-def _scan(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """Builds the network with `lax.scan`, without a library of layers."""
-    import jax
-    import jax.numpy as jnp
+def _scan(unroll: int = 1, with_optax: bool = False) -> Build:
+    """Returns the builder of the network with `lax.scan`, without a library of layers."""
 
-    keys = jax.random.split(jax.random.key(0), 3)
-    parameters = [
-        (
-            1.1 * jax.random.normal(key, shape, dtype) / shape[-2] ** 0.5,
-            jnp.zeros((*shape[:-2], shape[-1]), dtype),
-        )
-        for key, shape in zip(
-            keys, [(INPUTS, width), (depth - 1, width, width), (width, CLASSES)], strict=True
-        )
-    ]
+    def build(depth: int, width: int, batch: int, dtype: str) -> Step:
+        import jax
+        import jax.numpy as jnp
 
-    def loss(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        (w1, b1), hidden, (w2, b2) = parameters
-        h = jnp.tanh(x.astype(dtype) @ w1 + b1)
-        h, _ = jax.lax.scan(lambda h, wb: (jnp.tanh(h @ wb[0] + wb[1]), None), h, hidden)
-        return _cross_entropy(h @ w2 + b2, y)
+        keys = jax.random.split(jax.random.key(0), 3)
+        parameters = [
+            (
+                1.1 * jax.random.normal(key, shape, dtype) / shape[-2] ** 0.5,
+                jnp.zeros((*shape[:-2], shape[-1]), dtype),
+            )
+            for key, shape in zip(
+                keys, [(INPUTS, width), (depth - 1, width, width), (width, CLASSES)], strict=True
+            )
+        ]
 
-    return _jax_step(loss, parameters, batch)
+        def layer(h: Tensor, weights: Tensor) -> tuple[Tensor, None]:
+            return jnp.tanh(h @ weights[0] + weights[1]), None
+
+        def loss(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            (w1, b1), hidden, (w2, b2) = parameters
+            h = jnp.tanh(x.astype(dtype) @ w1 + b1)
+            h, _ = jax.lax.scan(layer, h, hidden, unroll=unroll)
+            return _cross_entropy(h @ w2 + b2, y)
+
+        return _jax_step(loss, parameters, batch, with_optax)
+
+    return build
 
 
 def _equinox(depth: int, width: int, batch: int, dtype: str) -> Step:
@@ -207,36 +245,55 @@ def _equinox(depth: int, width: int, batch: int, dtype: str) -> Step:
     return _jax_step(loss, parameters, batch)
 
 
-def _matmuls(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """Builds a step of only the three matrix multiplications of every layer, on the current back end.
+def _matmuls(different: bool) -> Build:
+    """Returns the builder of only the three matrix multiplications of every layer, on the current back end.
 
-    All layers share one kernel, which stays in the cache. The time to read and update `depth` kernels is
-    therefore not included.
+    Args:
+        different: Whether every layer has a kernel of its own, which is read from memory. Otherwise one
+            kernel stays in the cache.
     """
-    import keras
 
-    h, w = np.zeros((batch, width), "float32"), np.zeros((width, width), "float32")
-    if keras.backend.backend() == "jax":
-        import jax
-        import jax.numpy as jnp
+    def build(depth: int, width: int, batch: int, dtype: str) -> Step:
+        import keras
 
-        def layer(h: Tensor, _: None) -> tuple[Tensor, None]:
-            a = h @ weights
-            return a @ (h.T @ a).T, None
+        h = np.zeros((batch, width), "float32")
+        w = np.zeros((depth if different else 1, width, width), "float32")
+        if keras.backend.backend() == "jax":
+            return _matmuls_of_jax(h, w, depth, dtype)
+        return _matmuls_of_tensorflow(h, w, depth, dtype, different)
 
-        weights = jnp.asarray(w, dtype)
-        run = jax.jit(lambda h: jax.lax.scan(layer, h, None, length=depth)[0])
-        start = jnp.asarray(h, dtype)
-        return lambda: run(start).block_until_ready()
+    return build
+
+
+def _matmuls_of_jax(h: np.ndarray, w: np.ndarray, depth: int, dtype: str) -> Step:
+    import jax
+    import jax.numpy as jnp
+
+    def layer(h: Tensor, kernel: Tensor) -> tuple[Tensor, None]:
+        a = h @ kernel
+        return a @ (h.T @ a).T, None
+
+    kernels = jnp.asarray(w, dtype)
+    if len(w) == 1:
+        run = jax.jit(lambda h, kernels: jax.lax.scan(lambda h, _: layer(h, kernels[0]), h, None, depth)[0])
+    else:
+        run = jax.jit(lambda h, kernels: jax.lax.scan(layer, h, kernels)[0])
+    start = jnp.asarray(h, dtype)
+    return lambda: run(start, kernels).block_until_ready()
+
+
+def _matmuls_of_tensorflow(h: np.ndarray, w: np.ndarray, depth: int, dtype: str, different: bool) -> Step:
     import tensorflow as tf
 
-    kernel = tf.constant(w, dtype)
+    kernels = tf.Variable(w, dtype=dtype)
 
     @tf.function
     def loop(h: Tensor) -> Tensor:
+        of_layers = kernels.value()
+
         def ten_layers(done: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-            for _ in range(10):
-                a = tf.matmul(h, kernel)
+            for number in range(10):
+                a = tf.matmul(h, of_layers[done + number if different else 0])
                 h = tf.matmul(a, tf.matmul(h, a, transpose_a=True), transpose_b=True)
             return done + 10, h
 
@@ -244,6 +301,31 @@ def _matmuls(depth: int, width: int, batch: int, dtype: str) -> Step:
 
     first = tf.constant(h, dtype)
     return lambda: loop(first).numpy()
+
+
+def _adam_passes(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """Builds a step that moves as many bytes as Adam has to, at the speed at which the machine copies.
+
+    Adam reads the gradient, the weights and two moments, and writes the weights and the moments: seven passes
+    over an array of the weights' size. A copy makes two of them.
+    """
+    size = depth * width * width
+    source, target = np.ones(size, "float32"), np.zeros(size, "float32")
+    threads = os.cpu_count() or 1
+    parts = np.array_split(np.arange(size + 1), threads)
+    bounds = [(int(part[0]), int(part[-1])) for part in parts]
+    pool = ThreadPoolExecutor(threads)
+
+    def copy(first: int, last: int) -> None:
+        np.copyto(target[first:last], source[first:last])
+
+    def step() -> None:
+        for _ in range(ADAM_PASSES // 2):
+            list(pool.map(copy, *zip(*bounds, strict=True)))
+        if ADAM_PASSES % 2:  # half a copy
+            list(pool.map(copy, *zip(*[(first, (first + last) // 2) for first, last in bounds], strict=True)))
+
+    return step
 
 
 def _on(backend: str, build: Build) -> Build:
@@ -258,14 +340,21 @@ def _on(backend: str, build: Build) -> Build:
 
 # Names as in the table.
 CONTENDERS: dict[str, Build] = {
-    "bare matmuls, TensorFlow": _on("tensorflow", _matmuls),
+    "bare matmuls, TensorFlow": _on("tensorflow", _matmuls(different=False)),
+    "matmuls of different kernels, TensorFlow": _on("tensorflow", _matmuls(different=True)),
     "keras_rwinit, TensorFlow, XLA": _on("tensorflow", stack_builder(True)),
     "keras_rwinit, TensorFlow": _on("tensorflow", stack_builder("auto")),
     "keras_rwinit, TensorFlow, XLA, remat": _on("tensorflow", stack_builder(True, remat="sqrt")),
     "Keras Dense, TensorFlow": _on("tensorflow", _dense),
-    "PyTorch Sequential": _torch,
-    "bare matmuls, JAX": _on("jax", _matmuls),
+    "PyTorch Sequential": _torch(compiled=False),
+    "PyTorch Sequential, torch.compile": _torch(compiled=True),
+    "bare matmuls, JAX": _on("jax", _matmuls(different=False)),
+    "matmuls of different kernels, JAX": _on("jax", _matmuls(different=True)),
     "keras_rwinit, JAX": _on("jax", stack_builder("auto")),
-    "JAX lax.scan by hand": _scan,
+    "Keras Dense, JAX": _on("jax", _dense),
+    "JAX lax.scan by hand": _scan(),
+    "JAX lax.scan by hand, unroll=4": _scan(unroll=4),
+    "JAX lax.scan, optax": _scan(with_optax=True),
     "Equinox MLP(scan=True)": _equinox,
+    ADAM: _adam_passes,
 }

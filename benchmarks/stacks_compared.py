@@ -1,9 +1,14 @@
-"""Compares very deep networks on every engine with each other and with bare matrix multiplications.
+"""Compares very deep networks on every engine with each other and with a floor that none can go below.
 
-Each contender runs in its own process, which gives its own time to first step and peak memory. All contenders
-of one size are alive at the same time and take turns in making steps, so that a change of the machine's
-speed affects all of them. If they do not fit into memory together, they run one after the other. Imports and
-the start of the back end are not counted. The ratios are comparable between machines; the times are not.
+Each contender runs in its own process, which gives its own time to first step and peak memory. The contenders
+of one size take turns in making steps, so that a change of the machine's speed affects all of them. All but
+one are stopped (SIGSTOP), since idle threads of some libraries go on to use the processors. If they do not
+fit into memory together, they run one after the other. Imports and the start of the back end are not counted.
+The ratios are comparable between machines; the times are not.
+
+There are two floors. Bare matmuls are the three products of each layer with one kernel, which stays in the
+cache. The true floor has the same products with a kernel of its own for each layer, and the time in which the
+machine copies as many bytes as Adam must read and write.
 
     python benchmarks/stacks_compared.py --output benchmarks/results/stacks_compared_cpu.json
     python benchmarks/stacks_compared.py --depth 1000 --width 2048 --batch 4096 --dtype bfloat16 --only JAX
@@ -13,9 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +30,8 @@ from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from _contenders import CONTENDERS
+import numpy as np
+from _contenders import ADAM, CONTENDERS
 from _output import describe_machine, new_file, write_json
 from rich.console import Console
 from rich.table import Table
@@ -73,22 +80,33 @@ class Contender:
             text=True,
         )
         self.result: Record = {**self._read_answer(), "steps": []}
+        self._signal(signal.SIGSTOP)
 
     def make_steps(self, count: int) -> None:
-        """Makes `count` steps and records their times."""
+        """Makes `count` steps and records their times, but for those of a first step after a stop."""
         if self.process.stdin and "error" not in self.result:
-            self.process.stdin.write(f"{count}\n")
+            self._signal(signal.SIGCONT)
+            self.process.stdin.write(f"{count + 1}\n")
             self.process.stdin.flush()
             answer = self._read_answer()
-            self.result["steps"] += answer.pop("steps", [])
+            self._signal(signal.SIGSTOP)
+            # The first step finds the caches filled by another process.
+            self.result["steps"] += answer.pop("steps", [])[1:]
             self.result |= answer
 
     def close(self) -> Record:
-        """Ends the process and returns the record, with the median time per step."""
+        """Ends the process and returns the record, with the quartiles of the time per step."""
         self.process.kill()
         self.process.wait()
         times = self.result["steps"]
-        return {**self.result, **({"step": statistics.median(times)} if times else {})}
+        if not times:
+            return self.result
+        low, step, high = np.quantile(times, (0.25, 0.5, 0.75)).tolist()
+        return {**self.result, "step": step, "quartiles": [low, high]}
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
 
     def _read_answer(self) -> Record:
         """Returns the next answer of the process, or its last line of output as an error."""
@@ -111,12 +129,10 @@ def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[st
     size = [str(value) for value in (depth, width, options.batch, options.dtype)]
     together = memory * len(names) < room
     for name in names:
-        if "matmuls" not in name and memory > room:
+        if not is_floor(name) and memory > room:
             records[name] = {"left_out": f"does not fit: {memory / 2**30:.0f} GiB"}
-        elif "Dense" in name and depth > options.deepest_dense:
-            records[name] = {
-                "left_out": f"compiles for minutes to hours beyond {options.deepest_dense} layers"
-            }
+        elif depth > (deepest := deepest_of(name, options)):
+            records[name] = {"left_out": f"compiles for minutes to hours beyond {deepest} layers"}
         else:
             alive.append(Contender(name, size))
             if not together:
@@ -130,25 +146,48 @@ def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[st
     return {name: records[name] for name in names}
 
 
-def make_table(depth: int, width: int, batch: int, records: dict[str, Record]) -> Table:
-    """Returns the records as a table; times are compared with the same engine's matrix multiplications.
+def is_floor(name: str) -> bool:
+    """Returns whether a contender is part of a floor, and no network."""
+    return "matmuls" in name or name == ADAM
+
+
+def deepest_of(name: str, options: argparse.Namespace) -> float:
+    """Returns the number of layers up to which a contender is measured."""
+    if "torch.compile" in name:
+        return float(options.deepest_compiled)
+    return float(options.deepest_dense) if "Dense" in name else math.inf
+
+
+def floors_of(name: str, records: dict[str, Record]) -> tuple[float, float]:
+    """Returns the seconds of both floors on the contender's engine, NaN if unknown.
 
     PyTorch is compared with those of TensorFlow.
     """
+    engine = "JAX" if "JAX" in name or "Equinox" in name else "TensorFlow"
+    bare, different, adam = (
+        float(records.get(part, {}).get("step", math.nan))
+        for part in (f"bare matmuls, {engine}", f"matmuls of different kernels, {engine}", ADAM)
+    )
+    return bare, different + adam
+
+
+def make_table(depth: int, width: int, batch: int, records: dict[str, Record]) -> Table:
+    """Returns the records as a table."""
     table = Table(title=f"depth {depth:,}, width {width:,}, batch {batch:,}")
-    for column in ("", "time to first step", "time per step (median)", "x bare matmuls", "peak memory"):
+    for column in ("", "first step", "step (median)", "quartiles", "x bare", "x floor", "memory"):
         table.add_column(column, justify="left" if not column else "right")
     for name, record in records.items():
         if "step" not in record or "error" in record:
-            table.add_row(name, record.get("left_out") or record.get("error", ""), "", "", "")
+            table.add_row(name, record.get("left_out") or record.get("error", ""), *[""] * 5)
             continue
-        engine = "JAX" if "JAX" in name or "Equinox" in name else "TensorFlow"
-        floor = records.get(f"bare matmuls, {engine}", {}).get("step")
+        low, high = record["quartiles"]
+        ratios = [] if is_floor(name) else [record["step"] / floor for floor in floors_of(name, records)]
         table.add_row(
             name,
             f"{record['first_step']:.2f} s",
             f"{1e3 * record['step']:.1f} ms",
-            f"{record['step'] / floor:.2f}" if floor else "",
+            f"{1e3 * low:.1f}-{1e3 * high:.1f}",
+            *([f"{ratio:.2f}" if ratio == ratio else "" for ratio in ratios] or ["", ""]),
             f"{record['peak_memory'] / 2**30:.2f} GiB",
         )
     return table
@@ -166,6 +205,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("--only", nargs="+", help="measure only contenders whose name contains one of these")
     parser.add_argument("--deepest-dense", type=int, default=1000, help="most layers for Keras Dense")
+    parser.add_argument("--deepest-compiled", type=int, default=100, help="most layers for torch.compile")
     parser.add_argument("--output", type=new_file, help="new JSON file for the records")
     parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -177,7 +217,7 @@ def main() -> None:
     for depth in options.depth:
         for width in options.width:
             records = measure_size(depth, width, options)
-            Console(width=110).print(make_table(depth, width, options.batch, records))
+            Console(width=120).print(make_table(depth, width, options.batch, records))
             sizes.append({"depth": depth, "width": width, "contenders": records})
             if options.output:
                 write_json(options.output, {**_conditions(options), "sizes": sizes})
@@ -193,7 +233,7 @@ def _conditions(options: argparse.Namespace) -> Record:
         except PackageNotFoundError:
             return None
 
-    packages = ("tensorflow", "keras", "jax", "torch", "equinox", "numpy")
+    packages = ("tensorflow", "keras", "jax", "torch", "equinox", "optax", "numpy")
     return {
         "batch": options.batch,
         "dtype": options.dtype,
