@@ -6,6 +6,8 @@ All are the same network: 64 inputs, tanh layers with biases, ten classes, Adam.
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import os
 import sys
 import threading
@@ -18,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ADAM", "CONTENDERS", "INPUTS", "stack_builder"]
+__all__ = ["ADAM", "CONTENDERS", "backend_of", "stack_builder"]
 
 INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
 ADAM, ADAM_PASSES = "Adam's seven passes over the weights", 7
@@ -115,25 +117,35 @@ def _in_deep_thread(work: Callable[[], object]) -> None:
 
 
 def _torch(compiled: bool) -> Build:
-    """Returns the builder of PyTorch's network with its fused Adam, compiled by `torch.compile` or not."""
+    """Returns the builder of PyTorch's network with its fused Adam, compiled by `torch.compile` or not.
+
+    It runs on a GPU if there is one; compiled, it is then replayed as CUDA graphs.
+    """
 
     def build(depth: int, width: int, batch: int, dtype: str) -> Step:
         import torch
 
+        on_gpu = torch.cuda.is_available()
+        device = "cuda" if on_gpu else "cpu"
+        if on_gpu:
+            torch.set_float32_matmul_precision("high")  # TF32, which JAX uses by default
         layers: list[Any] = []
         for fan_in in [INPUTS, *[width] * (depth - 1)]:
             layers += [torch.nn.Linear(fan_in, width), torch.nn.Tanh()]
             torch.nn.init.normal_(layers[-2].weight, std=1.1 / fan_in**0.5)
-        model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES)).to(getattr(torch, dtype))
+        model = torch.nn.Sequential(*layers, torch.nn.Linear(width, CLASSES))
+        model = model.to(device, getattr(torch, dtype))
         optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
-        network = torch.compile(model) if compiled else model
-        x, y = (torch.as_tensor(array) for array in _draw_batch(batch))
+        network = torch.compile(model, mode="reduce-overhead" if on_gpu else None) if compiled else model
+        x, y = (torch.as_tensor(array, device=device) for array in _draw_batch(batch))
         x = x.to(getattr(torch, dtype))
 
         def step() -> None:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(x), y).backward()
             optimizer.step()
+            if on_gpu:
+                torch.cuda.synchronize()
 
         return step
 
@@ -286,18 +298,19 @@ def _matmuls_of_tensorflow(h: np.ndarray, w: np.ndarray, depth: int, dtype: str,
     import tensorflow as tf
 
     kernels = tf.Variable(w, dtype=dtype)
+    at_once = math.gcd(depth, 10)
 
     @tf.function
     def loop(h: Tensor) -> Tensor:
         of_layers = kernels.value()
 
-        def ten_layers(done: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-            for number in range(10):
+        def some_layers(done: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            for number in range(at_once):
                 a = tf.matmul(h, of_layers[done + number if different else 0])
                 h = tf.matmul(a, tf.matmul(h, a, transpose_a=True), transpose_b=True)
-            return done + 10, h
+            return done + at_once, h
 
-        return tf.while_loop(lambda done, _: done < depth, ten_layers, (0, h))[1]
+        return tf.while_loop(lambda done, _: done < depth, some_layers, (0, h))[1]
 
     first = tf.constant(h, dtype)
     return lambda: loop(first).numpy()
@@ -310,10 +323,10 @@ def _adam_passes(depth: int, width: int, batch: int, dtype: str) -> Step:
     over an array of the weights' size. A copy makes two of them.
     """
     size = depth * width * width
-    source, target = np.ones(size, "float32"), np.zeros(size, "float32")
+    item = "float32" if dtype == "float32" else "float16"  # NumPy has no bfloat16, which has the same size
+    source, target = np.ones(size, item), np.zeros(size, item)
     threads = os.cpu_count() or 1
-    parts = np.array_split(np.arange(size + 1), threads)
-    bounds = [(int(part[0]), int(part[-1])) for part in parts]
+    bounds = list(itertools.pairwise(size * number // threads for number in range(threads + 1)))
     pool = ThreadPoolExecutor(threads)
 
     def copy(first: int, last: int) -> None:
@@ -329,13 +342,21 @@ def _adam_passes(depth: int, width: int, batch: int, dtype: str) -> Step:
 
 
 def _on(backend: str, build: Build) -> Build:
-    """Returns a builder that selects Keras's back end first, before Keras is imported."""
+    """Returns a builder that fails unless the process runs on Keras's back end of that name."""
 
     def build_on_backend(depth: int, width: int, batch: int, dtype: str) -> Step:
-        os.environ["KERAS_BACKEND"] = backend
+        import keras
+
+        if keras.backend.backend() != backend:
+            raise RuntimeError(f"Set KERAS_BACKEND={backend} before Keras is imported.")
         return build(depth, width, batch, dtype)
 
     return build_on_backend
+
+
+def backend_of(name: str) -> str | None:
+    """Returns the back end of Keras that a contender needs; None for one without Keras."""
+    return next((backend.lower() for backend in ("JAX", "TensorFlow") if f", {backend}" in name), None)
 
 
 # Names as in the table.

@@ -1,6 +1,6 @@
 """Time that drawing kernels takes, against one `numpy.linalg.qr` after the other.
 
-Each row gives the least of the repeats, in seconds of the clock and of all processors. `ratio` divides the
+Each row gives the least of the repeats, in wall-clock seconds and in processor seconds. `ratio` divides the
 seconds of the clock by those of the row that `against` names, which was timed in the same run: the QR
 decompositions of as many matrices on one thread, or building the model. Other processes slow down both.
 

@@ -17,6 +17,7 @@ machine copies as many bytes as Adam must read and write.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -30,13 +31,12 @@ from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Nothing here imports Keras: a process begins with the peak memory of the one that started it.
 import numpy as np
-from _contenders import ADAM, CONTENDERS
+from _contenders import ADAM, CONTENDERS, backend_of
 from _output import describe_machine, new_file, write_json
 from rich.console import Console
 from rich.table import Table
-
-from keras_rwinit.models.model_zoo import count_parameters
 
 # Weights, gradient, Adam's two moments, and a second copy of the weights while they are drawn.
 _BYTES_PER_PARAMETER = 20
@@ -78,6 +78,8 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            # Before anything imports Keras
+            env={**os.environ, **({"KERAS_BACKEND": backend} if (backend := backend_of(name)) else {})},
         )
         self.result: Record = {**self._read_answer(), "steps": []}
         self._signal(signal.SIGSTOP)
@@ -86,8 +88,9 @@ class Contender:
         """Makes `count` steps and records their times, but for those of a first step after a stop."""
         if self.process.stdin and "error" not in self.result:
             self._signal(signal.SIGCONT)
-            self.process.stdin.write(f"{count + 1}\n")
-            self.process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer will say
+                self.process.stdin.write(f"{count + 1}\n")
+                self.process.stdin.flush()
             answer = self._read_answer()
             self._signal(signal.SIGSTOP)
             # The first step finds the caches filled by another process.
@@ -121,16 +124,20 @@ class Contender:
 
 def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[str, Record]:
     """Measures all contenders at one size and returns their records by name."""
-    memory = _BYTES_PER_PARAMETER * count_parameters(depth, width, 64, 10)
+    memory = _BYTES_PER_PARAMETER * depth * width**2
     room = _SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     names = [name for name in CONTENDERS if not options.only or any(part in name for part in options.only)]
     records: dict[str, Record] = {}
     alive: list[Contender] = []
     size = [str(value) for value in (depth, width, options.batch, options.dtype)]
-    together = memory * len(names) < room
+    together = memory * len(names) < room and not options.one_by_one
     for name in names:
-        if not is_floor(name) and memory > room:
-            records[name] = {"left_out": f"does not fit: {memory / 2**30:.0f} GiB"}
+        # Of the floors, bare products have one kernel, and the others two arrays of the weights' size.
+        needed = memory
+        if is_floor(name):
+            needed = 0 if name.startswith("bare") else 8 * depth * width**2
+        if needed > room:
+            records[name] = {"left_out": f"does not fit: {needed / 2**30:.0f} GiB"}
         elif depth > (deepest := deepest_of(name, options)):
             records[name] = {"left_out": f"compiles for minutes to hours beyond {deepest} layers"}
         else:
@@ -153,7 +160,7 @@ def is_floor(name: str) -> bool:
 
 def deepest_of(name: str, options: argparse.Namespace) -> float:
     """Returns the number of layers up to which a contender is measured."""
-    if "torch.compile" in name:
+    if "torch.compile" in name or "Dense, JAX" in name:
         return float(options.deepest_compiled)
     return float(options.deepest_dense) if "Dense" in name else math.inf
 
@@ -204,8 +211,13 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("--only", nargs="+", help="measure only contenders whose name contains one of these")
-    parser.add_argument("--deepest-dense", type=int, default=1000, help="most layers for Keras Dense")
-    parser.add_argument("--deepest-compiled", type=int, default=100, help="most layers for torch.compile")
+    parser.add_argument(
+        "--one-by-one", action="store_true", help="never keep two contenders alive, as on one GPU"
+    )
+    parser.add_argument("--deepest-dense", type=int, default=1000, help="most Dense layers, TensorFlow")
+    parser.add_argument(
+        "--deepest-compiled", type=int, default=100, help="most for torch.compile and Dense, JAX"
+    )
     parser.add_argument("--output", type=new_file, help="new JSON file for the records")
     parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,8 +1,10 @@
 """Time of the theory's functions at great depth: the first call in a process, and one at another width.
 
 Each row runs in processes of its own, one after another; the table shows the fastest. The first call includes
-the tables of the activation. The second shows what another width costs, with those tables at hand. The call
-is also compared with a walk that visits every layer, up to the depth of --walked.
+the tables of the activation. The second shows what another width costs, with those tables at hand. Both are
+also given as multiples of NumPy's singular values of a matrix of 200 x 200, on one thread of the same
+process. Such ratios can be compared between machines. Mean and spread of the walk are compared with those of
+a walk that visits every layer, at the depth of --walked.
 
     python benchmarks/theory.py --output benchmarks/results/theory.json
 """
@@ -33,13 +35,22 @@ CALLS = {
 
 _PROGRAM = """
 import json, time
+import numpy as np
+from threadpoolctl import threadpool_limits
 from keras_rwinit import gain, predict_walk
+matrix = np.random.default_rng(0).standard_normal((200, 200))
+with threadpool_limits(1):
+    units = []
+    for _ in range(7):
+        started = time.perf_counter()
+        np.linalg.svd(matrix)
+        units.append(time.perf_counter() - started)
 seconds = []
 for width in (100, 101):
     started = time.perf_counter()
     {call}
     seconds.append(time.perf_counter() - started)
-print(json.dumps(seconds))
+print(json.dumps([*seconds, min(units)]))
 """
 
 _WALKED = """
@@ -69,8 +80,14 @@ def run(program: str) -> list[float]:
 def measure(call: str, repeats: int) -> dict[str, float]:
     """Returns the seconds of the first call and of the one at another width, the fastest of `repeats`."""
     program = _PROGRAM.format(call=call.replace("WIDTH", "width"))
-    first, second = (min(seconds) for seconds in zip(*(run(program) for _ in range(repeats)), strict=True))
-    return {"first_call": first, "another_width": second}
+    runs = [run(program) for _ in range(repeats)]
+    first, second, unit = (min(seconds) for seconds in zip(*runs, strict=True))
+    return {
+        "first_call": first,
+        "another_width": second,
+        "first_call_ratio": first / unit,
+        "another_width_ratio": second / unit,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_and_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each ratio is to a time of the same run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))

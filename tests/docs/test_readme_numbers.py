@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,10 +97,28 @@ def test_time_to_first_step_and_per_step() -> None:
     sizes = json.loads((RESULTS / "stacks_compared_cpu.json").read_text(encoding="utf-8"))["sizes"]
     (size,) = (size for size in sizes if (size["depth"], size["width"]) == (1000, 100))
     stack = size["contenders"]["keras_rwinit, TensorFlow, XLA"]
-    (dense,) = (one for name, one in size["contenders"].items() if name.startswith("Keras Dense"))
+    dense = size["contenders"]["Keras Dense, TensorFlow"]
     assert f"{stack['first_step']:.1f} s; as Keras `Dense` layers {dense['first_step']:.0f} s" in README
     steps = [1e3 * median(one["steps"]) for one in (stack, dense)]
     assert f"{steps[0]:.0f} ms; as Keras `Dense` layers {steps[1]:.0f} ms" in README
+
+
+def test_the_table_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row of docs/comparisons.md that names a contender has its recorded numbers."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("stacks_compared")
+    sizes = json.loads((RESULTS / "stacks_compared_cpu.json").read_text(encoding="utf-8"))["sizes"]
+    (size,) = (size for size in sizes if (size["depth"], size["width"]) == (1000, 100))
+    page = (ROOT / "docs" / "comparisons.md").read_text(encoding="utf-8")
+    row = r"^\| (.+?) \| ([\d.]+) s \| (\d+) ms \((\d+) to (\d+)\) \| ([\d.]+) \|$"
+    shown = re.findall(row, page, re.MULTILINE)
+    measured = []
+    for name, record in size["contenders"].items():
+        if "step" in record and not benchmark.is_floor(name):
+            times = [f"{1e3 * seconds:.0f}" for seconds in (record["step"], *record["quartiles"])]
+            ratio = record["step"] / benchmark.floors_of(name, size["contenders"])[1]
+            measured.append((f"{record['first_step']:.1f}", *times, f"{ratio:.2f}"))
+    assert sorted(row[1:] for row in shown) == sorted(measured)
 
 
 def test_search_against_random() -> None:
