@@ -6,6 +6,7 @@ from .activation import Activation
 from .activation_names import resolve_activation
 from .activations import ACTIVATIONS
 from .correlation import CorrelationPrediction, predict_correlation, simulate_correlation
+from .derivatives import DerivativePrediction, input_gain, predict_derivatives
 from .distributions import DISTRIBUTIONS
 from .gains import gain, paper_gain
 from .ranks import effective_rank
@@ -18,14 +19,17 @@ __all__ = [
     "DISTRIBUTIONS",
     "Activation",
     "CorrelationPrediction",
+    "DerivativePrediction",
     "NoGainError",
     "WalkPrediction",
     "effective_rank",
     "gain",
+    "input_gain",
     "paper_gain",
     "paper_log_variance",
     "plan_width",
     "predict_correlation",
+    "predict_derivatives",
     "predict_walk",
     "resolve_activation",
     "shape_activation",
