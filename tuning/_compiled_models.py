@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_rwinit.training.loop import steps_per_execution
 
+from ._forecast import UntrainableTrialError
 from ._losses import metric_name
 from ._network import compile_network, draw_network
 from ._point import Point
@@ -83,6 +84,10 @@ class CompiledModels:
     def _take(self, shapes: Point, point: Point, seed: int) -> _CompiledModel:
         """Returns a kept model with a trial's own weights, or a new one."""
         if shapes not in self.kept:
+            # Before a model goes for one that is not built.
+            forecast = self.hypermodel.forecast(point)
+            if forecast.reason is not None:
+                raise UntrainableTrialError(forecast.reason)
             self._make_room(self.hypermodel.parameters(point))
             return _CompiledModel(self._compile(point, seed))
         self._collect_garbage()
@@ -93,7 +98,7 @@ class CompiledModels:
         return compiled
 
     def _keep(self, shapes: Point, compiled: _CompiledModel) -> None:
-        if compiled.is_whole:
+        if compiled.is_resettable:
             self.kept[shapes] = compiled
         else:
             self.garbage += _GARBAGE
@@ -144,7 +149,7 @@ class _CompiledModel:
         self.initial = [_InitialValue(variable) for variable in model.optimizer.variables]
 
     @property
-    def is_whole(self) -> bool:
+    def is_resettable(self) -> bool:
         """Whether all of the state can be reset: an optimizer of Keras's own has none but its variables."""
         optimizer = self.model.optimizer
         inner = getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,4 +1,4 @@
-"""Does parts of a computation in NumPy on all processors, in threads that end with it."""
+"""Runs a NumPy computation in parts, in threads on all processors that end with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["available_processors", "run_in_parts"]
 
 # A part takes a fraction of a processor's cache, and long enough that starting it costs nothing.
 _PART_BYTES = 2**19
-# What all parts at work may take together: several arrays of float64 each, as a QR decomposition does.
+# Most memory of all running parts; a QR decomposition needs several arrays of float64 for each.
 _ARRAYS, _WORKING_BYTES = 5, 2**28
 
 
@@ -22,11 +22,11 @@ def available_processors() -> int:
 
 
 def run_in_parts(function: Callable[[slice], None], count: int, entries: int) -> None:
-    """Calls `function` for consecutive parts of `count` items, in as many threads as there are processors.
+    """Calls `function` for consecutive parts of `count` items, in several threads.
 
-    The calls run in any order and at the same time. An exception in one of them, or Ctrl-C, ends the
-    computation: parts that have not begun are left out, and the exception is raised when no thread is at
-    work any more.
+    There are at most as many threads as processors. The calls run in any order and at the same time. An
+    exception in one of them, or Ctrl-C, ends the computation: parts that have not begun are left out, and
+    the exception is raised when no thread is at work any more.
 
     Args:
         function: Computes the items of a slice. It is fast in threads where NumPy does most of its work.

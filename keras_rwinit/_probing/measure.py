@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from keras_rwinit._keras.execution import double_precision, uncompiled
 from keras_rwinit._keras.types import ArrayTree
 from keras_rwinit._tracing.calls import observe
-from keras_rwinit._tracing.kernels import kernels_of, matrices_of
+from keras_rwinit._tracing.kernels import kernels_of, matrices_of, skip_reason
 from keras_rwinit._tracing.trace import trace
 
 from .measurements import LayerMeasurement
@@ -83,7 +83,8 @@ def measure_layers(
 
     def run(dtype: str | None) -> ModelMeasurement:
         with double_precision() if dtype == "float64" else contextlib.nullcontext():
-            return _run_inline_if_needed(model, inputs, objective, training, dtype)
+            measured = _run_inline_if_needed(model, inputs, objective, training, dtype)
+            return replace(measured, unseen={**_find_unnamed(model), **measured.unseen})
 
     with observe(model):
         dtypes = {str(variable.dtype) for variable in model.trainable_variables}
@@ -136,11 +137,7 @@ def _run_inline_if_needed(
         with uncompiled(inline=inline):
             probe = Probe(model, inputs, objective, training, dtype)
             layers = probe.measure()
-            unseen = {
-                **_find_unnamed(model),
-                **_find_missing(model, inputs, probe.not_called),
-                **probe.unseen,
-            }
+            unseen = {**_find_missing(model, inputs, probe.not_called), **probe.unseen}
             return ModelMeasurement(layers, dtype or str(model.compute_dtype), unseen)
 
     if keras.backend.backend() != "jax":
@@ -163,8 +160,13 @@ def _run_inline_if_needed(
 
 def _find_unnamed(model: keras.Model) -> dict[str, str]:
     """Returns the paths of layers with several matrices of which none is known to be the kernel, and why."""
-    layers = {id(layer): layer for layer in model._flatten_layers()}.values()
-    return {layer.path: _UNNAMED for layer in layers if not kernels_of(layer) and len(matrices_of(layer)) > 1}
+    layers = model._flatten_layers()
+    skipped = {id(inner) for layer in layers if skip_reason(layer) for inner in layer._flatten_layers()}
+    return {
+        layer.path: _UNNAMED
+        for layer in layers
+        if id(layer) not in skipped and not kernels_of(layer) and len(matrices_of(layer)) > 1
+    }
 
 
 def _find_missing(

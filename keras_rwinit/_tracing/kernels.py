@@ -155,8 +155,8 @@ def matrices_of(layer: keras.Operation) -> dict[str, keras.Variable]:
     """Returns the trainable matrices of a layer of the user's that its inputs can be multiplied by.
 
     Keras's guides call the kernel of a layer of one's own `w`. Tables, such as one of positions, have other
-    shapes: their first axis has not the size of the inputs' last. Where it happens to have that size, a
-    matrix counts only beside a bias.
+    shapes: the size of their first axis is not that of the inputs' last. If it happens to be, a matrix counts
+    only beside a bias.
 
     Returns:
         The matrices by the attribute that holds them; none for layers of a known class.
@@ -165,20 +165,21 @@ def matrices_of(layer: keras.Operation) -> dict[str, keras.Variable]:
         return {}
     # Not public: the shapes that `build` was called with, which Keras keeps for saving.
     shapes = getattr(layer, "_build_shapes_dict", None) or {}
-    if len(shapes) != 1 or not isinstance(shape := next(iter(shapes.values())), tuple) or not shape:
+    shape = next(iter(shapes.values())) if len(shapes) == 1 else None
+    if not isinstance(shape, tuple | list) or not shape:  # a list in a model that was loaded
         return {}
     weights = {
         name: value
         for name, value in vars(layer).items()
         if isinstance(value, keras.Variable) and value.trainable
     }
-    biases = {tuple(value.shape) for value in weights.values()}
+    shapes_of_weights = {tuple(value.shape) for value in weights.values()}
     return {
         name: value
         for name, value in weights.items()
         if len(value.shape) == 2
         and value.shape[0] == shape[-1]
-        and (tuple(value.shape) != tuple(shape[-2:]) or (value.shape[1],) in biases)
+        and (tuple(value.shape) != tuple(shape[-2:]) or (value.shape[1],) in shapes_of_weights)
     }
 
 

@@ -180,7 +180,7 @@ class _NothingMeasuredError(ValueError):
             f"No layer of the model can be measured. Received: model={model.name!r}; {layers}"
             if unseen
             else "The model has no layer with a kernel to measure: no Dense, EinsumDense, convolutional or "
-            f"recurrent layer, and no weight called `kernel`. Received: model={model.name!r}"
+            f"recurrent layer, and no layer of your own with one kernel. Received: model={model.name!r}"
         )
 
 

@@ -20,7 +20,7 @@ from ._rules import GainRule
 __all__ = ["draw_planned_kernels"]
 
 _BATCH_BYTES = 2**26
-"""Of kernels that lie in weights of their own and are drawn before the first of them is assigned."""
+"""Most bytes of kernels to draw before they are assigned; a stack is drawn into one array instead."""
 
 
 def draw_planned_kernels(

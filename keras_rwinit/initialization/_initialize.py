@@ -169,8 +169,8 @@ def initialize(
                 f"model once, as in `model(x[:1])`. Received: model={model.name!r}"
             )
         raise ValueError(
-            "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no weight "
-            f"called `kernel`, that is trainable{'' if layers is None else ' and in `layers`'}. "
+            "The model has no kernel to draw: no Dense, EinsumDense or convolutional layer, and no layer "
+            f"of your own with one kernel, that is trainable{'' if layers is None else ' and in `layers`'}. "
             f"Received: model={model.name!r}"
         )
 

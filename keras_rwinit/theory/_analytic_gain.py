@@ -216,6 +216,8 @@ def _close_in(wide: _Scan, crossing: int, depth: int, scan: Callable[[Array], _S
         before, guess = guess, _interpolated_root(last, at)
         low, high = last.gains[at : at + 2]
         settled = abs(guess / before - 1.0) < tolerance
+        if settled and len(last.gains) == 3:  # the middle one is the root before: no drift is left there
+            settled = bool(abs(last.total[1]) <= max(1.0, last.walk.std[1]))
         if settled:
             break
     return _Root(
@@ -295,7 +297,7 @@ def at_nearest_width(compute: Callable[[int], float], width: int, wider: Sequenc
 
 
 def _interpolated_root(scan: _Scan, root: int) -> float:
-    """Returns the zero of the cubic through the four points around `root`."""
+    """Returns the zero of the polynomial through up to four points around `root`."""
     near = slice(max(root - 1, 0), root + 3)
     log_gains, total = np.log(scan.gains[near]), scan.total[near]
     bracket = np.log(scan.gains[root]), np.log(scan.gains[root + 1])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ._layer_table import WEIGHTS, Layer
 
-__all__ = ["BackwardSteps", "Gradient", "carry_back", "start_of"]
+__all__ = ["BackwardSteps", "Gradient", "carry_back", "initial_gradient"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class BackwardSteps(NamedTuple):
     misalignment: Array
 
 
-def start_of(last: Layer) -> Gradient:
+def initial_gradient(last: Layer) -> Gradient:
     """Returns the gradient at the last hidden layer, from which the walk is counted."""
     return Gradient(aligned=last.x_df - 1.0, x_df=last.x_df, slope=np.zeros_like(last.mean_y))
 

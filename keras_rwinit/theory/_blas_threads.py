@@ -51,17 +51,17 @@ class SingleBlasThread:
                 ]
                 _set_threads([(library, 1) for library, _ in self._shared])
             self._inside += 1
-        self._own.numbers = [
-            (library, library.num_threads) for library in _find_libraries() if _is_set_by_thread(library)
-        ]
-        _set_threads([(library, 1) for library, _ in self._own.numbers])
+        own = [(library, library.num_threads) for library in _find_libraries() if _is_set_by_thread(library)]
+        _set_threads([(library, 1) for library, _ in own])
+        # A stack, for a thread that enters twice.
+        vars(self._own).setdefault("numbers", []).append(own)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _set_threads(self._own.numbers)
+        _set_threads(self._own.numbers.pop())
         with self._lock:
-            self._inside -= 1
+            self._inside = max(self._inside - 1, 0)  # 0 if the process was forked meanwhile
             if self._inside == 0:
                 _set_threads(self._shared)
 

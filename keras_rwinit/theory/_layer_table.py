@@ -61,7 +61,7 @@ class Step:
 
 
 def layer_step(m: Moments, width: int, distribution: Distribution) -> Step:
-    """Returns a layer's step from the moments of its activation; see the module's docstring.
+    """Returns a layer's step from the moments of its activation; see the docstring of `_mean_field`.
 
     For normal kernels, and to first order in 1 / width, mean and variance of the next `y` are those of
     equation (chain) of the theory page, without the gain. Mean and variance of `ln z` are those of

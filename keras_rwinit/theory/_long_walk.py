@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._backward_pass import Gradient, start_of
+from ._backward_pass import Gradient, initial_gradient
 from ._layer_table import WEIGHTS, Layer
 from ._mean_field import MeanFieldWalk, mean_field_walk
-from ._segment_gradient import AT_LAYERS, Part, pass_back_smooth, pass_back_walked
+from ._segment_gradient import LAYER_FIELDS, Part, pass_back_smooth, pass_back_walked
 from ._segments import TOLERANCE, Chain, Segment, State, segment_lengths
 from .activation import Activation
 from .distributions import Distribution
@@ -73,7 +73,7 @@ def _follow(
         more, state = chain.segments(state, length)
         segments += more
     last = chain.table.describe(state.mean_y, np.maximum(state.var_y, 0.0))
-    above = start_of(last)
+    above = initial_gradient(last)
     parts: list[Part] = []
     for segment in reversed(segments):
         if segment.rule is None:
@@ -92,7 +92,8 @@ def _fill_escaped(escaped: Array, parts: list[Part]) -> list[Part]:
     for part in parts[1:]:
         lost = (escaped != 0.0)[:, None] & np.isnan(part.mean_y)
         known = {
-            name: np.where(lost, getattr(filled[-1], name)[:, -1:], getattr(part, name)) for name in AT_LAYERS
+            name: np.where(lost, getattr(filled[-1], name)[:, -1:], getattr(part, name))
+            for name in LAYER_FIELDS
         }
         filled.append(Part(part.segment, **known))
     return filled

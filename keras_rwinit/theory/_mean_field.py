@@ -34,7 +34,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._backward_pass import carry_back, start_of
+from ._backward_pass import carry_back, initial_gradient
 from ._layer_table import NODES, WEIGHTS, Layer, layer_step, layer_table
 from ._moments import moment_table
 from .activation import Activation
@@ -86,7 +86,7 @@ def mean_field_walk(
     layers = _forward(activation, log_gain2, width, depth, distribution)
     last = Layer(*(field[-1] for field in layers))
     before = Layer(*(field[:-1] for field in layers))
-    steps, _ = carry_back(before, log_gain2, start_of(last))
+    steps, _ = carry_back(before, log_gain2, initial_gradient(last))
     # The last layer takes no step.
     slope = np.append(steps.slope, np.zeros((1, len(log_gain2))), axis=0)
     variance = _sum_from_the_last(steps.noise) + slope**2 * layers.var_y

@@ -1,9 +1,8 @@
 """Carries the gradient back over the segments of a very deep network.
 
-The backward recursions of `_mean_field` are linear. In a smooth segment (see `_segments`) they are solved on
-the collocation points of the forward chain; in one that is walked they are followed layer by layer. Sums
-over the layers of a segment are sums of polynomials over integers, for which the Euler-Maclaurin formula is
-exact.
+The recursions of `_backward_pass` are linear. In a smooth segment (see `_segments`) they are solved on the
+collocation points of the forward chain; in one that is walked they are followed layer by layer. Sums over the
+layers of a segment are sums of polynomials over integers, for which the Euler-Maclaurin formula is exact.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from ._backward_pass import Gradient, carry_back
 from ._layer_table import WEIGHTS
 from ._segments import POINTS, Rule, Segment, collocation_points
 
-__all__ = ["AT_LAYERS", "Part", "pass_back_smooth", "pass_back_walked"]
+__all__ = ["LAYER_FIELDS", "Part", "pass_back_smooth", "pass_back_walked"]
 
 Array: TypeAlias = NDArray[np.float64]
 
 _BLOCK = 4096  # layers evaluated at a time
-AT_LAYERS = ("mean", "noise", "slope", "mean_y", "var_y", "misalignment", "flat")
-"""The fields of a `Part`."""
+LAYER_FIELDS = ("mean", "noise", "slope", "mean_y", "var_y", "misalignment", "flat")
+"""The fields of a `Part` that have a value for each layer."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Part:
 
     def at_layers(self) -> dict[str, Array]:
         """Returns the fields at all layers, of shape (length,), for the first gain."""
-        fields = {name: getattr(self, name)[0] for name in AT_LAYERS}
+        fields = {name: getattr(self, name)[0] for name in LAYER_FIELDS}
         if self.segment.rule is None:
             return fields
         length = self.segment.length

@@ -185,6 +185,7 @@ class Chain:
 
     def _walk(self, state: State, length: int) -> tuple[list[Segment], State]:
         states = []
+        state = State(state.mean_y, np.maximum(state.var_y, 0.0))  # a polynomial may end below 0
         for _ in range(length):
             states.append(state)
             mean_y, var_y = self.table.advance(*state)

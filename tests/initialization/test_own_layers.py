@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -178,6 +179,16 @@ def test_a_kernel_may_have_any_name() -> None:
     gains = [row.gain for row in initialize(own, seed=0).kernels]
     np.testing.assert_allclose(gains, [row.gain for row in initialize(dense, seed=0).kernels], rtol=1e-6)
     np.testing.assert_allclose(own.get_weights()[2], dense.get_weights()[2], rtol=1e-6)
+
+
+def test_a_kernel_of_any_name_is_found_in_a_loaded_model(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((16,)), *(OfTheGuides() for _ in range(3)), L.Dense(3)])
+    names = gradient_walk(model, data(16)).layer_names
+    model.save(tmp_path / "model.keras")
+    custom = {"OfTheGuides": OfTheGuides}
+    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects=custom)
+    assert gradient_walk(loaded, data(16)).layer_names == names
+    assert len(initialize(loaded, seed=0).kernels) == 4
 
 
 def test_tables_are_no_kernels_and_two_matrices_are_named() -> None:

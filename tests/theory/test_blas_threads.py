@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +31,16 @@ class Library:
 
     def clear_controlling_thread(self, force: bool = False) -> None:
         pass
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Gives BLAS two threads, of which the tests' configuration leaves one."""
+    before = [(library, library.num_threads) for library in _blas_threads._find_libraries()]
+    assert before
+    _blas_threads._set_threads([(library, 2) for library, _ in before])
+    yield
+    _blas_threads._set_threads(before)
 
 
 def in_a_thread(function: Any) -> Any:
@@ -73,9 +84,10 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(
     assert library.num_threads == 8
 
 
-def test_the_limit_holds_in_any_thread_and_ends_in_any() -> None:
+def test_the_limit_holds_in_any_thread_and_ends_in_any(two_threads: None) -> None:
     """threadpoolctl alone ignores a second thread that sets it."""
     numbers = [library.num_threads for library in _blas_threads._find_libraries()]
+    assert set(numbers) == {2}
 
     def inside() -> list[int]:
         with SINGLE_BLAS_THREAD:
@@ -89,7 +101,7 @@ def test_the_limit_holds_in_any_thread_and_ends_in_any() -> None:
 
 @pytest.mark.parametrize("width", [64, 257])
 @pytest.mark.parametrize("name", ["orthogonal", "looks_linear", "truncated_normal"])
-def test_kernels_are_the_same_together_alone_and_in_threads(name: str, width: int) -> None:
+def test_kernels_are_the_same_together_alone_and_in_threads(name: str, width: int, two_threads: None) -> None:
     """To the bit. Blocked QR, as of width 257, has other last bits on two threads of BLAS."""
     distribution = DISTRIBUTIONS[name]
 

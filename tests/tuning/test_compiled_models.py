@@ -120,7 +120,9 @@ def test_without_the_reset_of_the_optimizer_they_differ(monkeypatch: pytest.Monk
         ({"depth": 1}, {"batch_size": 7}),
     ],
 )
-def test_so_it_does_with_any_optimizer_and_loss(space: dict[str, Any], options: dict[str, Any]) -> None:
+def test_any_optimizer_and_loss_gives_the_numbers_of_a_new_model(
+    space: dict[str, Any], options: dict[str, Any]
+) -> None:
     compare([TRIALS[0], TRIALS[1], TRIALS[3]], space, **options)
 
 
@@ -147,6 +149,7 @@ class OwnFit(tuning.DeepMLPHyperModel):
         return super().fit(*args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tuning.DeepMLPHyperModel, OwnBuild, OwnFit])
 def test_a_space_of_a_users_own_builds_every_network(
     kind: type[tuning.DeepMLPHyperModel], untrained: list[keras.Model]
@@ -159,6 +162,7 @@ def test_a_space_of_a_users_own_builds_every_network(
     assert len(trainer.models.kept) == (1 if shared else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["build", "fit"])
 def test_a_space_with_a_method_of_its_own_builds_every_network(
     name: str, untrained: list[keras.Model]
@@ -187,6 +191,7 @@ def test_what_decides_what_is_compiled(untrained: list[keras.Model]) -> None:
     assert len({id(model) for model in untrained}) == 5
 
 
+@pytest.mark.slow
 def test_the_models_used_longest_ago_are_dropped(
     untrained: list[keras.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,12 +249,12 @@ def test_only_optimizers_whose_state_is_in_their_variables_are_reset() -> None:
         model.compile(optimizer, "mse")
         return _CompiledModel(model)
 
-    assert compiled(keras.optimizers.Adam()).is_whole
+    assert compiled(keras.optimizers.Adam()).is_resettable
     scaled = compiled(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
-    assert scaled.is_whole
+    assert scaled.is_resettable
     assert len(scaled.initial) == len(scaled.model.optimizer.variables) > 2
-    assert not compiled(Own()).is_whole
-    assert not compiled(keras.optimizers.LossScaleOptimizer(Own())).is_whole
+    assert not compiled(Own()).is_resettable
+    assert not compiled(keras.optimizers.LossScaleOptimizer(Own())).is_resettable
 
 
 @pytest.mark.slow
