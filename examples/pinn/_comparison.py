@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from _descent import Array, Evaluate, adam, compile_forward, compile_loss, l_bfgs, pack
-from _forms import FORMS, WIDTH, Weights
+from _forms import FORMS, LABELS, WIDTH, Weights
 from _jets import from_inputs
 from _problems import PROBLEMS, Problem
 from keras import ops
@@ -209,7 +209,7 @@ def draw(experiment: Experiment, rows: Iterable[Row]) -> None:
                 ax.plot([shifted] * len(errors), errors, ".", color=f"C{number}", markersize=3)
                 places.append(shifted)
                 medians.append(np.median(errors))
-        ax.plot(places, medians, MARKERS[number], color=f"C{number}", label=name)
+        ax.plot(places, medians, MARKERS[number], color=f"C{number}", label=LABELS[name])
     ax.set_yscale("log")
     ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
     ax.set_xlabel("hidden layers")

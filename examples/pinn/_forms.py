@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_rwinit import model_zoo
 
-__all__ = ["FORMS", "Form", "Weights"]
+__all__ = ["FORMS", "LABELS", "WIDTH", "Form", "Weights"]
 
 Weights: TypeAlias = list[Array]
 
@@ -178,4 +178,16 @@ FORMS = {
     "near_identity, sines": Form(_with_sines(_draw_near_identity), _apply_plain("sin"), sines=True),
     "walk, sines": Form(_with_sines(_draw_walk), _apply_plain("sin"), sines=True),
     "gated, sines": Form(_with_sines(_draw_gated), _apply_gated, sines=True),
+}
+
+# Names in tables and pictures
+LABELS = {
+    "glorot": "Glorot (Keras's default)",
+    "near_identity": "near-identity",
+    "walk": "random walk",
+    "adaptive": "adaptive tanh, Glorot",
+    "glorot, sines": "sines, then Glorot",
+    "near_identity, sines": "sines, then near-identity",
+    "walk, sines": "sines, then random walk",
+    "gated, sines": "sines, then gated blocks",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from _comparison import WIDTH, Row, distinct, read, select
+from _forms import LABELS
 from _problems import PROBLEMS as PROBLEMS_BY_NAME
 
 from keras_rwinit import theory
@@ -18,16 +19,6 @@ RESULTS = Path(__file__).parent / "results"
 TEMPLATE = Path(__file__).parent / "page.md"
 PAGE = Path(__file__).parents[2] / "docs" / "studies" / "pinn.md"
 PROBLEMS = ("poisson", "burgers", "allen_cahn")
-LABELS = {
-    "glorot": "Glorot (Keras's default)",
-    "near_identity": "near-identity",
-    "walk": "random walk",
-    "adaptive": "adaptive tanh, Glorot",
-    "glorot, sines": "sines, then Glorot",
-    "near_identity, sines": "sines, then near-identity",
-    "walk, sines": "sines, then random walk",
-    "gated, sines": "sines, then gated blocks",
-}
 COLUMNS = (
     "network",
     "rate",
