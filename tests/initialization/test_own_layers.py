@@ -181,6 +181,7 @@ def test_a_kernel_may_have_any_name() -> None:
     np.testing.assert_allclose(own.get_weights()[2], dense.get_weights()[2], rtol=1e-6)
 
 
+@backends
 def test_a_kernel_of_any_name_is_found_in_a_loaded_model(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((16,)), *(OfTheGuides() for _ in range(3)), L.Dense(3)])
     names = gradient_walk(model, data(16)).layer_names
@@ -191,6 +192,7 @@ def test_a_kernel_of_any_name_is_found_in_a_loaded_model(tmp_path: Path) -> None
     assert len(initialize(loaded, seed=0).kernels) == 4
 
 
+@backends
 def test_tables_are_no_kernels_and_two_matrices_are_named() -> None:
     x = np.random.default_rng(0).normal(size=(4, 16, 16)).astype("float32")
     model = keras.Sequential([keras.Input((16, 16)), Positions(), OfTheGuides(), OfTheGuides(), L.Dense(3)])

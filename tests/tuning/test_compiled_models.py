@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from tuning_helpers import SHORT, few_digits, small_space, table_of
 
-keras_tuner = pytest.importorskip("keras_tuner")
+pytest.importorskip("keras_tuner")
 
-from keras_rwinit import tuning  # noqa: E402
-from keras_rwinit.tuning import _compiled_models as compiled_models  # noqa: E402
-from keras_rwinit.tuning._compiled_models import _CompiledModel  # noqa: E402
-from keras_rwinit.tuning._trainer import NetworkTrainer  # noqa: E402
-from keras_rwinit.tuning.search_job import SearchJob  # noqa: E402
-from keras_rwinit.tuning.settings import SearchOptions  # noqa: E402
+import keras_tuner
+
+from keras_rwinit import tuning
+from keras_rwinit.tuning import _compiled_models as compiled_models
+from keras_rwinit.tuning._compiled_models import _CompiledModel
+from keras_rwinit.tuning._trainer import NetworkTrainer
+from keras_rwinit.tuning.search_job import SearchJob
+from keras_rwinit.tuning.settings import SearchOptions
 
 OPTIONS = {"epochs": 2, "batch_size": 64, "seeds": 0}
 
