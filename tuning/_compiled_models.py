@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from keras_rwinit.training.loop import steps_per_execution
 
-from ._forecast import UntrainableTrialError
 from ._losses import metric_name
 from ._network import compile_network, draw_network
 from ._point import Point
@@ -83,15 +82,12 @@ class CompiledModels:
 
     def _take(self, shapes: Point, point: Point, seed: int) -> _CompiledModel:
         """Returns a kept model with a trial's own weights, or a new one."""
-        if shapes not in self.kept:
-            # Before a model goes for one that is not built.
-            forecast = self.hypermodel.forecast(point)
-            if forecast.reason is not None:
-                raise UntrainableTrialError(forecast.reason)
-            self._make_room(self.hypermodel.parameters(point))
-            return _CompiledModel(self._compile(point, seed))
-        self._collect_garbage()
+        # First, since theory may rule it out: no kept model goes for a network that is not built.
         network = draw_network(self.hypermodel, point, seed)
+        if shapes not in self.kept:
+            self._make_room(network.count_params())
+            return _CompiledModel(self._compile(point, network))
+        self._collect_garbage()
         compiled = self.kept.pop(shapes)
         compiled.reset(network, point.learning_rate)
         self.garbage += network.count_params()
@@ -103,9 +99,9 @@ class CompiledModels:
         else:
             self.garbage += _GARBAGE
 
-    def _compile(self, point: Point, seed: int) -> keras.Model:
-        """Returns a new model for a trial, with the metric that the search compares."""
-        model = compile_network(self.hypermodel, point, draw_network(self.hypermodel, point, seed))
+    def _compile(self, point: Point, network: keras.Model) -> keras.Model:
+        """Compiles a trial's network, with the metric that the search compares, and returns it."""
+        model = compile_network(self.hypermodel, point, network)
         metric = metric_name(self.options.objective)
         metrics = ["accuracy"] if self.hypermodel.loss is None else []
         if metric not in ("loss", "accuracy"):
