@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from keras_rwinit._keras.types import Tensor
 from keras_rwinit.layers import DenseStack
 
 __all__ = ["dense_call", "run_layers", "run_quantized_layers"]
+
+_NUMBERS = 2**20  # pre-activations of the layers in a group
 
 
 def dense_call(layer: keras.layers.Dense) -> Callable[..., Tensor]:
@@ -28,23 +31,24 @@ def dense_call(layer: keras.layers.Dense) -> Callable[..., Tensor]:
 
 def run_layers(
     h: Tensor, kernels: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Returns the output of a stack's layers, and their pre-activations along the first axis."""
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns the output of a stack's layers, and their pre-activations, of some layers in each tensor."""
     if keras.backend.backend() == "jax":
         # JAX dispatches each operation of a Python loop by itself; a scan is one operation.
         import jax
 
         run = _jitted_scan(activation) if _has_no_state(activation) else _scan(activation)
         with jax.disable_jit(False):
-            return run(h, kernels, biases)
+            h, pre_activations = run(h, kernels, biases)
+        return h, [pre_activations]
     if keras.backend.backend() == "tensorflow" and _acts_unit_by_unit(activation, kernels.shape[-1]):
         return _run_on_tensorflow(h, kernels, biases, activation)
-    pre_activations = []
+    each = []
     depth = kernels.shape[0]
     for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
-        pre_activations.append(h @ kernel + bias)
-        h = activation(pre_activations[-1])
-    return h, keras.ops.stack(pre_activations)
+        each.append(h @ kernel + bias)
+        h = activation(each[-1])
+    return h, [keras.ops.stack(each)]
 
 
 def _acts_unit_by_unit(activation: Callable[[Tensor], Tensor], units: int) -> bool:
@@ -58,42 +62,75 @@ def _acts_unit_by_unit(activation: Callable[[Tensor], Tensor], units: int) -> bo
 
 def _run_on_tensorflow(
     h: Tensor, kernels: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, list[Tensor]]:
     """Returns what `run_layers` does, with the chain rule written out: a tape takes much longer."""
     import tensorflow as tf
 
     shape, units = tf.shape(biases), kernels.shape[-1]
+    rows = tf.reshape(biases, (kernels.shape[0], -1, units))
+    groups = _layer_groups(rows.shape)
+    parts: list[Tensor] = []  # of the pre-activations, which need no gradient of their own
 
     @tf.custom_gradient
-    def run(h: Tensor, kernels: Tensor, biases: Tensor) -> tuple[tuple[Tensor, Tensor], Callable[..., Any]]:
-        inputs, pre_activations, layer_kernels = [], [], tf.unstack(kernels)
-        for kernel, bias in zip(layer_kernels, tf.unstack(biases), strict=True):
-            inputs.append(h)
-            pre_activations.append(tf.raw_ops.AddV2(x=tf.raw_ops.MatMul(a=h, b=kernel), y=bias))
-            h = activation(pre_activations[-1])
-        a = tf.stack(pre_activations)
+    def run(h: Tensor, kernels: Tensor, biases: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        # Otherwise the tape records, and keeps, what is done here beside the gradient that is given below.
+        h, kernels, biases = (tf.stop_gradient(tensor) for tensor in (h, kernels, biases))
+        inputs = h
+        for layers in groups:
+            part = []
+            for kernel, bias in zip(tf.unstack(kernels[layers]), tf.unstack(biases[layers]), strict=True):
+                part.append(tf.raw_ops.AddV2(x=tf.raw_ops.MatMul(a=h, b=kernel), y=bias))
+                h = activation(part[-1])
+            parts.append(tf.stack(part))
 
-        def differentiate(gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def differentiate(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             """Returns the gradients at the inputs, the kernels and the biases, by that at the output."""
-            slopes = tf.unstack(value_and_slopes(activation, a)[1])
-            deltas = []
-            for kernel, slope in zip(reversed(layer_kernels), reversed(slopes), strict=True):
-                deltas.append(tf.raw_ops.Mul(x=slope, y=gradient))
-                gradient = tf.raw_ops.MatMul(a=deltas[-1], b=kernel, transpose_b=True)
-            delta = tf.stack(deltas[::-1])
-            return gradient, tf.matmul(tf.stack(inputs), delta, transpose_a=True), delta
+            deltas: list[Tensor] = []
+            kernel_gradients: list[Tensor] = []
+            for layers in reversed(groups):
+                outputs, slopes = value_and_slopes(activation, parts.pop())  # its memory is needed
+                first = activation(parts[-1][-1]) if parts else inputs
+                part = []
+                for kernel, slope in zip(
+                    reversed(tf.unstack(kernels[layers])), reversed(tf.unstack(slopes)), strict=True
+                ):
+                    part.append(tf.raw_ops.Mul(x=slope, y=gradient))
+                    gradient = tf.raw_ops.MatMul(a=part[-1], b=kernel, transpose_b=True)
+                deltas.append(tf.stack(part[::-1]))
+                fed = tf.concat([first[None], outputs[:-1]], axis=0)
+                kernel_gradients.append(tf.matmul(fed, deltas[-1], transpose_a=True))
+            return gradient, _join(kernel_gradients), _join(deltas)
 
-        return (h, a), differentiate
+        return h, differentiate
 
-    rows = tf.reshape(biases, (kernels.shape[0], -1, units))
-    output, a = run(tf.reshape(h, (-1, units)), tf.convert_to_tensor(kernels), rows)
-    return tf.reshape(output, shape[1:]), tf.reshape(a, shape)
+    output = run(tf.reshape(h, (-1, units)), tf.convert_to_tensor(kernels), rows)
+    return tf.reshape(output, shape[1:]), [tf.reshape(part, (-1, *shape[1:])) for part in parts]
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Returns the parts, the last one first, in one tensor, and empties the list to free them."""
+    import tensorflow as tf
+
+    joined = tf.concat(parts[::-1], axis=0)
+    parts.clear()
+    return joined
+
+
+def _layer_groups(shape: Sequence[int | None]) -> list[slice]:
+    """Returns the layers of a stack in groups: copies of single layers then need little memory at a time.
+
+    Args:
+        shape: Layers, rows and units of the pre-activations; a number of rows may be unknown.
+    """
+    depth, *of_layer = (number or 1 for number in shape)
+    size = max(1, _NUMBERS // math.prod(of_layer))
+    return [slice(start, start + size) for start in range(0, depth, size)]
 
 
 def run_quantized_layers(
     stack: DenseStack, x: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Returns the output of the layers of a quantized stack, and their pre-activations along the first axis.
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns the output of the layers of a quantized stack, and their pre-activations as `run_layers` does.
 
     The gradient at the inputs of an integer kernel is that which Keras's Dense defines.
 
@@ -127,7 +164,7 @@ def run_quantized_layers(
             h, a = step(h, (number, bias))
             each.append(a)
         pre_activations = keras.ops.stack(each)
-    return keras.ops.reshape(h, x.shape), keras.ops.reshape(pre_activations, biases.shape)
+    return keras.ops.reshape(h, x.shape), [keras.ops.reshape(pre_activations, biases.shape)]
 
 
 def _has_no_state(activation: Callable[[Tensor], Tensor]) -> bool:

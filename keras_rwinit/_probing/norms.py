@@ -33,6 +33,7 @@ FLAT = 0.01
 """A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
 _FIRST_ROWS = 16
+_NUMBERS = 2**18  # that are converted to float64 at a time
 
 
 def log_norm(vectors: Floats) -> Array:
@@ -41,12 +42,21 @@ def log_norm(vectors: Floats) -> Array:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if flat.dtype != np.float64:
             # float64 holds the square of every float32 number.
-            flat = flat.astype(np.float32, copy=False)
-            return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)))
+            return np.asarray(0.5 * np.log(_sums_of_squares(flat.astype(np.float32, copy=False))))
         # Squares of float64 numbers leave its range where the numbers themselves do not.
         largest = np.abs(flat).max(axis=1, initial=0.0)
         scaled = flat / np.where((largest > 0.0) & (largest < np.inf), largest, 1.0)[:, None]
         return np.asarray(0.5 * np.log(np.einsum("ij,ij->i", scaled, scaled)) + np.log(largest))
+
+
+def _sums_of_squares(rows: Floats) -> Array:
+    """Returns the sum of squares of each row in float64, into which a part at a time is copied."""
+    sums = np.empty(len(rows))
+    part = max(1, _NUMBERS // max(rows.shape[1], 1))
+    for start in range(0, len(rows), part):
+        exact = rows[start : start + part].astype(np.float64)
+        np.einsum("ij,ij->i", exact, exact, out=sums[start : start + part])
+    return sums
 
 
 def mean_log_norm(values: Array) -> Array:

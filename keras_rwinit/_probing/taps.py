@@ -20,7 +20,7 @@ from keras_rwinit._tracing.kernels import kernels_of, sublayers
 
 from .forward import dense_call, run_layers, run_quantized_layers
 from .measurements import ForwardMeasurement, LayerCall
-from .norms import to_numpy
+from .norms import Floats, to_numpy
 
 __all__ = ["TappedCall", "Taps", "layers_to_tap"]
 
@@ -113,34 +113,40 @@ class Taps:
                     replace(layer, name, function)
             yield
 
-    def measure_forward(self, key: TapKey, a: Tensor, h: Tensor | None = None) -> None:
-        """Notes what the pre-activations, and the outputs where they are known, show."""
+    def measure_forward(self, key: TapKey, a: Tensor, h: Tensor | None = None, first: int = 0) -> None:
+        """Notes what the pre-activations, and the outputs where they are known, show.
+
+        Args:
+            key: The tapped call.
+            a: Pre-activations; of a stack, those of its layers from `first` on.
+            h: Outputs; None for the activation of `a`.
+            first: The first layer of a stack; those before it have been noted.
+        """
         call = self.calls[key]
         if call.rows is None or call.rows % self.examples:
             return
-        activation = call.activation
         values = to_numpy(a)
-        if activation is keras.activations.linear:
-            outputs = values
-        elif h is None:
-            known = keras.ops.cast(keras.ops.stop_gradient(a), str(values.dtype))
-            outputs = to_numpy(in_precision(activation, self.dtype)(known))
-        else:
-            outputs = to_numpy(h)
+        outputs = None if h is None else to_numpy(h)
         if not call.stacked:
-            values, outputs = values[None], outputs[None]
+            values, outputs = values[None], None if outputs is None else outputs[None]
         # Layers of a stack in groups: single ones take long, and all of them at once much memory.
         group = max(1, _NUMBERS // max(values[0].size, 1))
         kernels = kernels_of(call.layer)
-        call.forward = []
+        if call.forward is None or not first:
+            call.forward = []
         for start in range(0, len(values), group):
             layers = slice(start, start + group)
-            indices = range(len(values))[layers] if call.stacked else (None,)
+            indices = range(first, first + len(values))[layers] if call.stacked else (None,)
             calls = [LayerCall(call.layer, kernels, index, call.call) for index in indices]
-            measured = ForwardMeasurement.of(
-                calls, values[layers], outputs[layers], activation, self.examples
-            )
-            call.forward.append(measured)
+            seen = values[layers]
+            activated = self._activate(call.activation, seen) if outputs is None else outputs[layers]
+            call.forward.append(ForwardMeasurement.of(calls, seen, activated, call.activation, self.examples))
+
+    def _activate(self, activation: Callable[[Tensor], Tensor], values: Floats) -> Floats:
+        """Returns the outputs of layers by their pre-activations."""
+        if activation is keras.activations.linear:
+            return values
+        return to_numpy(in_precision(activation, self.dtype)(keras.ops.convert_to_tensor(values)))
 
     def _tapped_call(self, layer: keras.layers.Layer) -> dict[str, Callable[..., Tensor]]:
         """Returns the functions of a layer that a tap replaces, by their names."""
@@ -188,13 +194,16 @@ class Taps:
                 self.calls[key] = TappedCall(layer, key.number, shape, activation)
             biases = self._tap(biases, key)
             if layer.quantization_mode:
-                h, pre_activations = run_quantized_layers(layer, x, biases, activation)
+                h, parts = run_quantized_layers(layer, x, biases, activation)
             else:
                 kernel = keras.ops.convert_to_tensor(layer.kernel)  # with its low-rank update, if it has one
-                h, pre_activations = run_layers(x, kernel, biases, activation)
-            if self._concrete and has_value(pre_activations):
+                h, parts = run_layers(x, kernel, biases, activation)
+            if self._concrete and has_value(h):
                 # The loop keeps no outputs; they follow from the pre-activations.
-                self.measure_forward(key, pre_activations)
+                measured = 0
+                for part in parts:
+                    self.measure_forward(key, part, first=measured)
+                    measured += len(part)
             return h
 
         return call

@@ -24,16 +24,18 @@ def gradients(activation: Any, shape: tuple[int, ...], by_hand: bool, patch: pyt
         patch.setattr(forward, "_acts_unit_by_unit", lambda activation, units: False)
     with tf.GradientTape() as tape:
         tape.watch([h, kernels, biases])
-        output, a = forward.run_layers(h, kernels, biases, activation)
+        output, parts = forward.run_layers(h, kernels, biases, activation)
         result = tf.reduce_sum(tf.sin(output))
-    return [output, a, *tape.gradient(result, [h, kernels, biases])]
+    return [output, tf.concat(parts, axis=0), *tape.gradient(result, [h, kernels, biases])]
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "linear", "softmax"])
 @pytest.mark.parametrize("shape", [(5, 6), (3, 2, 6)])
+@pytest.mark.parametrize("numbers", [2**20, 100, 1])  # all layers at once, two or three, and single ones
 def test_gradients_are_those_of_the_tape(
-    name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    name: str, shape: tuple[int, ...], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forward, "_NUMBERS", numbers)
     activation = keras.activations.get(name)
     assert forward._acts_unit_by_unit(activation, 6) == (name != "softmax")
     by_hand = gradients(activation, shape, True, monkeypatch)
