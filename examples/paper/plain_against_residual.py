@@ -3,9 +3,8 @@
 KERAS_BACKEND=jax python examples/paper/plain_against_residual.py --data-dir DIRECTORY [--quick]
 
 All networks of one depth have the same width, batch size, number of epochs and schedule: Adam with a rate
-that rises over a twentieth of the steps and falls to zero along half a cosine. For each, seed 0 chooses the
-rate from the grid, which is continued while its best rate stands at an end, and three other seeds give the
-results.
+that rises over a twentieth of the steps and falls to zero along half a cosine. For each, seed 0 chooses one
+of five rates, which are continued while the best stands at an end, and three other seeds give the results.
 
 - `looks_linear`: `deep_mlp` as it is by default, with mirrored kernels.
 - `shaped`: `deep_mlp(activation="shaped(relu)", distribution="orthogonal")`.
@@ -33,6 +32,7 @@ from keras_rwinit.plots import new_figure
 WIDTH, BATCH, WARMUP = 100, 128, 0.05
 EPOCHS = {200: 5, 1000: 3}
 RATES = {200: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), 1000: (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
+RESIDUAL_RATES = {200: RATES[200], 1000: (3e-4, 1e-3, 3e-3, 9e-3, 3e-2)}
 SEEDS = (1, 2, 3)
 NETWORKS = (
     ("relu", "looks_linear"),
@@ -131,7 +131,8 @@ def choose_rate(experiment: Experiment, network: Row, work: Any) -> float:
         rows = experiment.run([{**network, "rate": rate, "seed": 0} for rate in rates], work)
         return {row["rate"]: row["loss"] if np.isfinite(row["loss"]) else np.inf for row in rows}
 
-    tried = losses((1e-3,) if experiment.quick else RATES[network["depth"]])
+    rates = RESIDUAL_RATES if network["network"] == "residual" else RATES
+    tried = losses((1e-3,) if experiment.quick else rates[network["depth"]])
     while not experiment.quick:
         best = min(tried, key=lambda rate: tried[rate])
         beyond = {min(tried): best / 10.0**0.5, max(tried): best * 10.0**0.5}.get(best)

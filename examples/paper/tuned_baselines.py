@@ -11,6 +11,9 @@ blocks, are
     outside:     h <- h + f(W h + b)
     normalized:  h <- h + W f(n(h)) + b,  n(h) with mean 0 and variance 1 over the units.
 
+The kernels of `near_identity` are the identity plus noise of standard deviation 0.085 / sqrt(N), as Lee, Choi
+& Kim propose for tanh (arXiv:2410.02242).
+
 A second table compares the computed gain with He's, `sqrt(2)`, in narrow ReLU networks.
 """
 
@@ -33,6 +36,28 @@ RATES = {"tanh": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "relu": (1e-4, 3e-4, 1e-3, 3e-3
 OUTPUT_SCALES = (1.0, 3.0, 10.0)
 FORMS = ("inside", "outside", "normalized")
 NARROW = (20, 50, 100)
+
+
+@keras.saving.register_keras_serializable("keras_rwinit_paper")
+class NearIdentityInitializer(keras.initializers.Initializer):
+    """Draws the identity plus normal noise; a kernel that is not square has further ones at its side.
+
+    Args:
+        noise: Standard deviation of the noise times the square root of the fan-in.
+        seed: Random seed.
+    """
+
+    def __init__(self, noise: float = 0.085, seed: int | None = None) -> None:
+        self.noise, self.seed = noise, seed
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
+        rows, columns = np.indices(shape)
+        identity = keras.ops.convert_to_tensor((rows - columns) % min(shape) == 0, dtype=dtype)
+        deviation = self.noise / shape[0] ** 0.5
+        return identity + keras.initializers.RandomNormal(stddev=deviation, seed=self.seed)(shape, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"noise": self.noise, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("keras_rwinit_paper")
@@ -84,7 +109,9 @@ def networks(quick: bool) -> Iterator[Row]:
     """Returns the networks of the first table."""
     depth = 3 if quick else DEPTH
     for activation in ("tanh",) if quick else ("tanh", "relu"):
-        for name in ("deep_mlp", "normalized") if quick else ("deep_mlp", "orthogonal", *FORMS):
+        near_identity = ("near_identity",) if activation == "tanh" else ()
+        every = ("deep_mlp", "orthogonal", *near_identity, *FORMS)
+        for name in ("deep_mlp", "near_identity", "normalized") if quick else every:
             yield {"activation": activation, "depth": depth, "width": WIDTH, "network": name}
 
 
@@ -114,6 +141,10 @@ def build(run: Row, digits: data.Dataset, seed: int) -> keras.Model:
     if name == "orthogonal":
         kernels = keras.initializers.Orthogonal(2.0**0.5 if activation == "relu" else 1.0)
         return model_zoo.deep_mlp(depth, width, activation, kernel_initializer=kernels, **sizes)
+    if name == "near_identity":
+        return model_zoo.deep_mlp(
+            depth, width, activation, kernel_initializer=NearIdentityInitializer(), **sizes
+        )
     used = gain(activation, width) if name == "computed gain" else 2.0**0.5
     return model_zoo.deep_mlp(depth, width, activation, distribution="normal", gain=used, **sizes)
 
@@ -202,7 +233,7 @@ def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
         cells = [mean_and_deviation(select(of_activation, network=name), "loss") for name in names]
         means, deviations = np.array(cells).T
         ax.errorbar(range(len(names)), means, yerr=np.nan_to_num(deviations), fmt="o", capsize=3)
-        ax.set_xticks(range(len(names)), names, fontsize="small")
+        ax.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize="small")
         ax.set_yscale("log", nonpositive="clip")
         ax.margins(x=0.1)
         ax.set_title(f"{of_activation[0]['depth']} {activation} layers of width {WIDTH}")
