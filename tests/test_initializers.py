@@ -246,6 +246,24 @@ def test_forms_of_an_activation_outside_the_table(activation: Any, name: str) ->
     assert draw(initializer).shape == (6, 5)
 
 
+@backends
+@pytest.mark.parametrize("wrapped", [False, True], ids=["function", "layer"])
+def test_a_layer_that_is_built_draws_as_a_call_does(wrapped: bool) -> None:
+    """Keras draws the variables of a layer where TensorFlow's tapes do not record."""
+
+    def own(a: Any) -> Any:  # made anew, since gains are kept by function
+        return keras.ops.arctan(a) + 0.1 * a
+
+    activation = keras.layers.Activation(own) if wrapped else own
+    layer = keras.layers.Dense(
+        30, activation, kernel_initializer=RandomWalk(activation, depth=20, distribution="orthogonal", seed=1)
+    )
+    layer.build((None, 100))
+    expected = gain(lambda a: np.arctan(a) + 0.1 * a, 100, 20, distribution="orthogonal")
+    lengths = np.linalg.norm(to_numpy(layer.kernel), axis=0)
+    np.testing.assert_allclose(lengths, expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     "depth", [100, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (None, 1000))]
 )

@@ -63,11 +63,22 @@ def call_outside_traces(function: Callable[[], R]) -> R:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if not tf.executing_eagerly():
-            # `tf.init_scope` would do, but takes no gradients. A new thread begins without a graph.
+        if not (tf.executing_eagerly() and _records_gradients()):
+            # A new thread begins without a graph, and without the pause of `tf.init_scope`.
             with ThreadPoolExecutor(1) as executor:
                 return executor.submit(function).result()
     return function()
+
+
+def _records_gradients() -> bool:
+    """Returns whether TensorFlow's tapes record: not inside `tf.init_scope`, where Keras draws variables."""
+    import tensorflow as tf
+
+    x = tf.constant(0.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.identity(x)
+    return tape.gradient(y, x) is not None
 
 
 @contextlib.contextmanager
