@@ -19,15 +19,13 @@ from keras import ops
 from keras_rwinit import theory
 from keras_rwinit.plots import new_figure
 
-# The table of results and the options are those of the paper's experiments.
+# The table of results, the options and the search are those of the paper's experiments.
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
 from _experiment import Experiment, Row, distinct, parse_options, read, select
+from _ladders import RATES, SCALES, climb
 
-__all__ = ["WIDTH", "Plan", "Row", "compare", "distinct", "read", "select"]
+__all__ = ["RATES", "SCALES", "WIDTH", "Plan", "Row", "compare", "distinct", "read", "select"]
 
-# Steps of the two ladders that the search climbs, up and down from 1
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-SCALES = tuple(2.0**power for power in range(-6, 7))
 MARKERS = "osD^v<>P"
 TEST_FACTOR = 4  # points of the test loss per point of training
 
@@ -139,30 +137,14 @@ def train(run: Row) -> dict[str, float]:
 
 
 def search(experiment: Experiment, base: Row) -> Row:
-    """Returns the settings with the smallest test loss of seed 0, compared with all four neighbors.
+    """Returns the settings with the smallest test loss of seed 0, compared with all four neighbors."""
 
-    It climbs two ladders from their middle, and fails at their ends, so that the best is at none.
-    """
-    losses: dict[tuple[int, int], float] = {}
+    def loss(rate: float, scale: float) -> float:
+        (row,) = experiment.run([{**base, "rate": rate, "input_scale": scale, "seed": 0}], train)
+        return float(row["test_loss"])
 
-    def loss(rate: int, scale: int) -> float:
-        if (rate, scale) not in losses:
-            if rate not in range(len(RATES)) or scale not in range(len(SCALES)):
-                raise ValueError("The search came to the end of a ladder. Make `RATES` or `SCALES` longer.")
-            run = {**base, "rate": RATES[rate], "input_scale": SCALES[scale], "seed": 0}
-            (row,) = experiment.run([run], train)
-            value = float(row["test_loss"])
-            losses[rate, scale] = value if np.isfinite(value) else np.inf
-        return losses[rate, scale]
-
-    best = (RATES.index(1e-3), SCALES.index(1.0))
-    while True:
-        rate, scale = best
-        neighbors = [(rate - 1, scale), (rate + 1, scale), (rate, scale - 1), (rate, scale + 1)]
-        better = min([best, *neighbors], key=lambda place: loss(*place))
-        if better == best:
-            return {**base, "rate": RATES[rate], "input_scale": SCALES[scale]}
-        best = better
+    rate, scale = climb(loss)
+    return {**base, "rate": rate, "input_scale": scale}
 
 
 def compare(
