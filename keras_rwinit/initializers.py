@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from keras_rwinit._checks import check_count, check_fits_dtype, check_positive, check_seed
 from keras_rwinit._keras.activations import concrete_activation, theory_activation
 from keras_rwinit._keras.drawing import KernelLayout, draw_layout, draw_layouts, kernel_layout
+from keras_rwinit._keras.execution import in_stateless_scope
 from keras_rwinit._keras.fans import fan_in_axes, layer_being_built
 from keras_rwinit._keras.layer_kinds import activates_kernel_output, kernel_kind_being_built
 from keras_rwinit._keras.names import RANDOM_WALK
@@ -281,6 +282,8 @@ class RandomWalk(keras.initializers.Initializer):
         if isinstance(self.seed, keras.random.SeedGenerator):
             state = keras.ops.convert_to_numpy(self.seed.next())
             return [int(word) % 2**32 for word in state]
+        if in_stateless_scope():
+            return self.seed % 2**64
         if shape in self._drawn_shapes:
             warnings.warn(
                 f"{type(self).__name__}(seed={self.seed}) was asked for a second kernel of shape "

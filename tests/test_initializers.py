@@ -264,6 +264,22 @@ def test_a_layer_that_is_built_draws_as_a_call_does(wrapped: bool) -> None:
     np.testing.assert_allclose(lengths, expected, rtol=1e-3)
 
 
+@backends
+def test_a_model_that_is_built_by_its_first_step_draws_its_kernels() -> None:
+    """Their variables wait for their values while Keras builds the model without computing."""
+
+    def own(a: Any) -> Any:
+        return keras.ops.arctan(a) + 0.1 * a
+
+    layers = [keras.layers.Dense(8, own, kernel_initializer=RandomWalk(own, seed=seed)) for seed in (1, 2)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((4, 8)), np.zeros((4, 8)), verbose=0)
+    for layer, seed in zip(layers, (1, 2), strict=True):
+        expected = to_numpy(RandomWalk(own, seed=seed)((8, 8)))
+        np.testing.assert_allclose(to_numpy(layer.kernel), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "depth", [100, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (None, 1000))]
 )

@@ -54,7 +54,8 @@ def _evaluate_tensors(function: TensorFunction, dtype: str, a: Array) -> tuple[A
 
 def _call_without_assignments(function: Callable[[Any], Any], a: object) -> Any:
     """Calls a function that may change variables of its own, such as the state of random numbers."""
-    with keras.StatelessScope():
+    # Keras may be drawing the variables that wait for their values, which the end of a scope begins to do.
+    with keras.StatelessScope(initialize_variables=False):
         return function(a)
 
 

@@ -13,7 +13,7 @@ import keras
 from .threads import replace_function
 from .types import Tensor
 
-__all__ = ["call_outside_traces", "double_precision", "has_value", "uncompiled"]
+__all__ = ["call_outside_traces", "double_precision", "has_value", "in_stateless_scope", "uncompiled"]
 
 R = TypeVar("R")
 
@@ -42,6 +42,15 @@ def has_value(tensor: Tensor) -> bool:
         except RuntimeError:  # of a tensor inside `torch.vmap`
             return False
     return True
+
+
+def in_stateless_scope() -> bool:
+    """Returns whether Keras computes without its variables: what it draws then stands in for their values."""
+    try:  # not part of Keras's public interface
+        from keras.src.backend.common import global_state
+    except ImportError:
+        return False
+    return global_state.get_global_attribute("stateless_scope") is not None
 
 
 def call_outside_traces(function: Callable[[], R]) -> R:
