@@ -73,12 +73,15 @@ class SearchProgress:
             if row.trial not in self.shown:
                 self.shown.add(row.trial)
                 line = f"{len(self.shown)}/{self.trials} done  trial {row.trial}: {_describe(row)}"
-                self.console.print(f"  {line};  {best_text};  {left}", soft_wrap=True)
+                parts = [line, best_text, *([left] if left else [])]
+                self.console.print(f"  {';  '.join(parts)}", soft_wrap=True)
         self.bar.update(self.task, completed=len(ended), best=best_text, left=left)
 
     def _time_left(self, ended: int) -> str:
+        """Returns the time that the trials left take, in words; nothing where that is unknown or over."""
         ended_here = ended - self.ended_before
-        if ended_here <= 0:
+        # The comparison under fresh seeds follows the last trial, and says itself what it does.
+        if ended_here <= 0 or ended >= self.trials:
             return ""
         seconds = (time.monotonic() - self.start) / ended_here * (self.trials - ended)
         return f"about {_format_duration(seconds)} left"

@@ -68,11 +68,14 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
     base = 0  # indentation of a section's lines
     extra_indent = 4  # of an equation
     literal = False
+    in_doctest = False  # from a prompt to the next blank line, so that what it prints stays as it is
     after_blank = True
     for line in lines:
         text = line.lstrip()
         indent = len(line) - len(text)
-        if text.startswith("|") and not literal:
+        prompt = text.startswith((">>>", "..."))
+        in_doctest = bool(text) and (in_doctest or prompt)
+        if text.startswith("|") and not (literal or in_doctest):
             translated.extend(_table_row(line, name, is_first=after_blank))
             after_blank = False
             continue
@@ -86,12 +89,11 @@ def _translate_blocks(lines: list[str], name: str) -> list[str]:
             base, extra_indent, literal = 0, 4, False
         if literal and indent < base + extra_indent:
             literal = False
-        prompt = text.startswith((">>>", "..."))
         is_text = prompt or text.startswith("- ")
         if after_blank and not literal and indent >= base + extra_indent and not is_text:
             literal = True
             translated.extend([" " * (base + extra_indent - 4) + "::", ""])
-        translated.append(line if literal or prompt else _inline(line, name))
+        translated.append(line if literal or in_doctest else _inline(line, name))
         after_blank = False
     return translated
 

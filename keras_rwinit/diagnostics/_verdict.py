@@ -67,9 +67,9 @@ tenths.
 
 INITIALIZE = (
     "Draw the kernels anew with `keras_rwinit.initialize(model, x)`. If the verdict stays, use fewer layers "
-    'without a shortcut, wider layers, or branches that begin at zero: `gamma_initializer="zeros"` in the '
-    "normalization at the end of each. A model that has been trained would lose its training: measure it "
-    "with `trained=True`."
+    "or wider ones. In a residual network, let the branches begin at zero: "
+    '`gamma_initializer="zeros"` in the normalization at the end of each. A model that has been trained '
+    "would lose its training: measure it with `trained=True`."
 )
 KEEP_APART = (
     'The activation shaped for the depth keeps inputs apart: "shaped(relu)", "shaped(sigmoid)" and so on in '

@@ -30,6 +30,7 @@ __all__ = [
     "analytic_gain",
     "at_nearest_width",
     "leaves_range",
+    "narrow_advice",
     "ways_out",
 ]
 
@@ -67,6 +68,11 @@ def ways_out(activation: Activation, width: int) -> str:
         )
     ways.append("or elu, selu or tanh, which have one from width 32 up")
     return f"Use {'; '.join(ways)}."
+
+
+def narrow_advice(distribution: Distribution) -> str:
+    """Returns which networks of the same activation may have a gain where one is too narrow for it."""
+    return f"A larger width{'' if distribution.orthogonal else ' or orthogonal kernels'} may do."
 
 
 class NoGainError(ValueError):
@@ -158,8 +164,8 @@ def _gain_at_depth(activation: Activation, width: int, depth: int, distribution:
     network = f"{activation.name} at width {width} and depth {depth}"
     if not wide.crossings.size:
         raise UndecidedGainError(
-            f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth)}. A larger width "
-            f"or orthogonal kernels may do. {ways_out(activation, width)}",
+            f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth, distribution)} "
+            f"{ways_out(activation, width)}",
             _most_promising(wide),
         )
     objections = []
@@ -235,12 +241,14 @@ def _most_promising(scan: _Scan) -> float | None:
     return float(scan.gains[best]) if np.isfinite(total[best]) else None
 
 
-def _why_no_crossing(scan: _Scan, depth: int) -> str:
-    """Returns why the mean of the walk never rises through zero."""
+def _why_no_crossing(scan: _Scan, depth: int, distribution: Distribution) -> str:
+    """Returns why the mean of the walk never rises through zero, and which other network may do."""
     best = float(np.nanmax(scan.total) / (depth - 1))
     if best < 0:
-        return f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
-    return "the mean of the walk never rises through zero as the gain grows"
+        # The fluctuations of few units cost each step more than any gain brings.
+        reason = f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
+        return f"{reason}. {narrow_advice(distribution)}"
+    return "the mean of the walk never rises through zero as the gain grows. Fewer layers may do."
 
 
 def _objection(root: _Root, depth: int) -> str | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._analytic_gain import NoGainError, analytic_gain, at_nearest_width
+from ._analytic_gain import NoGainError, analytic_gain, at_nearest_width, narrow_advice
 from ._long_walk import walk_totals
 from ._random_network import RandomNetwork, draw_chunks
 from .activation import Activation
@@ -117,7 +117,7 @@ def _bracket(network: RandomNetwork, start: Point, samples: int) -> tuple[Point,
             raise NoGainError(
                 f"No gain within a factor of five of {np.exp(start.log_gain):.4g} makes the simulated walk "
                 f"unbiased for {network.activation.name} at width {network.width} and depth {network.depth}. "
-                "Use a larger width or orthogonal kernels."
+                f"{narrow_advice(network.distribution)}"
             )
     return below, above
 

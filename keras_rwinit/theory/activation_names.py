@@ -31,9 +31,10 @@ def resolve_activation(activation: ActivationLike, depth: int | None = None) -> 
             `"leaky_relu(0.01)"` (families: leaky_relu, elu, celu, squareplus); a shaped one, as in
             `"shaped(gelu)"`, `"shaped(gelu, depth=200)"` or `"shaped(gelu, depth=200, correlation=0.5)"`,
             see `shape_activation` (Keras's own layers do not know the names that only this package has; they
-            take what `keras_rwinit.layers.get_activation` returns); any vectorized NumPy callable, whose
-            derivative is then taken by central differences (less exactly where it computes in float32); or
-            an `Activation`, which is returned as it is if it is one of the table's.
+            take what `keras_rwinit.layers.get_activation` returns); any function of arrays, written
+            with NumPy or `keras.ops`, or a layer of Keras, whose derivative is then taken by central
+            differences (less exactly where it computes in float32); or an `Activation`, which is returned
+            as it is if it is one of the table's.
         depth: Number of hidden layers, for which `"shaped(gelu)"` is shaped. The name of what is returned
             gives the parameters instead of the depth, and is known everywhere.
 

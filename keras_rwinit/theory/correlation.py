@@ -125,7 +125,8 @@ def predict_correlation(
     excess kurtosis is left out.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
         correlation: Correlation of the two inputs, from -1 to 1.
@@ -213,7 +214,8 @@ def simulate_correlation(
     width^2) for all others.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
         correlation: Correlation of the two inputs, from -1 to 1.

@@ -136,8 +136,9 @@ def predict_derivatives(
     nearly linear.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`. Its slope must be
-            continuous: the second derivative of a ReLU network is zero where it exists.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`. Its slope must be continuous: the second derivative of a ReLU network is
+            zero where it exists.
         depth: Number of hidden layers, at least 1.
         gain: Gain of the hidden kernels after the first, whose entries have the variance `gain^2 / fan_in`.
         input_gain: Gain of the first kernel. `None`: `gain`.
@@ -204,8 +205,8 @@ def input_gain(
     `input_gain / sqrt(inputs)`, divided by `2 pi` where the features are `sin(2 pi B x)`.
 
     Args:
-        activation: Activation of the hidden layers after the first: name, NumPy callable or `Activation`; see
-            `predict_derivatives`.
+        activation: Activation of the hidden layers after the first: name, function (of NumPy or
+            `keras.ops`), Keras layer or `Activation`; see `predict_derivatives`.
         depth: Number of hidden layers, at least 1. The first is the layer of sines.
         gain: Gain of the hidden kernels after the first.
         frequency: Root-mean-square angular frequency of the signal along one input, `sqrt(mean u'^2 / mean

@@ -62,7 +62,8 @@ def gain(
     width 28.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         width: Units of a hidden layer, which is the fan-in of its kernel. At least 1.
         depth: Number of hidden layers. `None`: the limit of great depth, where the pre-activations'
             variance is stationary. One layer has no step to balance and gets the gain of two.

@@ -45,7 +45,8 @@ def simulate_walk(
     O(depth * width^2) for all others.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
         gain: Gain of the kernels. `None`: `keras_rwinit.gain` of the other arguments.

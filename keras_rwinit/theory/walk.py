@@ -94,7 +94,8 @@ def predict_walk(
     a quarter, or the shares of dead networks by more than 0.05, the prediction is the simulation's.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         width: Units of a hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
         gain: Gain of the kernels. `None`: `keras_rwinit.gain` of the other arguments.
@@ -147,7 +148,8 @@ def predict_chain(
     """Predicts the walk through hidden layers that have a width and a gain each.
 
     Args:
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         widths: Fan-in of the second to the last hidden layer; the depth is one more. Activations
             without two slopes have a prediction only where all widths are equal.
         gains: Gain of the same layers, all above 0. Activations without two slopes are predicted at
@@ -242,7 +244,8 @@ def plan_width(
         depth: Number of hidden layers, at least 1.
         spread: Standard deviation over networks of `ln(|delta_1| / |delta_depth|)`, in nats:
             `predict_walk(...).spread`. Above 0.
-        activation: Name, NumPy callable or `Activation`; see `resolve_activation`.
+        activation: Name, function (of NumPy or `keras.ops`), Keras layer or `Activation`; see
+            `resolve_activation`.
         distribution: Distribution of the kernels; see `keras_rwinit.gain`.
 
     Returns:

@@ -34,6 +34,13 @@ Returns:
     A number
 
         f(x)
+
+Example:
+    >>> draw("`a`")
+    |x| is `a`
+    | 1 | 2 |
+
+    And |x| is `g`.
 """
 
 TRANSLATED = """Draws.
@@ -69,6 +76,13 @@ Returns:
     ::
 
         f(x)
+
+Example:
+    >>> draw("`a`")
+    |x| is `a`
+    | 1 | 2 |
+
+    And \\|x\\| is ``g``.
 """
 
 

@@ -166,6 +166,23 @@ def test_the_ways_out_of_a_missing_gain_are_ways_out() -> None:
         assert gain(name, 32, 50) > 0.0
 
 
+@pytest.mark.parametrize("distribution", NORMAL_AND_ORTHOGONAL)
+def test_the_advice_without_a_gain_is_by_its_cause(distribution: str) -> None:
+    """Narrow layers need a larger width, an activation that never drifts up needs fewer layers."""
+
+    def a_tanh(a: NDArray[np.float64]) -> NDArray[np.float64]:
+        return a * np.tanh(a)
+
+    with pytest.raises(NoGainError, match="A larger width( or orthogonal kernels)? may do") as narrow:
+        gain("tanh", 4, 20, distribution=distribution)
+    assert ("or orthogonal kernels" in str(narrow.value)) == (distribution == "normal")
+    assert gain("tanh", 16, 20, distribution=distribution) > 0.0
+    with pytest.raises(NoGainError, match=r"zero as the gain grows\. Fewer layers may do\.") as deep:
+        gain(a_tanh, 400, 50, distribution=distribution)
+    assert "larger width" not in str(deep.value)
+    assert gain(a_tanh, 100, 3, distribution=distribution) > 0.0
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -127,10 +127,16 @@ class BackgroundSearch:
 
 
 @pytest.mark.slow
-def test_a_chief_and_two_workers_run_each_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chief_and_two_workers_run_each_trial_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = tmp_path / "run"
-    search = BackgroundSearch(monkeypatch, directory, trials=4, workers=2, epochs=1, batch_size=64)
+    options: dict[str, Any] = {"trials": 4, "workers": 2, "epochs": 1, "batch_size": 64, "verbose": 1}
+    search = BackgroundSearch(monkeypatch, directory, **options)
     search.join()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if " done  trial " in line]
+    assert [line[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert sorted(line[3] for line in lines) == ["0:", "1:", "2:", "3:"]
     result = search.result
     assert result is not None, search.error
     assert search.processes.keys() == {"chief", "worker-1", "worker-2"}

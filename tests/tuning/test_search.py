@@ -205,6 +205,39 @@ def test_one_crash_ends_that_trial_only(
     assert "failed: RuntimeError: [/b] too large;" in printed.out + printed.err
 
 
+def test_progress_shows_each_trial_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A resumed search shows the trials that it runs, and none that it found."""
+    trained = stub(monkeypatch)
+
+    def trials_shown() -> list[list[str]]:
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split() for line in lines if " done  trial " in line]
+
+    def search(**options: Any) -> None:
+        tuning.search(
+            few_digits(), small_space(), directory=tmp_path / "run", trials=4, seeds=0, verbose=1, **options
+        )
+
+    train = tuning._trainer.NetworkTrainer.train
+
+    def stop(trainer: Any, hp: Any, seed: int) -> float:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(trainer, hp, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_rwinit.tuning._trainer.NetworkTrainer.train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    assert [(line[0], line[3]) for line in trials_shown()] == [("1/4", "0:"), ("2/4", "1:")]
+    search(resume=True)
+    after = trials_shown()
+    assert [(line[0], line[3]) for line in after] == [("3/4", "2:"), ("4/4", "3:")]
+    assert ["left" in line for line in after] == [True, False]
+
+
 def test_fresh_seeds_tell_noise_from_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trained = stub(monkeypatch)
     clear = tuning.search(few_digits(), small_space(), directory=tmp_path / "clear", trials=9, seeds=3)
