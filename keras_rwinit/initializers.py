@@ -276,9 +276,10 @@ class RandomWalk(keras.initializers.Initializer):
 
     def _entropy(self, shape: tuple[int, ...]) -> int | list[int]:
         """Returns the seed of NumPy's generator for the next kernel."""
-        # Python's generator, which `keras.utils.set_random_seed` seeds.
         if self.seed is None:
-            return random.getrandbits(63)
+            # Python's generator, which `keras.utils.set_random_seed` seeds. Placeholders must not advance it.
+            generator = random.Random(0) if in_stateless_scope() else random
+            return generator.getrandbits(63)
         if isinstance(self.seed, keras.random.SeedGenerator):
             state = keras.ops.convert_to_numpy(self.seed.next())
             return [int(word) % 2**32 for word in state]

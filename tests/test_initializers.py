@@ -265,6 +265,21 @@ def test_a_layer_that_is_built_draws_as_a_call_does(wrapped: bool) -> None:
 
 
 @backends
+def test_placeholders_do_not_advance_the_random_numbers() -> None:
+    kernels = []
+    for build_first in (True, False):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(8, "tanh", kernel_initializer=RandomWalk("tanh")) for _ in range(2)]
+        model = keras.Sequential(layers)
+        if build_first:
+            model.build((None, 8))
+        model.compile("sgd", "mse")
+        model.fit(np.zeros((4, 8)), np.zeros((4, 8)), verbose=0)
+        kernels.append([to_numpy(layer.kernel) for layer in layers])
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+
+
+@backends
 def test_a_model_that_is_built_by_its_first_step_draws_its_kernels() -> None:
     """Their variables wait for their values while Keras builds the model without computing."""
 

@@ -81,7 +81,7 @@ def score_lattice(critic: Critic, maze: Maze) -> Floats:
 
 
 def far_pairs(maze: Maze, farther: int, count: int) -> tuple[Integers, Integers]:
-    """Returns starts and goals, points of the lattice, of which each two lie many steps apart.
+    """Returns starts and goals, points of the lattice at least `farther` steps apart.
 
     Args:
         maze: The maze.

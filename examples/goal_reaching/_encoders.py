@@ -20,9 +20,7 @@ VARIANCE = 1.0 / 3.0  # times the fan-in, of the residual network's kernels: tho
 LABELS = {
     "mirrored relu": "plain relu, mirrored kernels",
     "shaped silu": "plain shaped(silu), orthogonal kernels",
-    "tanh": "plain tanh, orthogonal kernels",
     "residual": "residual, LayerNorm, swish",
-    "glorot relu": "plain relu, Glorot (Keras's default)",
     "glorot swish": "plain swish, Glorot (Keras's default)",
 }
 
@@ -30,8 +28,6 @@ LABELS = {
 _PLAIN: dict[str, dict[str, Any]] = {
     "mirrored relu": {"activation": "relu", "output_gain": 1.0},
     "shaped silu": {"activation": "shaped(silu)", "output_gain": 1.0},
-    "tanh": {"activation": "tanh", "output_gain": 1.0},
-    "glorot relu": {"activation": "relu", "kernel_initializer": "glorot_uniform"},
     "glorot swish": {"activation": "silu", "kernel_initializer": "glorot_uniform"},
 }
 NETWORKS = tuple(LABELS)

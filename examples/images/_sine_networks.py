@@ -100,9 +100,9 @@ def _sine_features(x: Any, input_gain: float, seed: Callable[[], int]) -> Any:
     )(x)
 
 
-def _build_walk(distribution: str, phases: bool) -> Build:
+def _build_walk(phases: bool) -> Build:
     def build(depth: int, frequency: float, scale: float, seed: Callable[[], int]) -> keras.Model:
-        gain = phase_gain(depth, distribution) if phases else sine_gain(depth, distribution)
+        gain = phase_gain(depth, "orthogonal") if phases else sine_gain(depth, "orthogonal")
         if phases:
             input_gain = phase_input_gain(depth, frequency)
         else:
@@ -112,10 +112,10 @@ def _build_walk(distribution: str, phases: bool) -> Build:
         h = DenseStack(
             depth - 1,
             "sin",
-            kernel_initializer=RandomWalk("sin", distribution, gain=gain, seed=seed()),
+            kernel_initializer=RandomWalk("sin", "orthogonal", gain=gain, seed=seed()),
             bias_initializer=_uniform(math.pi, seed()) if phases else "zeros",
         )(h)
-        last = RandomWalk("linear", distribution, gain=1.0, seed=seed())
+        last = RandomWalk("linear", "orthogonal", gain=1.0, seed=seed())
         return keras.Model(x, keras.layers.Dense(1, kernel_initializer=last)(h))
 
     return build
@@ -189,9 +189,8 @@ FORMS = {
     "siren, larger output": Form(
         build_siren(biases=True, output_scale=OMEGA), first_rate=1e-4, scale_compiled=True
     ),
-    "walk": Form(_build_walk("orthogonal", phases=False), first_rate=1e-3),
-    "walk, normal": Form(_build_walk("normal", phases=False), first_rate=1e-3),
-    "walk, phases": Form(_build_walk("orthogonal", phases=True), first_rate=1e-3),
+    "walk": Form(_build_walk(phases=False), first_rate=1e-3),
+    "walk, phases": Form(_build_walk(phases=True), first_rate=1e-3),
     "glorot": Form(_build_glorot, first_rate=1e-3),
     "fourier": Form(_build_fourier, first_rate=1e-3),
 }
@@ -202,7 +201,6 @@ LABELS = {
     "siren, zero biases": "SIREN, hidden biases zero",
     "siren, larger output": "SIREN, larger output",
     "walk": "random walk",
-    "walk, normal": "random walk, normal kernels",
     "walk, phases": "random walk with phases",
     "glorot": "Glorot, sines",
     "fourier": "Fourier features, ReLU",

@@ -51,8 +51,10 @@ class NearIdentityInitializer(keras.initializers.Initializer):
         self.noise, self.seed = noise, seed
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
-        rows, columns = np.indices(shape)
-        identity = keras.ops.convert_to_tensor((rows - columns) % min(shape) == 0, dtype=dtype)
+        rows, columns = shape
+        square = np.eye(min(shape))
+        repeated = np.tile(square, (-(-rows // len(square)), -(-columns // len(square))))[:rows, :columns]
+        identity = keras.ops.convert_to_tensor(repeated, dtype=dtype)
         deviation = self.noise / shape[0] ** 0.5
         return identity + keras.initializers.RandomNormal(stddev=deviation, seed=self.seed)(shape, dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
 
 import keras
@@ -11,7 +12,24 @@ import numpy as np
 from .execution import has_value
 from .types import Tensor
 
-__all__ = ["TapKey", "Tapped", "can_differentiate", "gradients_at_taps", "value_and_slopes"]
+__all__ = [
+    "TapKey",
+    "Tapped",
+    "can_differentiate",
+    "gradients_at_taps",
+    "tape_records",
+    "value_and_slopes",
+]
+
+_tape_records: ContextVar[bool] = ContextVar("_tape_records", default=False)
+
+
+def tape_records() -> bool:
+    """Returns whether the function of `gradients_at_taps` runs under its tape, on TensorFlow.
+
+    A gradient that is asked for meanwhile is one that the model takes itself, and is differentiated in turn.
+    """
+    return _tape_records.get()
 
 
 def can_differentiate() -> bool:
@@ -97,7 +115,11 @@ def _tap_tensorflow(function: TappedFunction, tensors: list[Tensor]) -> Gradient
                 values[key] = None
             return value
 
-        result = function(tensors, tap, True)
+        token = _tape_records.set(True)
+        try:
+            result = function(tensors, tap, True)
+        finally:
+            _tape_records.reset(token)
     forward = False
     seen = {key: value for key, value in values.items() if value is not None}
     both = tape.gradient(result, [*tensors, *seen.values()])

@@ -54,7 +54,7 @@ def _evaluate_tensors(function: TensorFunction, dtype: str, a: Array) -> tuple[A
 
 def _call_without_assignments(function: Callable[[Any], Any], a: object) -> Any:
     """Calls a function that may change variables of its own, such as the state of random numbers."""
-    # Keras may be drawing the variables that wait for their values, which the end of a scope begins to do.
+    # Leaving a scope initializes the variables that wait for it, perhaps the one that is being drawn.
     with keras.StatelessScope(initialize_variables=False):
         return function(a)
 

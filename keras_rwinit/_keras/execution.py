@@ -45,12 +45,12 @@ def has_value(tensor: Tensor) -> bool:
 
 
 def in_stateless_scope() -> bool:
-    """Returns whether Keras computes without its variables: what it draws then stands in for their values."""
+    """Returns whether Keras runs in a `StatelessScope`, where an initializer's values are placeholders."""
     try:  # not part of Keras's public interface
-        from keras.src.backend.common import global_state
+        from keras.src.backend.common import stateless_scope
     except ImportError:
         return False
-    return global_state.get_global_attribute("stateless_scope") is not None
+    return bool(stateless_scope.in_stateless_scope())
 
 
 def call_outside_traces(function: Callable[[], R]) -> R:
@@ -73,7 +73,7 @@ def call_outside_traces(function: Callable[[], R]) -> R:
         import tensorflow as tf
 
         if not (tf.executing_eagerly() and _records_gradients()):
-            # A new thread begins without a graph, and without the pause of `tf.init_scope`.
+            # A new thread has no graph, and its tapes record, which those inside `tf.init_scope` do not.
             with ThreadPoolExecutor(1) as executor:
                 return executor.submit(function).result()
     return function()

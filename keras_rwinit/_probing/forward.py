@@ -10,13 +10,13 @@ from typing import Any
 import keras
 
 from keras_rwinit._keras.activations import NamedActivation, theory_activation
-from keras_rwinit._keras.autodiff import value_and_slopes
+from keras_rwinit._keras.autodiff import tape_records, value_and_slopes
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit.layers import DenseStack
 
 __all__ = ["dense_call", "run_layers", "run_quantized_layers"]
 
-_NUMBERS = 2**20  # pre-activations of the layers in a group
+_GROUP_SIZE = 2**20  # pre-activations of the layers in a group
 
 
 def dense_call(layer: keras.layers.Dense) -> Callable[..., Tensor]:
@@ -32,7 +32,7 @@ def dense_call(layer: keras.layers.Dense) -> Callable[..., Tensor]:
 def run_layers(
     h: Tensor, kernels: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns the output of a stack's layers, and their pre-activations, of some layers in each tensor."""
+    """Returns the output of a stack's layers, and the pre-activations, some layers' in each tensor."""
     if keras.backend.backend() == "jax":
         # JAX dispatches each operation of a Python loop by itself; a scan is one operation.
         import jax
@@ -43,12 +43,20 @@ def run_layers(
         return h, [pre_activations]
     if keras.backend.backend() == "tensorflow" and _acts_unit_by_unit(activation, kernels.shape[-1]):
         return _run_on_tensorflow(h, kernels, biases, activation)
-    each = []
+    h, pre_activations = _run_one_by_one(h, kernels, biases, activation)
+    return h, [keras.ops.stack(pre_activations)]
+
+
+def _run_one_by_one(
+    h: Tensor, kernels: Tensor, biases: Tensor, activation: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns the output of layers, and the pre-activations of each."""
+    pre_activations = []
     depth = kernels.shape[0]
     for kernel, bias in zip(keras.ops.unstack(kernels, depth), keras.ops.unstack(biases, depth), strict=True):
-        each.append(h @ kernel + bias)
-        h = activation(each[-1])
-    return h, [keras.ops.stack(each)]
+        pre_activations.append(h @ kernel + bias)
+        h = activation(pre_activations[-1])
+    return h, pre_activations
 
 
 def _acts_unit_by_unit(activation: Callable[[Tensor], Tensor], units: int) -> bool:
@@ -69,12 +77,13 @@ def _run_on_tensorflow(
     shape, units = tf.shape(biases), kernels.shape[-1]
     rows = tf.reshape(biases, (kernels.shape[0], -1, units))
     groups = _layer_groups(rows.shape)
-    parts: list[Tensor] = []  # of the pre-activations, which need no gradient of their own
+    parts: list[Tensor] = []  # pre-activations, group by group; they need no gradient of their own
 
     @tf.custom_gradient
     def run(h: Tensor, kernels: Tensor, biases: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-        # Otherwise the tape records, and keeps, what is done here beside the gradient that is given below.
-        h, kernels, biases = (tf.stop_gradient(tensor) for tensor in (h, kernels, biases))
+        given = h, kernels, biases
+        # Without this the tape also records, and keeps, the operations below.
+        h, kernels, biases = (tf.stop_gradient(tensor) for tensor in given)
         inputs = h
         for layers in groups:
             part = []
@@ -85,10 +94,15 @@ def _run_on_tensorflow(
 
         def differentiate(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             """Returns the gradients at the inputs, the kernels and the biases, by that at the output."""
+            if tape_records():
+                with tf.GradientTape() as tape:
+                    tape.watch(given)
+                    output, _ = _run_one_by_one(*given, activation)
+                return tuple(tape.gradient(output, given, gradient))
             deltas: list[Tensor] = []
             kernel_gradients: list[Tensor] = []
             for layers in reversed(groups):
-                outputs, slopes = value_and_slopes(activation, parts.pop())  # its memory is needed
+                outputs, slopes = value_and_slopes(activation, parts.pop())  # popped to free its memory
                 first = activation(parts[-1][-1]) if parts else inputs
                 part = []
                 for kernel, slope in zip(
@@ -122,8 +136,8 @@ def _layer_groups(shape: Sequence[int | None]) -> list[slice]:
     Args:
         shape: Layers, rows and units of the pre-activations; a number of rows may be unknown.
     """
-    depth, *of_layer = (number or 1 for number in shape)
-    size = max(1, _NUMBERS // math.prod(of_layer))
+    depth, *per_layer = (number or 1 for number in shape)
+    size = max(1, _GROUP_SIZE // math.prod(per_layer))
     return [slice(start, start + size) for start in range(0, depth, size)]
 
 

@@ -33,7 +33,7 @@ FLAT = 0.01
 """A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
 _FIRST_ROWS = 16
-_NUMBERS = 2**18  # that are converted to float64 at a time
+_CHUNK_SIZE = 2**18  # that are converted to float64 at a time
 
 
 def log_norm(vectors: Floats) -> Array:
@@ -52,7 +52,7 @@ def log_norm(vectors: Floats) -> Array:
 def _sums_of_squares(rows: Floats) -> Array:
     """Returns the sum of squares of each row in float64, into which a part at a time is copied."""
     sums = np.empty(len(rows))
-    part = max(1, _NUMBERS // max(rows.shape[1], 1))
+    part = max(1, _CHUNK_SIZE // max(rows.shape[1], 1))
     for start in range(0, len(rows), part):
         exact = rows[start : start + part].astype(np.float64)
         np.einsum("ij,ij->i", exact, exact, out=sums[start : start + part])

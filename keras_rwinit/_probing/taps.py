@@ -26,7 +26,7 @@ __all__ = ["TappedCall", "Taps", "layers_to_tap"]
 
 Tap = Callable[[Tensor, TapKey], Tensor]
 
-_NUMBERS = 2**20  # of a stack's pre-activations that are looked at at a time
+_GROUP_SIZE = 2**20  # of a stack's pre-activations that are looked at at a time
 
 
 @dataclass(eq=False)
@@ -128,9 +128,10 @@ class Taps:
         values = to_numpy(a)
         outputs = None if h is None else to_numpy(h)
         if not call.stacked:
-            values, outputs = values[None], None if outputs is None else outputs[None]
+            outputs = self._activate(call.activation, values) if outputs is None else outputs
+            values, outputs = values[None], outputs[None]
         # Layers of a stack in groups: single ones take long, and all of them at once much memory.
-        group = max(1, _NUMBERS // max(values[0].size, 1))
+        group = max(1, _GROUP_SIZE // max(values[0].size, 1))
         kernels = kernels_of(call.layer)
         if call.forward is None or not first:
             call.forward = []

@@ -14,11 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_rwinit._summary import Summarized
-from keras_rwinit._tracing.signals import LINEAR
 
 from ._factors import DEGREE_TWO
 from ._initialized_kernel import InitializedKernel
-from ._rules import READS_DATA
 
 __all__ = ["BiasCount", "InitializationReport"]
 
@@ -111,9 +109,7 @@ class InitializationReport(Summarized):
 def _texts(kernel: InitializedKernel) -> tuple[str, ...]:
     """Returns what the table says of a kernel besides its name."""
     shape = " x ".join(map(str, kernel.shape))
-    reads_data = kernel.activation == LINEAR.name and kernel.why.startswith(READS_DATA)
-    source = "data" if reads_data else kernel.activation
-    return shape, source, kernel.distribution, f"{kernel.gain:.4f}", kernel.why
+    return shape, kernel.activation, kernel.distribution, f"{kernel.gain:.4f}", kernel.why
 
 
 def _name_run(kernels: Sequence[InitializedKernel]) -> str:

@@ -19,10 +19,7 @@ from ._mirroring import Mirroring
 from ._moments import slope_mean_square, squared_mean_ratio
 from ._recursions import Multiplier, branch_scale
 
-__all__ = ["READS_DATA", "GainRule", "gain_rule", "repeated_rule"]
-
-READS_DATA = "reads the data"
-"""Beginning of the reason of a kernel that no other kernel precedes."""
+__all__ = ["GainRule", "gain_rule", "repeated_rule"]
 
 # Nats over all layers of a chain below which a report does not speak of what no scale keeps.
 _NOTABLE_DRIFT = 1.0
@@ -98,7 +95,7 @@ def gain_rule(
     if unknown:
         why = f"taken to be fed linearly, which is a guess. {unknown}"
     if context.signal.reads_data:
-        why = "fed by an embedding" if context.signal.embedded else READS_DATA
+        why = "fed by an embedding" if context.signal.embedded else "reads the data"
         first = None if mirroring.outputs else _first_gain(context, depth, distribution, windows)
         if first is not None:
             gain = share = first

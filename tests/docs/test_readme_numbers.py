@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import itertools
 import json
 import re
 from itertools import pairwise
@@ -83,8 +84,9 @@ def test_mnist() -> None:
 def test_the_faq_on_residual_networks() -> None:
     rows = rows_of(ROOT / "examples" / "paper" / "results" / "plain_against_residual" / "results.csv")
     faq = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
-    for network in ("residual", "looks_linear"):
-        runs = [row for row in rows if (row["network"], row["activation"]) == (network, "relu")]
+    for depth, network in itertools.product(("200", "1000"), ("residual", "looks_linear")):
+        at = (depth, network, "relu")
+        runs = [row for row in rows if (row["depth"], row["network"], row["activation"]) == at]
         tried = [row for row in runs if row["seed"] == "0"]
         rate = min(tried, key=lambda row: float(row["loss"]))["rate"]
         errors = [100 * float(row["test_error"]) for row in runs if row["seed"] != "0"]

@@ -204,7 +204,7 @@ def test_the_search_finds_the_best_rate(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(study, "train", hill)
     experiment = module("_experiment").Experiment("some", tmp_path, False, None, "")
-    base = {"network": "tanh", "depth": 1, "width": 64}
+    base = {"network": "shaped silu", "depth": 1, "width": 64}
     assert study.RATES[study.first_rate(base)] == 1e-3
     assert study.search(experiment, base)["rate"] == 1e-3
     # No goal is reached at 0.1, and the loss leads the way from there.
