@@ -252,6 +252,7 @@ def test_a_quick_run_and_its_restart(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_critic_that_guesses_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     study = module("reach_goals")
     monkeypatch.setattr(study, "GUESSING", -1.0)  # so that every critic counts as one that guesses
