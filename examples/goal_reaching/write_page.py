@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from _encoders import LABELS
 from _pictures import bootstrap
-from reach_goals import BATCH, FAR, NAME, ROOMS, Row, distinct, read, select
+from reach_goals import BATCH, FAR, NAME, ROOMS, Row, distinct, markdown_table, read, select
 
 from keras_rwinit import model_zoo
 
@@ -77,7 +77,9 @@ def depth_values(rows: list[Row]) -> dict[str, str]:
     """Returns the text of every mark of one depth: its table, means and ends of intervals."""
     depth, results = rows[0]["depth"], [row for row in rows if row["seed"] != 0]
     names = [name for name in LABELS if select(results, network=name)]
-    values = {f"{depth}.table": table([line(select(results, network=name)) for name in names])}
+    values = {
+        f"{depth}.table": markdown_table(COLUMNS, [line(select(results, network=name)) for name in names])
+    }
     for name in names:
         chosen = select(results, network=name)
         found = [row["success"] for row in chosen]
@@ -116,12 +118,6 @@ def line(rows: list[Row]) -> list[str]:
         f"{np.mean([row['loss'] for row in rows]):.2f}",
         seconds(rows),
     ]
-
-
-def table(lines: list[list[str]]) -> str:
-    """Returns a table in Markdown."""
-    head = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *lines])
 
 
 def percent(share: float) -> str:

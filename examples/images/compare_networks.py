@@ -20,7 +20,7 @@ from keras_rwinit.plots import new_figure
 
 # The table of results, the options and the search are those of the paper's experiments.
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
-from _experiment import Experiment, Row, distinct, parse_options, read, select
+from _experiment import Experiment, Row, distinct, markdown_table, parse_options, read, select
 from _ladders import climb
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Row",
     "distinct",
     "main",
+    "markdown_table",
     "read",
     "select",
 ]

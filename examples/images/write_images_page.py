@@ -12,7 +12,18 @@ from pathlib import Path
 
 import numpy as np
 from _sine_networks import FORMS, LABELS, OMEGA, far_distance, phase_gain, phase_input_gain, sine_gain
-from compare_networks import FITTED, HELD_OUT, PHOTOGRAPHS, RETRIED, SEARCH, Row, distinct, read, select
+from compare_networks import (
+    FITTED,
+    HELD_OUT,
+    PHOTOGRAPHS,
+    RETRIED,
+    SEARCH,
+    Row,
+    distinct,
+    markdown_table,
+    read,
+    select,
+)
 from search_gain import COMPARED, TRIALS
 from siren_gain import follow, siren_bias_bound
 
@@ -68,7 +79,9 @@ def network_values() -> dict[str, str]:
                 groups = {name: group for name, group in groups.items() if group}
                 seeds = len(distinct(of_depth, "seed"))
                 values[f"{prefix}.seeds"] = "one seed" if seeds == 1 else f"{seeds} seeds"
-                values[f"{prefix}.table"] = markdown(COLUMNS, [line(group) for group in groups.values()])
+                values[f"{prefix}.table"] = markdown_table(
+                    COLUMNS, [line(group) for group in groups.values()]
+                )
                 for name, group in groups.items():
                     values[f"{prefix}.{name}.fitted"] = decibels(median(group, "fitted_db"))
                     values[f"{prefix}.{name}.held_out"] = decibels(median(group, "held_out_db"))
@@ -124,7 +137,7 @@ def siren_values() -> dict[str, str]:
             lines.append(cells)
     uniform = phase_gain(20, "uniform")
     return {
-        "siren.table": markdown(columns, lines),
+        "siren.table": markdown_table(columns, lines),
         "siren.networks": str(len(distinct(rows, "seed"))),
         **{f"siren.{width}.factor": siren_factor(width) for width in (64, 256, 1024)},
         "siren.input_gain": f"{OMEGA * 0.5 / math.sqrt(3.0) * math.sqrt(2.0):.1f}",
@@ -196,11 +209,6 @@ def line(rows: Sequence[Row]) -> list[str]:
         decibels(median(rows, "held_out_db")),
         f"{decibels(min(held_out))} to {decibels(max(held_out))}",
     ]
-
-
-def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *lines])
 
 
 def median(rows: Sequence[Row], column: str) -> float:

@@ -22,7 +22,16 @@ from keras_rwinit import data
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "Row", "distinct", "mean_and_deviation", "parse_options", "select"]
+__all__ = [
+    "Experiment",
+    "Row",
+    "distinct",
+    "markdown_table",
+    "mean_and_deviation",
+    "parse_options",
+    "read",
+    "select",
+]
 
 # One row of a table: numbers and text by column.
 Row: TypeAlias = dict[str, Any]
@@ -122,6 +131,12 @@ def read(path: Path) -> list[Row]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

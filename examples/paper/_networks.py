@@ -17,6 +17,7 @@ __all__ = [
     "SkipInitializer",
     "build_network",
     "initializer_arguments",
+    "normalize",
     "schedule",
     "train_classifier",
 ]
@@ -86,6 +87,12 @@ def build_network(
         seed=seed,
         **initializer_arguments(name, depth, **random_walk),
     )
+
+
+def normalize(h: Any) -> Any:
+    """Returns activations with mean 0 and variance 1 over the units."""
+    centered = h - keras.ops.mean(h, axis=-1, keepdims=True)
+    return centered * keras.ops.rsqrt(keras.ops.mean(centered**2, axis=-1, keepdims=True) + 1e-5)
 
 
 def schedule(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from _experiment import Row, distinct, mean_and_deviation, read, select
+from _experiment import Row, distinct, markdown_table, mean_and_deviation, read, select
 from loss_against_gain import WALKS, groups
 from recipe import variants
 from sample_walks import deviation_of_walks
@@ -43,7 +43,7 @@ def deep_mnist() -> dict[str, str]:
             ]
             for row in of_preset
         ]
-        values[f"{preset}.table"] = table(columns, lines)
+        values[f"{preset}.table"] = markdown_table(columns, lines)
         values[f"{preset}.size"] = f"{size(of_preset[0])}, {of_preset[0]['epochs']} epochs"
     return values
 
@@ -73,11 +73,13 @@ def sample_walks() -> dict[str, str]:
         drifts.append([str(name), f"{measured:.2f} ± {deviation_of_walks(of_name):.2f}", predicted])
     return {
         "samples": str(rows[0]["samples"]),
-        "exponents": table(["law", "expected", "fitted", "95 % interval", "inside", "points"], exponents),
+        "exponents": markdown_table(
+            ["law", "expected", "fitted", "95 % interval", "inside", "points"], exponents
+        ),
         "size": f"{networks[0]['depth']} ReLU layers of width {networks[0]['width']}",
         "networks": str(len(of_name)),
         "examples": str(networks[0]["examples"]),
-        "drifts": table(["", "measured", "predicted"], drifts),
+        "drifts": markdown_table(["", "measured", "predicted"], drifts),
         "source": source("sample_walks", [*rows, *networks], ["exponents.csv", "networks.csv"]),
     }
 
@@ -104,9 +106,9 @@ def optimal_gain() -> dict[str, str]:
     depths = [f"depth {depth}" for depth in distinct(baselines, "depth")]
     columns = ["width", "depth", "computed", "simulated ± standard error", "difference in standard errors"]
     return {
-        "gains": table(columns, gains),
+        "gains": markdown_table(columns, gains),
         "width": str(baselines[0]["width"]),
-        "drifts": table(["", *depths], drifts),
+        "drifts": markdown_table(["", *depths], drifts),
         "source": source("optimal_gain", [*rows, *points], ["points.csv", "baselines.csv"]),
     }
 
@@ -126,8 +128,8 @@ def loss_against_gain() -> dict[str, str]:
         walks.append([network, f"{computed:.4f}", *losses])
         others.append([network, *(mean_cell(select(group, initializer=name), "loss") for name in names)])
     return {
-        "losses": table(["", "computed gain", *(f"x {ratio:g}" for ratio in ratios)], walks),
-        "others": table(["", *map(str, names)], others),
+        "losses": markdown_table(["", "computed gain", *(f"x {ratio:g}" for ratio in ratios)], walks),
+        "others": markdown_table(["", *map(str, names)], others),
         "source": source("loss_against_gain", rows),
     }
 
@@ -139,7 +141,7 @@ def fixed_parameters() -> dict[str, str]:
     widths = [select(rows, depth=depth)[0]["width"] for depth in depths]
     columns = ["", *(f"{depth} x {width}" for depth, width in zip(depths, widths, strict=True))]
     return {
-        **{error: table(columns, error_lines(rows, [error])) for error in ERRORS},
+        **{error: markdown_table(columns, error_lines(rows, [error])) for error in ERRORS},
         "source": source("fixed_parameters", rows),
     }
 
@@ -151,7 +153,10 @@ def speech() -> dict[str, str]:
         f"{depth} layers, {error.removesuffix('_error')}"
         for depth, error in itertools.product(distinct(rows, "depth"), ERRORS)
     ]
-    return {"errors": table(["", *columns], error_lines(rows, ERRORS)), "source": source("speech", rows)}
+    return {
+        "errors": markdown_table(["", *columns], error_lines(rows, ERRORS)),
+        "source": source("speech", rows),
+    }
 
 
 def autoencoder() -> dict[str, str]:
@@ -168,7 +173,7 @@ def autoencoder() -> dict[str, str]:
     return {
         "width": str(results[0]["width"]),
         "bottleneck": str(results[0]["bottleneck"]),
-        "errors": table(["", *map(str, depths)], lines),
+        "errors": markdown_table(["", *map(str, depths)], lines),
         "source": source("autoencoder", rows, ["components.csv"]),
     }
 
@@ -180,7 +185,7 @@ def recipe() -> dict[str, str]:
     for activation in distinct(rows, "activation"):
         of_activation = select(rows, activation=activation)
         lines = [[name, *result_cells(group)] for name, group in variants(of_activation).items()]
-        values[f"{activation}.table"] = table(["", *RESULT_COLUMNS], lines)
+        values[f"{activation}.table"] = markdown_table(["", *RESULT_COLUMNS], lines)
         values[f"{activation}.size"] = size(of_activation[0])
     return values
 
@@ -218,8 +223,8 @@ def tuned_baselines() -> dict[str, str]:
     narrow_columns = ["width", "computed gain", "gain sqrt(2)", "difference in standard errors"]
     return {
         "size": f"{rows[0]['depth']} layers of width {rows[0]['width']}",
-        "losses": table(columns, lines),
-        "narrow": table(narrow_columns, compared),
+        "losses": markdown_table(columns, lines),
+        "narrow": markdown_table(narrow_columns, compared),
         "source": source("tuned_baselines", [*rows, *narrow], ["narrow.csv"]),
     }
 
@@ -240,7 +245,7 @@ def smooth_activations() -> dict[str, str]:
     return {
         "width": str(rows[0]["width"]),
         "epochs": str(rows[0]["epochs"]),
-        "errors": table(["", "learning rate", *RESULT_COLUMNS], lines),
+        "errors": markdown_table(["", "learning rate", *RESULT_COLUMNS], lines),
         "source": source("smooth_activations", rows),
     }
 
@@ -262,7 +267,7 @@ def plain_against_residual() -> dict[str, str]:
         )
     return {
         "width": str(rows[0]["width"]),
-        "errors": table(["", "epochs", "learning rate", *RESULT_COLUMNS], lines),
+        "errors": markdown_table(["", "epochs", "learning rate", *RESULT_COLUMNS], lines),
         "source": source("plain_against_residual", every),
     }
 
@@ -285,12 +290,6 @@ EXPERIMENTS: tuple[Callable[[], dict[str, str]], ...] = (
 def read_results(name: str, file: str = "results.csv") -> list[Row]:
     """Returns the rows of one of an experiment's tables."""
     return read(RESULTS / name / file)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def source(name: str, rows: Sequence[Row], more_files: Sequence[str] = ()) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 from _experiment import Experiment, Row, distinct, mean_and_deviation, parse_options, select
-from _networks import train_classifier
+from _networks import normalize, train_classifier
 
 from keras_rwinit import data, model_zoo
 from keras_rwinit.plots import new_figure
@@ -81,12 +81,6 @@ class NormalizedResidualStack(keras.layers.Layer):
             keras.ops.convert_to_tensor(weight) for weight in (self.kernel, self.scale, self.shift, self.bias)
         )
         return keras.ops.scan(block, inputs, of_blocks)[0]
-
-
-def normalize(h: Any) -> Any:
-    """Returns activations with mean 0 and variance 1 over the units."""
-    centered = h - keras.ops.mean(h, axis=-1, keepdims=True)
-    return centered * keras.ops.rsqrt(keras.ops.mean(centered**2, axis=-1, keepdims=True) + 1e-5)
 
 
 def build(run: Row, examples: data.Dataset) -> keras.Model:

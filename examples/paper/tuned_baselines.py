@@ -27,6 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 from _experiment import Experiment, Row, mean_and_deviation, parse_options, select
+from _networks import normalize
 
 from keras_rwinit import data, gain, model_zoo
 from keras_rwinit.plots import new_figure
@@ -101,10 +102,7 @@ class ResidualStack(keras.layers.Layer):
             return self.activation(h + keras.ops.matmul(h, kernel) + bias)
         if self.form == "outside":
             return h + self.activation(keras.ops.matmul(h, kernel) + bias)
-        centered = h - keras.ops.mean(h, axis=-1, keepdims=True)
-        variance = keras.ops.mean(centered**2, axis=-1, keepdims=True)
-        normalized = centered * keras.ops.rsqrt(variance + 1e-5)
-        return h + keras.ops.matmul(self.activation(normalized), kernel) + bias
+        return h + keras.ops.matmul(self.activation(normalize(h)), kernel) + bias
 
 
 def networks(quick: bool) -> Iterator[Row]:

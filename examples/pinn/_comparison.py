@@ -21,10 +21,21 @@ from keras_rwinit.plots import new_figure
 
 # The table of results, the options and the search are those of the paper's experiments.
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
-from _experiment import Experiment, Row, distinct, parse_options, read, select
+from _experiment import Experiment, Row, distinct, markdown_table, parse_options, read, select
 from _ladders import RATES, SCALES, climb
 
-__all__ = ["RATES", "SCALES", "WIDTH", "Plan", "Row", "compare", "distinct", "read", "select"]
+__all__ = [
+    "RATES",
+    "SCALES",
+    "WIDTH",
+    "Plan",
+    "Row",
+    "compare",
+    "distinct",
+    "markdown_table",
+    "read",
+    "select",
+]
 
 MARKERS = "osD^v<>P"
 TEST_FACTOR = 4  # points of the test loss per point of training

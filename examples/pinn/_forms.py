@@ -19,9 +19,8 @@ __all__ = ["FORMS", "LABELS", "WIDTH", "Form", "Weights"]
 Weights: TypeAlias = list[Array]
 
 WIDTH = 32
-SLOPE_FACTOR = (
-    10.0  # n of Jagtap, Kawaguchi & Karniadakis: the slope is n times a weight that begins at 1 / n
-)
+# n of Jagtap, Kawaguchi & Karniadakis: the slope is n times a weight that begins at 1 / n
+SLOPE_FACTOR = 10.0
 NOISE = 0.085  # of near-identity kernels; Lee, Choi & Kim, arXiv:2410.02242
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from _comparison import WIDTH, Row, distinct, read, select
+from _comparison import WIDTH, Row, distinct, markdown_table, read, select
 from _forms import LABELS
 from _problems import PROBLEMS as PROBLEMS_BY_NAME
 
@@ -54,7 +54,9 @@ def problem_values(problem: str) -> dict[str, str]:
     for depth in distinct(results, "depth"):
         of_depth = select(results, depth=depth)
         names = distinct(of_depth, "network")
-        values[f"{problem}.{depth}.table"] = table([line(select(of_depth, network=n)) for n in names])
+        values[f"{problem}.{depth}.table"] = markdown_table(
+            COLUMNS, [line(select(of_depth, network=n)) for n in names]
+        )
         values[f"{problem}.{depth}.seeds"] = str(len(distinct(of_depth, "seed")))
         for name in names:
             chosen = select(of_depth, network=name)
@@ -92,12 +94,6 @@ def line(rows: list[Row]) -> list[str]:
         f"{short(min(errors))} to {short(max(errors))}",
         short(median(rows, "test_loss")),
     ]
-
-
-def table(lines: list[list[str]]) -> str:
-    """Returns a table in Markdown."""
-    head = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *lines])
 
 
 def median(rows: list[Row], column: str) -> float:

@@ -14,7 +14,7 @@ from keras_rwinit._keras.autodiff import tape_records, value_and_slopes
 from keras_rwinit._keras.types import Tensor
 from keras_rwinit.layers import DenseStack
 
-__all__ = ["dense_call", "run_layers", "run_quantized_layers"]
+__all__ = ["dense_call", "layer_groups", "run_layers", "run_quantized_layers"]
 
 _GROUP_SIZE = 2**20  # pre-activations of the layers in a group
 
@@ -76,7 +76,7 @@ def _run_on_tensorflow(
 
     shape, units = tf.shape(biases), kernels.shape[-1]
     rows = tf.reshape(biases, (kernels.shape[0], -1, units))
-    groups = _layer_groups(rows.shape)
+    groups = layer_groups(rows.shape)
     parts: list[Tensor] = []  # pre-activations, group by group; they need no gradient of their own
 
     @tf.custom_gradient
@@ -130,11 +130,11 @@ def _join(parts: list[Tensor]) -> Tensor:
     return joined
 
 
-def _layer_groups(shape: Sequence[int | None]) -> list[slice]:
-    """Returns the layers of a stack in groups: copies of single layers then need little memory at a time.
+def layer_groups(shape: Sequence[int | None]) -> list[slice]:
+    """Returns the layers of a stack in groups: single ones take long, and all of them at once much memory.
 
     Args:
-        shape: Layers, rows and units of the pre-activations; a number of rows may be unknown.
+        shape: Shape of the pre-activations, layers first; other sizes may be unknown.
     """
     depth, *per_layer = (number or 1 for number in shape)
     size = max(1, _GROUP_SIZE // math.prod(per_layer))

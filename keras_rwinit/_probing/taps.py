@@ -18,15 +18,13 @@ from keras_rwinit._keras.threads import replace_function, replace_policy
 from keras_rwinit._keras.types import ArrayTree, Tensor
 from keras_rwinit._tracing.kernels import kernels_of, sublayers
 
-from .forward import dense_call, run_layers, run_quantized_layers
+from .forward import dense_call, layer_groups, run_layers, run_quantized_layers
 from .measurements import ForwardMeasurement, LayerCall
 from .norms import Floats, to_numpy
 
 __all__ = ["TappedCall", "Taps", "layers_to_tap"]
 
 Tap = Callable[[Tensor, TapKey], Tensor]
-
-_GROUP_SIZE = 2**20  # of a stack's pre-activations that are looked at at a time
 
 
 @dataclass(eq=False)
@@ -130,13 +128,10 @@ class Taps:
         if not call.stacked:
             outputs = self._activate(call.activation, values) if outputs is None else outputs
             values, outputs = values[None], outputs[None]
-        # Layers of a stack in groups: single ones take long, and all of them at once much memory.
-        group = max(1, _GROUP_SIZE // max(values[0].size, 1))
         kernels = kernels_of(call.layer)
         if call.forward is None or not first:
             call.forward = []
-        for start in range(0, len(values), group):
-            layers = slice(start, start + group)
+        for layers in layer_groups(values.shape):
             indices = range(first, first + len(values))[layers] if call.stacked else (None,)
             calls = [LayerCall(call.layer, kernels, index, call.call) for index in indices]
             seen = values[layers]

@@ -117,7 +117,7 @@ def _bracket(network: RandomNetwork, start: Point, samples: int) -> tuple[Point,
             raise NoGainError(
                 f"No gain within a factor of five of {np.exp(start.log_gain):.4g} makes the simulated walk "
                 f"unbiased for {network.activation.name} at width {network.width} and depth {network.depth}. "
-                f"{narrow_advice(network.distribution)}"
+                + narrow_advice(network.distribution)
             )
     return below, above
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_rwinit import gradient_walk, model_zoo
-from keras_rwinit._probing import forward, norms, taps
+from keras_rwinit._probing import forward, norms
 from keras_rwinit.initializers import RandomWalk
 from keras_rwinit.layers import DenseStack
 
@@ -90,12 +90,8 @@ def test_a_walk_in_parts_is_that_of_all_layers_at_once(monkeypatch: pytest.Monke
     model = model_zoo.deep_mlp(8, 6, "relu", input_shape=(6,), distribution="orthogonal", seed=0)
     x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     walk = gradient_walk(model, x)
-    for module, name, numbers in (
-        (forward, "_GROUP_SIZE", 60),
-        (taps, "_GROUP_SIZE", 30),
-        (norms, "_CHUNK_SIZE", 12),
-    ):
-        monkeypatch.setattr(module, name, numbers)
+    monkeypatch.setattr(forward, "_GROUP_SIZE", 60)
+    monkeypatch.setattr(norms, "_CHUNK_SIZE", 12)
     in_parts = gradient_walk(model, x)
     for one, other in ((walk, in_parts), (walk.correlation, in_parts.correlation)):
         np.testing.assert_allclose(one.backward, other.backward, rtol=1e-5, atol=1e-6)

@@ -132,6 +132,21 @@ def test_the_skip_initializer_makes_a_residual_network() -> None:
     assert not np.array_equal(second, third)
 
 
+@pytest.mark.parametrize("shape", [(40, 40), (100, 40), (40, 100)])
+def test_near_identity_kernels_are_the_identity_and_noise(shape: tuple[int, int]) -> None:
+    """The noise's deviation is within four standard errors of 0.085 / sqrt(fan-in), and not of 0.1 / sqrt."""
+    drawn = module("tuned_baselines").NearIdentityInitializer(seed=0)(shape, "float32")
+    kernel = np.asarray(keras.ops.convert_to_numpy(drawn), np.float64)
+    identity = np.zeros(shape)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            identity[row, column] = (row - column) % min(shape) == 0
+    deviation = (kernel - identity).std() * shape[0] ** 0.5
+    error = deviation / (2.0 * kernel.size) ** 0.5
+    assert abs(deviation - 0.085) < 4.0 * error
+    assert abs(deviation - 0.1) > 4.0 * error
+
+
 def test_few_runs_have_no_deviation() -> None:
     """Two values do not tell a deviation; the page gives them as they are."""
     cell = module("_tables").mean_cell
