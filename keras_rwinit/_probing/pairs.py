@@ -53,11 +53,14 @@ def gram_matrices(vectors: Floats, log_norms: Array) -> Array:
     longest = np.where(alive, log_norms, -np.inf).max(axis=1)
     # Twice, so that it stays within float64
     scale = np.exp(np.where(np.isfinite(longest), longest, 0.0) / -2.0)[:, None, None]
+    wide = kept.dtype == np.float64  # float64 holds the products of float32 numbers, and not of its own
     gram = np.zeros((len(vectors), *[vectors.shape[1]] * 2))
     for start in range(0, kept.shape[2], _COLUMNS):
-        part = kept[:, :, start : start + _COLUMNS].astype(np.float64) * scale * scale
+        part = kept[:, :, start : start + _COLUMNS].astype(np.float64)
+        if wide:
+            part = part * scale * scale
         gram += part @ part.transpose(0, 2, 1)
-    return gram
+    return gram if wide else gram * scale**2 * scale**2
 
 
 def _without_dead(vectors: Floats, log_norms: Array) -> tuple[Floats, NDArray[np.bool_]]:
