@@ -224,20 +224,69 @@ def test_what_is_not_kept_is_computed_again(
     assert (forward[0], len(calls) - forward[0]) == (9, again)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="asks XLA")
-def test_recomputing_takes_less_memory_on_jax() -> None:
-    """400 activations of 64 KiB, or 20 of the segments and 20 of one of them."""
+def temporary_memory(activation: Any, segment: int | None) -> int:
+    """Returns the bytes that XLA needs for the gradient of 400 layers with activations of 64 KiB."""
     import jax
 
-    def temporary(segment: int | None) -> int:
-        def value(x: Any, kernel: Any) -> Any:
-            return run_stack(x, kernel, None, jax.numpy.tanh, False, segment).sum()
+    def value(x: Any, kernel: Any) -> Any:
+        return run_stack(x, kernel, None, activation, False, segment).sum()
 
-        shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((512, 32), (400, 32, 32))]
-        compiled = jax.jit(jax.grad(value)).lower(*shapes).compile()
-        return int(compiled.memory_analysis().temp_size_in_bytes)
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((512, 32), (400, 32, 32))]
+    compiled = jax.jit(jax.grad(value)).lower(*shapes).compile()
+    return int(compiled.memory_analysis().temp_size_in_bytes)
 
-    assert temporary(20) < temporary(None) / 4
+
+@pytest.mark.skipif(BACKEND != "jax", reason="asks XLA")
+def test_recomputing_takes_less_memory_on_jax() -> None:
+    """400 activations, or 20 of the segments and 20 of one of them."""
+    assert temporary_memory(keras.ops.tanh, 20) < temporary_memory(keras.ops.tanh, None) / 4
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="asks XLA")
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_one_array_a_layer_is_kept_on_jax(activation: str) -> None:
+    """JAX alone keeps at least two: a layer's inputs for its kernel, and its slopes."""
+    layers = 400 * 512 * 32 * 4
+    assert layers <= temporary_memory(keras.activations.get(activation), None) < 1.2 * layers
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX's loop, which is differentiated by JAX")
+def test_forward_mode_on_jax() -> None:
+    """Second derivatives by both modes, against the Dense layers'."""
+    import jax
+
+    stack = make_stack(5, "tanh", remat=4)
+    plain = dense_layers(stack)
+
+    def curvature(call: Any) -> Any:
+        def slope(x: Any) -> Any:
+            return jax.jvp(lambda inputs: call(inputs).sum(), (x,), (keras.ops.ones_like(x),))[1]
+
+        return jax.jit(jax.value_and_grad(slope))(keras.ops.convert_to_tensor(X))
+
+    for one, other in zip(curvature(stack), curvature(plain), strict=True):
+        assert relative_error(to_numpy(one), to_numpy(other)) < 1e-4
+
+
+@pytest.mark.parametrize("inputs", [0.0, -1.0])
+def test_an_activation_without_a_slope_at_the_inputs(inputs: float) -> None:
+    """The root has an infinite slope at 0, and below neither value nor slope: the inputs do not pass it."""
+    kernel = np.full((3, WIDTH, WIDTH), 0.1, "float32")
+    x, bias = np.full((BATCH, WIDTH), inputs, "float32"), np.full((3, WIDTH), 3.0, "float32")
+
+    def stacked(tensors: Any) -> Any:
+        return keras.ops.sum(run_stack(*tensors, keras.ops.sqrt))
+
+    def separate(tensors: Any) -> Any:
+        h, kernels, biases = tensors
+        for layer in range(3):
+            h = keras.ops.sqrt(h @ kernels[layer] + biases[layer])
+        return keras.ops.sum(h)
+
+    found, expected = (gradients(value, [x, kernel, bias]) for value in (stacked, separate))
+    for one, other in zip(found, expected, strict=True):
+        assert np.isfinite(to_numpy(other)).all()
+        assert relative_error(to_numpy(one), to_numpy(other)) < 1e-5
 
 
 @tensorflow_only
