@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ADAM", "CONTENDERS", "backend_of", "stack_builder"]
+__all__ = ["ADAM", "CONTENDERS", "Epoch", "backend_of", "stack_builder"]
 
 INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
 ADAM, ADAM_PASSES = "Adam's seven passes over the weights", 7
@@ -72,6 +72,39 @@ def stack_builder(
         return _compile(model, batch, jit_compile)
 
     return build
+
+
+class Epoch:
+    """One epoch of `fit`, with eight steps at once as in `keras-rwinit train`; the first has one step.
+
+    Args:
+        model: A compiled model.
+        batch: Examples per step.
+    """
+
+    def __init__(self, model: keras.Model, batch: int) -> None:
+        self.model, self.batch, self.steps = model, batch, 1
+        self._x, self._y = _draw_batch(32 * batch)
+
+    def __call__(self) -> None:
+        """Makes the steps."""
+        examples = self.steps * self.batch
+        self.model.fit(self._x[:examples], self._y[:examples], self.batch, shuffle=False, verbose=0)
+        self.steps = 32
+
+
+def _fit(depth: int, width: int, batch: int, dtype: str) -> Step:
+    """Builds this package's network in `fit`, which reads the state of the model back once an epoch."""
+    import keras
+
+    from keras_rwinit import model_zoo
+
+    model = model_zoo.deep_mlp(
+        depth, width, "tanh", input_shape=(INPUTS,), distribution="normal", seed=0, dtype=dtype
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss, steps_per_execution=8)
+    return Epoch(model, batch)
 
 
 def _dense(depth: int, width: int, batch: int, dtype: str) -> Step:
@@ -372,6 +405,7 @@ CONTENDERS: dict[str, Build] = {
     "bare matmuls, JAX": _on("jax", _matmuls(different=False)),
     "matmuls of different kernels, JAX": _on("jax", _matmuls(different=True)),
     "keras_rwinit, JAX": _on("jax", stack_builder("auto")),
+    "keras_rwinit, JAX, fit": _on("jax", _fit),
     "Keras Dense, JAX": _on("jax", _dense),
     "JAX lax.scan by hand": _scan(),
     "JAX lax.scan by hand, unroll=4": _scan(unroll=4),

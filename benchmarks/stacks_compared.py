@@ -33,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Nothing here imports Keras: a process begins with the peak memory of the one that started it.
 import numpy as np
-from _contenders import ADAM, CONTENDERS, backend_of
+from _contenders import ADAM, CONTENDERS, Epoch, backend_of
 from _output import describe_machine, new_file, write_json
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +41,7 @@ from rich.table import Table
 # Weights, gradient, Adam's two moments, and a second copy of the weights while they are drawn.
 _BYTES_PER_PARAMETER = 20
 _SHARE_OF_MEMORY = 0.8
+_LARGEST_EPOCH = 30_000  # hidden units of a network of which whole epochs are measured
 
 # Times in seconds, sizes in bytes and texts by name, as in the JSON file.
 Record: TypeAlias = dict[str, Any]
@@ -61,7 +62,7 @@ def serve(name: str, depth: int, width: int, batch: int, dtype: str) -> None:
         for _ in range(int(line)):
             start = time.perf_counter()
             step()
-            times.append(time.perf_counter() - start)
+            times.append((time.perf_counter() - start) / (step.steps if isinstance(step, Epoch) else 1))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         print(json.dumps({"steps": times, "peak_memory": peak}), file=answer, flush=True)
 
@@ -140,6 +141,8 @@ def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[st
             records[name] = {"left_out": f"does not fit: {needed / 2**30:.0f} GiB"}
         elif depth > (deepest := deepest_of(name, options)):
             records[name] = {"left_out": f"compiles for minutes to hours beyond {deepest} layers"}
+        elif name.endswith("fit") and depth * width > _LARGEST_EPOCH:
+            records[name] = {"left_out": "32 steps at a time take long"}
         else:
             alive.append(Contender(name, size))
             if not together:

@@ -3,8 +3,8 @@
     python benchmarks/where_a_step_goes.py --depth 1000 --width 256 --output profile.json
     python benchmarks/where_a_step_goes.py --depth 300 --width 100 --activations relu "shaped(relu)"
 
-Each row of the table includes the work of the row before. The steps of all rows alternate. With
-`--activations` the rows are steps of `deep_mlp` with these activations instead.
+From "forward" on, each row of the table includes the work of the row before. The steps of all rows
+alternate. With `--activations` the rows are steps of `deep_mlp` with these activations instead.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ def build_rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[st
         h = run_stack(x, weights[0].value, weights[1].value, keras.activations.tanh)
         return tf.reduce_sum(h)
 
+    def linear() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            h = run_stack(x, weights[0].value, None, keras.activations.linear)
+            value = tf.reduce_sum(h)
+        return tf.reduce_sum(tape.gradient(value, weights[0].value))
+
     def gradients() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             value = forward()
@@ -57,6 +63,7 @@ def build_rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[st
         return step
 
     compiled = {
+        "linear layers without biases, forward and backward": linear,
         "forward": forward,
         "forward and backward": lambda: [tf.reduce_sum(gradient) for gradient in gradients()],
         "with SGD's update": with_update("SGD"),
@@ -64,6 +71,9 @@ def build_rows(depth: int, width: int, batch: int, jit_compile: bool) -> dict[st
     }
     return {
         "bare matmuls": CONTENDERS["bare matmuls, TensorFlow"](depth, width, batch, "float32"),
+        "matmuls of different kernels": CONTENDERS["matmuls of different kernels, TensorFlow"](
+            depth, width, batch, "float32"
+        ),
         **{name: tf.function(step, jit_compile=jit_compile) for name, step in compiled.items()},
     }
 
