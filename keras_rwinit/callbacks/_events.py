@@ -60,8 +60,11 @@ class Events:
             finite = values[np.isfinite(values)]
             if finite.size:
                 summaries.append(histogram_pb(f"gradient/{name}", finite))
+        # In one event: each takes its way through the writer's thread.
+        event = Event(wall_time=time.time(), step=record.step)
         for summary in summaries:
-            self._writer.add_event(Event(wall_time=time.time(), step=record.step, summary=summary))
+            event.summary.value.extend(summary.value)
+        self._writer.add_event(event)
         self._writer.flush()
 
     def close(self) -> None:
