@@ -68,7 +68,8 @@ COMPARED = ("mirrored relu", "residual", "shaped silu", "glorot swish")
 PLANS = (
     Plan(16, COMPARED, steps=1000, seeds=5),
     Plan(4, COMPARED, steps=1000, seeds=5),
-    Plan(64, COMPARED, steps=1000, seeds=3),
+    Plan(64, COMPARED, steps=1000, seeds=5),
+    Plan(256, COMPARED, steps=1000, seeds=5),
 )
 
 

@@ -30,9 +30,6 @@ COLUMNS = (
 )
 
 
-SHARED = 3  # seeds that the results of all depths have
-
-
 def make_page() -> str:
     """Returns the page: the template with its marks filled."""
     rows = read(RESULTS / "results.csv")
@@ -86,7 +83,6 @@ def depth_values(rows: list[Row]) -> dict[str, str]:
         (tried,) = select(rows, network=name, rate=chosen[0]["rate"], seed=0)
         values |= {
             f"{depth}.{name}.success": percent(float(np.mean(found))),
-            f"{depth}.{name}.shared": percent(float(np.mean(found[:SHARED]))),
             f"{depth}.{name}.search": percent(tried["success"]),
             f"{depth}.{name}.low": percent(min(found)),
             f"{depth}.{name}.high": percent(max(found)),
