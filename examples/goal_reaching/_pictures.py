@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bootstrap", "curve", "draw_curves", "draw_depths", "draw_ways", "points_of"]
+__all__ = ["bootstrap", "curve", "curves", "draw_curves", "draw_depths", "draw_ways", "points_of"]
 
 Row = dict[str, Any]
 
@@ -44,6 +44,14 @@ def curve(row: Row) -> tuple[list[int], list[float]]:
     return steps, found
 
 
+def curves(rows: Sequence[Row]) -> tuple[list[int], Array]:
+    """Returns the steps at which the success of some runs was measured, and a row with it for each run."""
+    each = [curve(row) for row in rows]
+    steps = max((steps for steps, _ in each), key=len)
+    # A row of this process has no entries after the end of a run that was stopped, one that was read has.
+    return steps, np.array([found + found[-1:] * (len(steps) - len(found)) for _, found in each])
+
+
 def points_of(text: str | int) -> list[int]:
     """Returns the points of a recorded way."""
     return [int(point) for point in str(text).split()]
@@ -57,7 +65,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
         for number, name in enumerate(LABELS):
             chosen = [row for row in rows if row["depth"] == depth and row["network"] == name]
             if chosen:
-                steps, values = curve(chosen[0])[0], np.array([curve(row)[1] for row in chosen])
+                steps, values = curves(chosen)
                 low, high = np.array([bootstrap(column) for column in values.T]).T
                 ax.plot(steps, values.mean(axis=0), color=f"C{number}", label=LABELS[name])
                 ax.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0.0)

@@ -70,6 +70,7 @@ PLANS = (
     Plan(4, COMPARED, steps=1000, seeds=5),
     Plan(64, COMPARED, steps=1000, seeds=5),
     Plan(256, COMPARED, steps=1000, seeds=5),
+    Plan(1024, ("mirrored relu",), steps=1000, seeds=3),
 )
 
 
@@ -205,11 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 
 def draw(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Draws the success over the steps and by depth, and the ways of the deepest networks."""
+    """Draws the success over the steps and by depth, and the ways at the largest depth of most networks."""
     experiment.save_picture(draw_curves(rows), "curves.png")
     experiment.save_picture(draw_depths(rows), "depths.png")
     maze, _walks, _starts, goals = prepare()
-    deepest = max(row["depth"] for row in rows)
+    depths = distinct(rows, "depth")
+    deepest = max(depths, key=lambda depth: (len(distinct(select(rows, depth=depth), "network")), depth))
     shown = select(rows, depth=deepest, seed=1)
     titled = {f"{LABELS[row['network']]}, {deepest} layers": row for row in shown}
     titled = {"exact critic": read(experiment.directory / "exact.csv")[0], **titled}

@@ -90,8 +90,10 @@ def depth_values(rows: list[Row]) -> dict[str, str]:
             f"{depth}.{name}.parameters": f"{chosen[0]['parameters']:,}",
             f"{depth}.{name}.seconds": seconds(chosen),
             f"{depth}.{name}.loss": f"{np.mean([row['loss'] for row in chosen]):.2f}",
-            f"{depth}.{name}.ahead": ahead(chosen, select(results, network="residual")),
+            f"{depth}.{name}.reached": " and ".join(", ".join(map(percent, found)).rsplit(", ", 1)),
         }
+        if others := select(results, network="residual"):
+            values[f"{depth}.{name}.ahead"] = ahead(chosen, others)
     return values
 
 

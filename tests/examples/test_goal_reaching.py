@@ -293,6 +293,15 @@ def test_the_interval_is_that_of_means_drawn_again() -> None:
     assert high == pytest.approx(values.mean() + half, abs=0.2 * half)
 
 
+def test_a_run_that_was_stopped_keeps_its_success_in_the_curve() -> None:
+    """Both as a row of this process and as one that was read from the table."""
+    whole = {"success_10": 0.1, "success_20": 0.2, "success_30": 0.3}
+    read = {"success_10": 0.4, "success_20": 0.5, "success_30": ""}
+    steps, values = module("_pictures").curves([{"success_10": 0.4, "success_20": 0.5}, whole, read])
+    assert steps == [10, 20, 30]
+    np.testing.assert_array_equal(values, [[0.4, 0.5, 0.5], [0.1, 0.2, 0.3], [0.4, 0.5, 0.5]])
+
+
 def test_the_page_agrees_with_the_tables() -> None:
     writer = load_page_writer()
     page = writer.PAGE.read_text(encoding="utf-8")
