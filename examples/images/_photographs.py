@@ -74,10 +74,10 @@ class Photograph:
         slopes = np.mean([np.mean(np.diff(u, axis=axis) ** 2) for axis in (0, 1)]) / spacing**2
         return float(np.sqrt(slopes / np.var(u)))
 
-    def interpolate(self) -> Array:
-        """Returns all pixels from the fitted ones, linear in rows and columns."""
+    def interpolate(self, degree: int = 1) -> Array:
+        """Returns all pixels from the fitted ones: a spline in rows and columns, linear by default."""
         places = np.arange(0, self.size, 2, dtype=float)
-        spline = RectBivariateSpline(places, places, self.pixels[::2, ::2], kx=1, ky=1)
+        spline = RectBivariateSpline(places, places, self.pixels[::2, ::2], kx=degree, ky=degree)
         everywhere = np.minimum(np.arange(self.size), places[-1])
         found: Array = spline(everywhere, everywhere)
         return found

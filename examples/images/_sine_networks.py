@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from _photographs import Array
 
 from keras_rwinit import theory
 from keras_rwinit.initializers import RandomWalk
@@ -22,6 +23,7 @@ __all__ = [
     "Form",
     "build_siren",
     "far_distance",
+    "phase_correlation",
     "phase_gain",
     "phase_input_gain",
     "sine_gain",
@@ -77,6 +79,21 @@ def far_distance(depth: int) -> float:
     return distance
 
 
+def phase_correlation(depth: int, distances: Array) -> Array:
+    """Returns the correlation of the output over random networks with uniform phases in all layers.
+
+    It is `1 - d / far_distance(depth)`, with d by the recursion of `far_distance` from the first layer's.
+
+    Args:
+        depth: Number of hidden layers.
+        distances: Half the mean square difference of the first layer's pre-activations at two inputs.
+    """
+    found = distances
+    for _ in range(depth):
+        found = -np.expm1(-found)
+    return 1.0 - found / far_distance(depth)
+
+
 def phase_input_gain(depth: int, frequency: float) -> float:
     """Returns the input gain with which sine layers with uniform phases have the frequency of a signal.
 
@@ -100,9 +117,9 @@ def _sine_features(x: Any, input_gain: float, seed: Callable[[], int]) -> Any:
     )(x)
 
 
-def _build_walk(phases: bool) -> Build:
+def _build_walk(phases: bool, distribution: str = "orthogonal") -> Build:
     def build(depth: int, frequency: float, scale: float, seed: Callable[[], int]) -> keras.Model:
-        gain = phase_gain(depth, "orthogonal") if phases else sine_gain(depth, "orthogonal")
+        gain = (phase_gain if phases else sine_gain)(depth, distribution)
         if phases:
             input_gain = phase_input_gain(depth, frequency)
         else:
@@ -112,10 +129,10 @@ def _build_walk(phases: bool) -> Build:
         h = DenseStack(
             depth - 1,
             "sin",
-            kernel_initializer=RandomWalk("sin", "orthogonal", gain=gain, seed=seed()),
+            kernel_initializer=RandomWalk("sin", distribution, gain=gain, seed=seed()),
             bias_initializer=_uniform(math.pi, seed()) if phases else "zeros",
         )(h)
-        last = RandomWalk("linear", "orthogonal", gain=1.0, seed=seed())
+        last = RandomWalk("linear", distribution, gain=1.0, seed=seed())
         return keras.Model(x, keras.layers.Dense(1, kernel_initializer=last)(h))
 
     return build
@@ -190,6 +207,7 @@ FORMS = {
         build_siren(biases=True, output_scale=OMEGA), first_rate=1e-4, scale_compiled=True
     ),
     "walk": Form(_build_walk(phases=False), first_rate=1e-3),
+    "walk, normal": Form(_build_walk(phases=False, distribution="normal"), first_rate=1e-3),
     "walk, phases": Form(_build_walk(phases=True), first_rate=1e-3),
     "glorot": Form(_build_glorot, first_rate=1e-3),
     "fourier": Form(_build_fourier, first_rate=1e-3),
@@ -201,6 +219,7 @@ LABELS = {
     "siren, zero biases": "SIREN, hidden biases zero",
     "siren, larger output": "SIREN, larger output",
     "walk": "random walk",
+    "walk, normal": "random walk, normal kernels",
     "walk, phases": "random walk with phases",
     "glorot": "Glorot, sines",
     "fourier": "Fourier features, ReLU",

@@ -44,8 +44,8 @@ PHOTOGRAPHS, RETRIED = "photographs.csv", "retried.csv"
 # What the search looks at, for each table of results
 OBJECTIVES = {HELD_OUT: "searched_db", FITTED: "fitted_db"}
 DRAWN_DEPTH = 20
-DRAWN = ("siren", "walk", "walk, phases")
-MARKERS = "osD^v<>"
+DRAWN = ("siren", "siren, larger output", "walk", "walk, phases")
+MARKERS = "osD^v<>P"
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,16 @@ class Plan:
     settings_of: int | None = None
 
 
-MAIN = ("siren", "walk", "walk, phases")
+MAIN = ("siren", "siren, larger output", "walk", "walk, phases")
 PLANS = (
-    Plan(20, (*MAIN, "siren, zero biases", "glorot", "fourier")),
+    Plan(20, (*MAIN, "walk, normal", "siren, zero biases", "glorot", "fourier")),
     Plan(5, (*MAIN, "siren, zero biases", "glorot", "fourier")),
-    Plan(5, MAIN, table=FITTED),
-    Plan(50, MAIN, settings_of=20, seeds=1),
-    Plan(20, MAIN, photograph="flower", seeds=1),
+    Plan(50, ("siren, larger output", "walk", "walk, phases")),
+    Plan(20, MAIN, photograph="flower", settings_of=20),
+    Plan(5, ("siren", "walk", "walk, phases"), table=FITTED),
 )
-# Network, depth, rate and scale of single runs that explain a result, with the seed 1 of the results
-RETRIED_RUNS = (
-    ("siren", 50, 3e-5, 0.25),
-    ("siren", 50, 1e-4, 0.25),
-    ("siren, larger output", 20, 1e-4, 0.5),
-    ("siren, larger output", 50, 3e-5, 0.25),
-)
+# Network, depth, rate and scale of single runs where no search was run, with the seed 1 of the results
+RETRIED_RUNS = (("siren", 50, 1e-4, 0.5), ("siren", 50, 3e-5, 0.25), ("siren", 50, 1e-4, 0.25))
 QUICK = Plan(3, ("siren", "walk"), size=16, steps=50, seeds=1)
 
 
@@ -150,8 +145,9 @@ def retry(experiment: Experiment) -> list[Row]:
 
 
 def found_settings(experiment: Experiment, name: str, depth: int) -> tuple[float, float]:
-    """Returns the rate and the scale of the results of another depth."""
-    row = select(read(experiment.directory / HELD_OUT), network=name, depth=depth)[0]
+    """Returns the rate and the scale of the results of another depth, on the first photograph."""
+    rows = read(experiment.directory / HELD_OUT)
+    row = select(rows, photograph=Plan.photograph, network=name, depth=depth)[0]
     return row["rate"], row["scale"]
 
 
@@ -176,6 +172,8 @@ def draw_errors(experiment: Experiment, rows: Sequence[Row]) -> None:
         ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
         ax.set_xlabel("hidden layers")
         ax.set_ylabel(f"PSNR of {title} pixels in dB")
+    interpolated = read(experiment.directory / PHOTOGRAPHS)[0]["interpolated_db"]
+    axes[-1].axhline(interpolated, color="0.3", linestyle="--", linewidth=1.0, label="linear interpolation")
     axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     experiment.save_picture(figure, "errors.png")
 
@@ -193,14 +191,17 @@ def _draw_network(ax: Any, rows: Sequence[Row], column: str, depths: Sequence[An
 
 
 def draw_pictures(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Draws the photograph, what networks made of it with seed 1, and their errors; fits them once more."""
+    """Draws the photograph, what interpolation and networks make of it, and the errors; fits these again."""
     picture = "pictures.png"
     if (experiment.directory / picture).exists():
         return
     first = select(rows, photograph="china", table=HELD_OUT, seed=1)
     depth = DRAWN_DEPTH if select(first, depth=DRAWN_DEPTH) else first[0]["depth"]
-    shown = [row for row in select(first, depth=depth) if row["network"] in DRAWN]
     photograph = load("china", first[0]["size"])
+    shown = {"linear interpolation": photograph.interpolate()}
+    shown |= {
+        LABELS[row["network"]]: paint(row) for row in select(first, depth=depth) if row["network"] in DRAWN
+    }
     figure, _ = new_figure(width=2.2 * (len(shown) + 1), height=5.2)
     figure.clear()
     axes = figure.subplots(2, len(shown) + 1)
@@ -209,17 +210,14 @@ def draw_pictures(experiment: Experiment, rows: Sequence[Row]) -> None:
     gray = {"cmap": "gray", "vmin": -1.0, "vmax": 1.0}
     axes[0, 0].imshow(photograph.pixels, **gray)
     axes[0, 0].set_title("photograph", fontsize="small")
-    axes[1, 0].imshow(
-        np.where(photograph.fitted, photograph.pixels, np.nan), cmap="gray", vmin=-1.0, vmax=1.0
-    )
+    axes[1, 0].imshow(np.where(photograph.fitted, photograph.pixels, np.nan), **gray)
     axes[1, 0].set_title("fitted pixels", fontsize="small")
-    for (above, below), row in zip(axes.T[1:], shown, strict=True):
-        drawn = paint(row)
+    for (above, below), (label, drawn) in zip(axes.T[1:], shown.items(), strict=True):
         above.imshow(drawn, **gray)
-        above.set_title(LABELS[row["network"]], fontsize="small")
-        errors = np.where(photograph.fitted, np.nan, np.abs(drawn - photograph.pixels))
-        below.imshow(errors, cmap="magma", vmin=0.0, vmax=0.5)
-        below.set_title(f"errors, {row['held_out_db']:.1f} dB", fontsize="small")
+        above.set_title(label, fontsize="small")
+        errors = drawn - photograph.pixels
+        below.imshow(np.where(photograph.fitted, np.nan, np.abs(errors)), cmap="magma", vmin=0.0, vmax=0.5)
+        below.set_title(f"errors, {psnr(errors[photograph.held_out]):.1f} dB", fontsize="small")
     experiment.save_picture(figure, picture)
 
 

@@ -33,6 +33,13 @@ RESULTS = Path(__file__).parent / "results"
 TEMPLATE = Path(__file__).parent / "page.md"
 PAGE = Path(__file__).parents[2] / "docs" / "studies" / "images.md"
 DEPTHS = (5, 20, 50)
+# Photograph, depth and title of the columns of the first table
+CASES = (
+    ("china", 5, "5 layers"),
+    ("china", 20, "20 layers"),
+    ("china", 50, "50 layers"),
+    ("flower", 20, "`flower`, 20 layers"),
+)
 COLUMNS = ("network", "rate", "scale", "fitted (dB)", "held out (dB)", "lowest to highest")
 
 
@@ -40,8 +47,8 @@ def make_page() -> str:
     """Returns the page: the template with its marks filled."""
     values = (
         photograph_values()
-        | retried_values()
         | network_values()
+        | interpolation_values()
         | siren_values()
         | landscape_values()
         | run_values()
@@ -66,63 +73,119 @@ def photograph_values() -> dict[str, str]:
 
 
 def network_values() -> dict[str, str]:
-    """Returns a table for each depth, photograph and kind of result, and the medians in them."""
-    values = {}
-    for table in (HELD_OUT, FITTED):
-        rows = read(RESULTS / "networks" / table)
-        for photograph in distinct(rows, "photograph"):
-            of_photograph = select(rows, photograph=photograph)
-            for depth in distinct(of_photograph, "depth"):
-                of_depth = select(of_photograph, depth=depth)
-                prefix = f"{table.removesuffix('.csv')}.{photograph}.{depth}"
-                groups = {name: select(of_depth, network=name) for name in FORMS}
-                groups = {name: group for name, group in groups.items() if group}
-                seeds = len(distinct(of_depth, "seed"))
-                values[f"{prefix}.seeds"] = "one seed" if seeds == 1 else f"{seeds} seeds"
-                values[f"{prefix}.table"] = markdown_table(
-                    COLUMNS, [line(group) for group in groups.values()]
-                )
-                for name, group in groups.items():
-                    values[f"{prefix}.{name}.fitted"] = decibels(median(group, "fitted_db"))
-                    values[f"{prefix}.{name}.held_out"] = decibels(median(group, "held_out_db"))
-                    values[f"{prefix}.{name}.omega"] = f"{OMEGA * group[0]['scale']:g}"
-    for name in ("siren", "walk", "walk, phases"):
-        tried = select(read(RESULTS / "networks" / SEARCH), network=name, depth=20)
-        values[f"searched.20.{name}"] = decibels(max(row["fitted_db"] for row in tried))
-    first = read(RESULTS / "networks" / HELD_OUT)[0]
+    """Returns the tables of all networks, and the numbers in them by table, photograph, depth and network."""
+    rows = read(RESULTS / "networks" / HELD_OUT)
+    stored = read(RESULTS / "networks" / FITTED)
+    values = {
+        "held_out.table": markdown_table(
+            ("network", *(title for _, _, title in CASES)), held_out_lines(rows)
+        ),
+        "settings.table": markdown_table(
+            ("network", *(f"{depth} layers" for depth in DEPTHS)), settings_lines(rows)
+        ),
+        "fitted.table": markdown_table(COLUMNS, [line(group) for group in groups(stored)]),
+    }
+    for table, found in (("held_out", rows), ("fitted", stored)):
+        for group in groups(found):
+            first = group[0]
+            prefix = f"{table}.{first['photograph']}.{first['depth']}.{first['network']}"
+            values |= {
+                f"{prefix}.fitted": decibels(median(group, "fitted_db")),
+                f"{prefix}.held_out": decibels(median(group, "held_out_db")),
+                f"{prefix}.lowest": decibels(min(row["held_out_db"] for row in group)),
+                f"{prefix}.highest": decibels(max(row["held_out_db"] for row in group)),
+                f"{prefix}.omega": f"{OMEGA * first['scale']:g}",
+            }
+    retried = read(RESULTS / "networks" / RETRIED)
+    for name in map(str, distinct(retried, "network")):
+        tried = select(retried, network=name)
+        values[f"retried.{name}.settings"] = str(len(tried))
+        values[f"retried.{name}.best"] = decibels(max(row["held_out_db"] for row in tried))
+    best = max(row["held_out_db"] for row in select(rows, photograph="flower", network="walk, phases"))
+    (known,) = select(read(RESULTS / "networks" / PHOTOGRAPHS), photograph="flower")
+    first = rows[0]
     return values | {
+        "flower.gained": decibels(best - known["interpolated_db"]),
         "width": str(first["width"]),
         "size": str(first["size"]),
         "steps": str(first["steps"]),
+        "seeds": str(len(distinct(rows, "seed"))),
         "features": str(first["width"] // 2),
     }
 
 
-def retried_values() -> dict[str, str]:
-    """Returns what single runs of SIREN at other settings, and with a larger output, had."""
-    results = read(RESULTS / "networks" / HELD_OUT)
-    retried = read(RESULTS / "networks" / RETRIED)
-    deep = select(results, network="siren", depth=50) + select(retried, network="siren", depth=50)
-    deep = select(deep, seed=1)
-    values = {}
-    for after in select(retried, network="siren, larger output"):
-        same = {key: after[key] for key in ("photograph", "depth", "rate", "scale", "seed")}
-        (before,) = select([*results, *retried], network="siren", **same)
-        for time, row in (("before", before), ("after", after)):
-            for pixels in ("fitted", "held_out"):
-                values[f"larger.{row['depth']}.{time}.{pixels}"] = decibels(row[f"{pixels}_db"])
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Returns the seeds of each network at each depth and photograph, networks in the order of `FORMS`."""
+    keys = dict.fromkeys((row["photograph"], row["depth"], row["network"]) for row in rows)
+    ordered = sorted(keys, key=lambda key: (key[0], key[1], list(FORMS).index(key[2])))
+    return [
+        select(rows, photograph=photograph, depth=depth, network=network)
+        for photograph, depth, network in ordered
+    ]
+
+
+def held_out_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Returns a line for each network, its held-out PSNR in each of `CASES`, and one for interpolation."""
+    lines = []
+    for name, label in LABELS.items():
+        cells = [
+            held_out_cell(select(rows, network=name, photograph=photograph, depth=depth))
+            for photograph, depth, _ in CASES
+        ]
+        lines.append([label, *cells])
+    known = {row["photograph"]: row["interpolated_db"] for row in read(RESULTS / "networks" / PHOTOGRAPHS)}
+    return [*lines, ["linear interpolation", *(decibels(known[photograph]) for photograph, _, _ in CASES)]]
+
+
+def held_out_cell(rows: Sequence[Row]) -> str:
+    """Returns median and range over the seeds."""
+    if not rows:
+        return "not run"
+    values = [row["held_out_db"] for row in rows]
+    return f"{decibels(float(np.median(values)))} ({decibels(min(values))} to {decibels(max(values))})"
+
+
+def settings_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Returns a line for each network: rate, scale and fitted PSNR at each depth, of the first photograph."""
+    lines = []
+    for name, label in LABELS.items():
+        cells = []
+        for depth in DEPTHS:
+            group = select(rows, network=name, photograph="china", depth=depth)
+            settings = [f"{group[0]['rate']:g}", f"{group[0]['scale']:g}"] if group else []
+            cells.append(", ".join([*settings, decibels(median(group, "fitted_db"))]) if group else "")
+        lines.append([label, *cells])
+    return lines
+
+
+def interpolation_values() -> dict[str, str]:
+    """Returns the table of the methods without a network, and the numbers in it."""
+    rows = read(RESULTS / "interpolation" / "results.csv")
+    names = distinct(rows, "photograph")
+    lines, values = [], {}
+    for method in distinct(rows, "method"):
+        cells = [str(method)]
+        for (row,) in (select(rows, method=method, photograph=name) for name in names):
+            found = f"{row['held_out_db']:.2f}"
+            values[f"interpolation.{row['photograph']}.{method}"] = found
+            difference = f" ({row['gained_db']:+.2f} ± {row['error_db']:.2f})".replace("-0.00", "0.00")
+            settings = f"{row['length']:g}, {row['noise']:g}" if row["length"] != "" else ""
+            cells += [found + difference * (method != "linear"), settings]
+        lines.append(cells)
+    columns = ["method"]
+    for name in names:
+        columns += [f"`{name}` (dB)", "length, noise"]
+    (gaussian,) = select(rows, photograph="china", method="Gaussian kernel")
     return values | {
-        "retried.50.settings": str(len(deep)),
-        "retried.50.list": ", ".join(f"{row['rate']:g} and {row['scale']:g}" for row in deep),
-        "retried.50.best": decibels(max(row["held_out_db"] for row in deep)),
+        "interpolation.table": markdown_table(columns, lines),
+        "interpolation.china.lost": decibels(-gaussian["gained_db"]),
     }
 
 
 def siren_values() -> dict[str, str]:
     """Returns the computed and measured walk of SIREN's scheme."""
     rows = read(RESULTS / "siren" / "results.csv")
-    columns = ["hidden biases", "width", "q", "factor"]
-    columns += [f"{depth} layers, {kind}" for depth in DEPTHS for kind in ("predicted", "measured")]
+    columns = ["hidden biases", "width", "q", "factor", *(f"{depth} layers" for depth in DEPTHS)]
     lines = []
     for biases in distinct(rows, "biases"):
         for width in distinct(rows, "width"):
@@ -132,8 +195,8 @@ def siren_values() -> dict[str, str]:
             for depth in DEPTHS:
                 of_depth = select(group, depth=depth)
                 measured = [row["measured"] for row in of_depth]
-                cells.append(f"{of_depth[0]['predicted']:+.2f}")
-                cells.append(f"{np.mean(measured):+.2f} ± {np.std(measured, ddof=1):.2f}")
+                found = f"{np.mean(measured):+.2f} ± {np.std(measured, ddof=1):.2f}"
+                cells.append(f"{of_depth[0]['predicted']:+.2f}; {found}")
             lines.append(cells)
     uniform = phase_gain(20, "uniform")
     return {
@@ -187,7 +250,11 @@ def theory_values(depth: int) -> dict[str, str]:
 def run_values() -> dict[str, str]:
     """Returns machine, number of runs and minutes."""
     values = {}
-    tables = {"networks": (SEARCH, HELD_OUT, FITTED, RETRIED), "siren": ("results.csv",)}
+    tables = {
+        "networks": (SEARCH, HELD_OUT, FITTED, RETRIED),
+        "siren": ("results.csv",),
+        "interpolation": ("results.csv",),
+    }
     for name, files in tables.items():
         rows = [row for file in files for row in read(RESULTS / name / file)]
         values[f"{name}.runs"] = str(len(rows))

@@ -95,6 +95,18 @@ def test_the_faq_on_residual_networks() -> None:
         assert f"{mean(errors):.2f} ± {stdev(errors):.2f} %" in faq
 
 
+def test_goal_reaching() -> None:
+    rows = rows_of(ROOT / "examples" / "goal_reaching" / "results" / "maze" / "results.csv")
+    found = []
+    for network in ("mirrored relu", "residual"):
+        at = {"network": network, "depth": "256"}
+        runs = [row for row in rows if at.items() <= row.items() and row["seed"] != "0"]
+        assert len(runs) == 5
+        found.append(100 * mean(float(row["success"]) for row in runs))
+    text = f"{found[0]:.0f} % of the goals; residual blocks with LayerNormalization {found[1]:.0f} %"
+    assert f"five seeds | {text}" in README
+
+
 def test_time_to_first_step_and_per_step() -> None:
     sizes = json.loads((RESULTS / "stacks_compared_cpu.json").read_text(encoding="utf-8"))["sizes"]
     (size,) = (size for size in sizes if (size["depth"], size["width"]) == (1000, 100))

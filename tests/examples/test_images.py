@@ -128,6 +128,26 @@ def test_both_walks_have_orthogonal_kernels_of_the_computed_gain() -> None:
         assert np.any(biases) == (form == "walk, phases")
 
 
+def test_normal_kernels_have_the_computed_gain() -> None:
+    """The variance of N normal weights has a relative standard error of `sqrt(2 / N)`; four of them."""
+    networks = module("_sine_networks")
+    kernels = module("_fitting").build("walk, normal", 4, 6.0, 1.0, 1).get_weights()[2]
+    found = kernels.var() * networks.WIDTH / networks.sine_gain(4, "normal") ** 2
+    tolerance = 4.0 * math.sqrt(2.0 / kernels.size)
+    assert abs(found - 1.0) < tolerance
+    assert abs(found * 1.1**2 - 1.0) > 2.0 * tolerance
+
+
+def test_the_larger_output_of_siren_is_omega_times_as_large() -> None:
+    fitting = module("_fitting")
+    usual, larger = (
+        fitting.build(form, 3, 1.0, 1.0, 1).get_weights() for form in ("siren", "siren, larger output")
+    )
+    np.testing.assert_allclose(larger[4], 30.0 * usual[4], rtol=1e-5)
+    for first, second in zip(usual[:4] + usual[5:], larger[:4] + larger[5:], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_the_features_of_relu_networks_are_fixed() -> None:
     model = module("_fitting").build("fourier", 3, 6.0, 1.0, 1)
     assert [weight.shape for weight in model.non_trainable_weights] == [(2, 32)]
@@ -145,14 +165,16 @@ def test_the_gain_of_phases_is_that_of_an_expansion() -> None:
         assert abs(networks.phase_gain(depth) - math.sqrt(2.0)) > 10.0 / networks.WIDTH**2
 
 
-def draw_phases(rng: np.random.Generator, width: int, depth: int, input_gain: float, x: Array) -> Array:
+def draw_phases(
+    rng: np.random.Generator, width: int, depth: int, input_gain: float, x: Array, outputs: int = 1
+) -> Array:
     """Returns the outputs of a sine network with uniform phases at points `x` of two coordinates."""
     kernel = input_gain / math.sqrt(2.0) * rng.standard_normal((2, width))
     h = np.sin(x @ kernel + rng.uniform(-np.pi, np.pi, width))
     for _ in range(depth - 1):
         kernel = math.sqrt(2.0 / width) * rng.standard_normal((width, width))
         h = np.sin(h @ kernel + rng.uniform(-np.pi, np.pi, width))
-    return h @ rng.standard_normal((width, 1)) / math.sqrt(width)
+    return h @ rng.standard_normal((width, outputs)) / math.sqrt(width)
 
 
 def test_networks_with_phases_have_the_frequency_that_was_asked_for() -> None:
@@ -175,6 +197,76 @@ def test_networks_with_phases_have_the_frequency_that_was_asked_for() -> None:
     assert abs(found / frequency - 1.0) < tolerance
     uncorrected = found / math.sqrt(networks.far_distance(depth))
     assert abs(uncorrected / frequency - 1.0) > 2.0 * tolerance
+
+
+def test_the_correlation_with_phases_is_that_of_networks() -> None:
+    """Of 200 networks of width 128, within three standard errors and a share depth / width.
+
+    The correlation of a single layer is outside.
+    """
+    networks, rng = module("_sine_networks"), np.random.default_rng(0)
+    width, depth, input_gain, distance = 128, 6, 5.0, 0.1
+    # Half the mean square of the first layer's difference is `(input_gain r / 2)^2`.
+    apart = 2.0 * math.sqrt(distance) / input_gain
+    points = np.array([[0.0, 0.0], [apart, 0.0], [100.0, 70.0]])
+    near, far = [], []
+    for _ in range(200):
+        u = draw_phases(rng, width, depth, input_gain, points, outputs=32)
+        near.append(np.mean((u[1] - u[0]) ** 2))
+        far.append(np.mean((u[2] - u[0]) ** 2))
+    found = float(np.mean(near) / np.mean(far))
+    errors = [np.std(values) / np.mean(values) / math.sqrt(200) for values in (near, far)]
+    tolerance = found * (3.0 * math.hypot(*errors) + depth / width)
+    assert abs(found - (1.0 - networks.phase_correlation(depth, np.array(distance)))) < tolerance
+    assert abs(found - (1.0 - networks.phase_correlation(1, np.array(distance)))) > 2.0 * tolerance
+
+
+# Prediction without networks
+
+
+def test_the_mean_of_a_gaussian_process_is_that_of_scikit_learn() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+    interpolation, photograph = module("interpolate_pixels"), module("_photographs").load("china", 16)
+    found = interpolation.krige(photograph, interpolation.KERNELS["Gaussian kernel"], 2.0, 0.1)
+    at, places = photograph.fitted.ravel(), np.indices((16, 16)).reshape(2, -1).T
+    values = photograph.pixels.ravel()[at]
+    process = GaussianProcessRegressor(kernels.RBF(2.0), alpha=0.1, optimizer=None)
+    expected = process.fit(places[at], values - values.mean()).predict(places) + values.mean()
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-6)
+
+
+def test_a_filter_of_neighbors_is_exact_on_a_plane() -> None:
+    """Each parity has more searched pixels than weights; noise has no exact filter."""
+    interpolation, photographs = module("interpolate_pixels"), module("_photographs")
+    plane = np.add.outer(np.arange(32.0), 2.0 * np.arange(32.0)) / 90.0
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, (32, 32))
+    for reach in (1, 2):
+        found = interpolation.filter_neighbors(photographs.Photograph(plane), reach)
+        # Rows and columns past the last fitted one repeat it; the weights are those of all others too.
+        errors = np.abs(found - plane)[4:-6, 4:-6]
+        assert errors.max() < 0.05
+        worse = interpolation.filter_neighbors(photographs.Photograph(noise), reach)
+        assert np.abs(worse - noise).max() > 0.5
+
+
+@pytest.mark.parametrize("method", ["linear", "Gaussian kernel", "filter of 4 neighbors"])
+def test_no_prediction_looks_at_held_out_pixels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpolation, photographs = module("interpolate_pixels"), module("_photographs")
+    photograph = photographs.load("china", 16)
+    monkeypatch.setattr(interpolation, "LENGTHS", (1.0, 2.0, 4.0, 8.0))
+    found, _ = interpolation.predict(photograph, method)
+    for mask in (photograph.held_out, photograph.fitted):
+        changed = photographs.Photograph(np.where(mask, 0.9, 1.0) * photograph.pixels)
+        other, _ = interpolation.predict(changed, method)
+        assert np.allclose(other, found) == (mask is not photograph.fitted)
+
+
+def test_a_kernel_at_the_end_of_its_ladder_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    interpolation, photograph = module("interpolate_pixels"), module("_photographs").load("china", 16)
+    monkeypatch.setattr(interpolation, "LENGTHS", (64.0, 128.0))
+    with pytest.raises(ValueError, match="Make `LENGTHS` or `NOISES` longer"):
+        interpolation.predict(photograph, "Gaussian kernel")
 
 
 # SIREN's gain
@@ -271,12 +363,7 @@ def test_every_result_has_the_best_settings_of_the_search(table: str, objective:
     known = {tuple(row[key] for key in keys): row[objective] for row in searched}
     chosen = {tuple(row[key] for key in keys) for row in experiment.read(RESULTS / "networks" / table)}
     assert chosen
-    searched_depths = {depth for _, depth, _, _ in known}
     for network, depth, rate, scale in chosen:
-        if depth not in searched_depths:  # it has the settings of 20 layers
-            assert depth == 50
-            assert (network, 20, rate, scale) in chosen
-            continue
         at, along = ladders.RATES.index(rate), ladders.SCALES.index(scale)
         neighbors = [(network, depth, ladders.RATES[at + step], scale) for step in (-1, 1)]
         neighbors += [(network, depth, rate, ladders.SCALES[along + step]) for step in (-1, 1)]
@@ -316,6 +403,9 @@ def test_the_other_scripts_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     arguments = ["--quick", "--output", str(tmp_path)]
     with_biases, without = module("siren_gain").main(arguments)
     assert with_biases["predicted"] < 0.0 < without["predicted"]
+    rows = module("interpolate_pixels").main(arguments)
+    assert [row["method"] for row in rows] == list(module("interpolate_pixels").METHODS)
+    assert rows[0]["gained_db"] == rows[0]["error_db"] == 0.0
     first, _ = module("search_gain").main(arguments)
     assert (first["gain_ratio"], first["input_gain_ratio"]) == (1.0, 1.0)
     assert (tmp_path / "gain" / "landscape.png").read_bytes().startswith(b"\x89PNG")
