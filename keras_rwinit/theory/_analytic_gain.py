@@ -16,7 +16,7 @@ from scipy import optimize
 from ._long_walk import WalkTotals, walk_totals
 from ._mean_field import MISALIGNMENT_LIMIT, stationary_state
 from ._moments import moment_table
-from ._segments import TOLERANCE
+from ._segments import FINE, Accuracy
 from ._two_slopes import log_step_moments
 from .activation import Activation
 from .activations import SHAPED
@@ -41,8 +41,8 @@ Array: TypeAlias = NDArray[np.float64]
 _FORWARD_LIMIT = float(np.log(100.0))
 _FORWARD_LIMIT_PER_LAYER = 0.01
 
-_ROUGH = 1e-3
-"""Error in nats that the first scan may make, which only has to bracket the roots."""
+_SMALLER_GAINS = 19
+"""Gains of the first scan that come first: up to 1.3 times the one that balances unit variance."""
 
 _MARGIN = 1.001
 """Factor by which the second scan reaches beyond the bracket: at its ends the first may have a wrong sign."""
@@ -143,10 +143,10 @@ def _scan(
     width: int,
     depth: int,
     distribution: Distribution,
-    tolerance: float,
+    accuracy: Accuracy,
 ) -> _Scan:
     with np.errstate(all="ignore"):  # far from the root the chain may leave the floats
-        walk = walk_totals(activation, gains, width, depth, distribution, tolerance=tolerance)
+        walk = walk_totals(activation, gains, width, depth, distribution, accuracy=accuracy)
     total = walk.mean
     crossings = np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
     return _Scan(gains=gains, walk=walk, crossings=crossings)
@@ -155,29 +155,36 @@ def _scan(
 def _gain_at_depth(activation: Activation, width: int, depth: int, distribution: Distribution) -> float:
     """Returns the smallest gain at which the mean of the walk rises through zero and the network is sound."""
     # The gain that balances ln m1 at unit variance; the root is searched within e^+-2 of it.
-    unit = float(np.exp(-moment_table(activation)(np.zeros(1)).log_df2[0] / 2.0))
+    table = moment_table(activation)
+    unit = np.exp(-np.interp(0.0, table.grid, table.at_grid.log_df2) / 2.0)
+    gains = np.geomspace(unit * np.exp(-2.0), unit * np.exp(2.0), 33)
 
-    def scan(gains: Array, tolerance: float = TOLERANCE) -> _Scan:
-        return _scan(activation, gains, width, depth, distribution, tolerance)
+    def scan(gains: Array, accuracy: Accuracy = FINE) -> _Scan:
+        return _scan(activation, gains, width, depth, distribution, accuracy)
 
-    wide = scan(np.geomspace(unit * np.exp(-2.0), unit * np.exp(2.0), 33), _ROUGH)
-    network = f"{activation.name} at width {width} and depth {depth}"
-    if not wide.crossings.size:
-        raise UndecidedGainError(
-            f"No gain makes the walk unbiased for {network}: {_why_no_crossing(wide, depth, distribution)} "
-            f"{ways_out(activation, width)}",
-            _most_promising(wide),
-        )
-    objections = []
+    # The first scan only has to bracket the roots: an error of 1e-5 nats per layer may be left. The larger
+    # gains are scanned only if there is no sound root among the others.
+    rough = Accuracy(points=8, growth=64.0, tolerance=1e-5 * depth)
+    objections, totals = [], np.array([])
     undecided = None
-    for crossing in wide.crossings:
-        found = _close_in(wide, int(crossing), depth, scan)
-        objection = _objection(found, depth)
-        if objection is None:
-            return found.gain
-        objections.append(objection)
-        if undecided is None and not leaves_range(found.log_variance_change, depth):
-            undecided = found.gain
+    for part in (gains[:_SMALLER_GAINS], gains[_SMALLER_GAINS - 1 :]):
+        wide = scan(part, rough)
+        for crossing in wide.crossings:
+            found = _close_in(wide, int(crossing), depth, scan)
+            objection = _objection(found, depth)
+            if objection is None:
+                return found.gain
+            objections.append(objection)
+            if undecided is None and not leaves_range(found.log_variance_change, depth):
+                undecided = found.gain
+        totals = np.append(totals[:-1], wide.total)
+    network = f"{activation.name} at width {width} and depth {depth}"
+    if not objections:
+        raise UndecidedGainError(
+            f"No gain makes the walk unbiased for {network}: {_why_no_crossing(totals, depth, distribution)} "
+            f"{ways_out(activation, width)}",
+            _most_promising(gains, totals),
+        )
     raise UndecidedGainError(
         f"No meaningful gain exists for {network}: {objections[0]}. Fewer layers may do. "
         f"{ways_out(activation, width)}",
@@ -204,46 +211,48 @@ class _Root(NamedTuple):
 def _close_in(wide: _Scan, crossing: int, depth: int, scan: Callable[[Array], _Scan]) -> _Root:
     """Returns the root near a crossing of the first scan.
 
-    It is interpolated in a finer scan of the bracket, and then in scans of three gains around the last
-    interpolated root until two roots agree.
+    It is interpolated in finer scans around the last interpolated root until two roots agree. Where such a
+    scan misses the root, one of the whole bracket takes its place.
     """
     low, high = wide.gains[crossing] / _MARGIN, wide.gains[crossing + 1] * _MARGIN
-    last, at, guess = wide, crossing, np.nan
+    last, at, guess = wide, crossing, _interpolated_root(wide, crossing)
+    around = (high / low) ** (np.linspace(-1.0, 1.0, 5) / 8.0)
     tolerance = min(1e-6, 0.01 / depth)
     settled = False
     for _ in range(_MOST_SCANS):
-        around = (high / low) ** (1.0 / 32.0)
-        closer = scan(guess * np.array([1.0 / around, 1.0, around])) if guess > 0.0 else None
-        if closer is None or not closer.crossings.size:
-            closer = scan(np.geomspace(low, high, 9))
+        closer, before = scan(guess * around), guess
+        if not closer.crossings.size:
+            closer, before = scan(np.geomspace(low, high, 9)), np.nan
         if not closer.crossings.size:  # the state is not smooth in between
             break
         last, at = closer, int(closer.crossings[0])
-        before, guess = guess, _interpolated_root(last, at)
+        guess = _interpolated_root(last, at)
         low, high = last.gains[at : at + 2]
-        settled = abs(guess / before - 1.0) < tolerance
-        if settled and len(last.gains) == 3:  # the middle one is the root before: no drift is left there
-            settled = bool(abs(last.total[1]) <= max(1.0, last.walk.std[1]))
+        around = (high / low) ** (np.linspace(-1.0, 1.0, 3) / 16.0)
+        middle = len(last.gains) // 2  # the root before: no drift is left there
+        settled = abs(guess / before - 1.0) < tolerance and bool(
+            abs(last.total[middle]) <= max(1.0, last.walk.std[middle])
+        )
         if settled:
             break
     return _Root(
-        gain=_interpolated_root(last, at),
+        gain=guess,
         log_variance_change=float(last.walk.log_variance_change[at]),
         misalignment=float(np.max(last.walk.misalignment[at : at + 2])),
         settled=settled,
     )
 
 
-def _most_promising(scan: _Scan) -> float | None:
+def _most_promising(gains: Array, total: Array) -> float | None:
     """Returns the gain of the largest mean; None if no mean is finite."""
-    total = np.where(np.isfinite(scan.total), scan.total, -np.inf)
+    total = np.where(np.isfinite(total), total, -np.inf)
     best = int(np.argmax(total))
-    return float(scan.gains[best]) if np.isfinite(total[best]) else None
+    return float(gains[best]) if np.isfinite(total[best]) else None
 
 
-def _why_no_crossing(scan: _Scan, depth: int, distribution: Distribution) -> str:
+def _why_no_crossing(total: Array, depth: int, distribution: Distribution) -> str:
     """Returns why the mean of the walk never rises through zero, and which other network may do."""
-    best = float(np.nanmax(scan.total) / (depth - 1))
+    best = float(np.nanmax(total) / (depth - 1))
     if best < 0:
         # The fluctuations of few units cost each step more than any gain brings.
         reason = f"the mean step is at most {best:.3g} nats per layer, whatever the gain"
@@ -304,17 +313,19 @@ def at_nearest_width(compute: Callable[[int], float], width: int, wider: Sequenc
     raise first
 
 
-def _interpolated_root(scan: _Scan, root: int) -> float:
-    """Returns the zero of the polynomial through up to four points around `root`."""
-    near = slice(max(root - 1, 0), root + 3)
+def _interpolated_root(scan: _Scan, crossing: int) -> float:
+    """Returns the gain at mean zero of the polynomial in the mean through up to four points at a crossing."""
+    near = slice(max(crossing - 1, 0), crossing + 3)
     log_gains, total = np.log(scan.gains[near]), scan.total[near]
-    bracket = np.log(scan.gains[root]), np.log(scan.gains[root + 1])
-    if not np.isfinite(total).all():  # a neighbor left the floats
-        return float(np.exp(np.interp(0.0, scan.total[root : root + 2], bracket)))
-    cubic = np.polynomial.Polynomial.fit(log_gains, total, len(log_gains) - 1)
-    if not cubic(bracket[0]) <= 0.0 <= cubic(bracket[1]):  # rounding, where the totals are large
-        return float(np.exp(np.interp(0.0, scan.total[root : root + 2], bracket)))
-    return float(np.exp(optimize.brentq(cubic, *bracket, xtol=1e-14)))
+    # Lagrange's factors at zero; not finite where a neighbor left the floats or has an equal mean
+    with np.errstate(all="ignore"):
+        factors = total / (total - total[:, None])
+    np.fill_diagonal(factors, 1.0)
+    root = factors.prod(axis=1) @ log_gains
+    bracket = np.log(scan.gains[crossing : crossing + 2])
+    if not bracket[0] <= root <= bracket[1]:
+        root = np.interp(0.0, scan.total[crossing : crossing + 2], bracket)
+    return float(np.exp(root))
 
 
 def _stationary_gain(activation: Activation, width: int, distribution: Distribution) -> float:

@@ -158,16 +158,20 @@ class LayerTable:
             step.skewed,
         )
         self._all = CubicSpline(y, np.stack(columns, axis=-1))
-        # The first two columns alone, and their derivatives
-        self._chain = CubicSpline.construct_fast(self._all.c[..., :2], self._all.x)
-        self._chain_slope = self._chain.derivative()
+        # The first two columns alone, and with their derivatives
+        cubic = self._all.c[..., :2]
+        self._chain = CubicSpline.construct_fast(cubic, self._all.x)
+        quadratic = np.concatenate([0.0 * cubic[:1], cubic[:3] * np.array([3.0, 2.0, 1.0])[:, None, None]])
+        self._linear_chain = CubicSpline.construct_fast(
+            np.concatenate([cubic, quadratic], axis=-1), self._all.x
+        )
         # Beyond the grid E f^2 and m1 continue as powers of q: their logarithms as straight lines.
         self._lowest, self._highest = moments.lowest, moments.highest
         self._outer_slopes = moments.outer_slopes
 
     def advance(self, mean_y: Array, var_y: Array) -> tuple[Array, Array]:
         """Returns mean and variance of the next layer's `y`, without the gain."""
-        values = self._chain_at(_at_nodes(mean_y, np.sqrt(var_y)))
+        values = self._evaluate(self._chain, _at_nodes(mean_y, np.sqrt(var_y)))
         mean, variance = values[..., 0], values[..., 1]
         next_mean = mean @ WEIGHTS
         # The law of total variance
@@ -179,13 +183,12 @@ class LayerTable:
         The derivatives have the shape (2, 2, ...): those of mean and variance, by mean and by variance.
         """
         std_y = np.sqrt(var_y)
-        y = _at_nodes(mean_y, std_y)
-        values = self._chain_at(y)
-        mean, variance = values[..., 0], values[..., 1]
-        slopes = self._chain_slope(self._clip(y))
+        mean, variance, *slopes = np.moveaxis(
+            self._evaluate(self._linear_chain, _at_nodes(mean_y, std_y)), -1, 0
+        )
         next_mean = mean @ WEIGHTS
         away = mean - next_mean[..., None]
-        by_node = np.stack([slopes[..., 0], 2.0 * away * slopes[..., 0] + slopes[..., 1]])
+        by_node = np.stack([slopes[0], 2.0 * away * slopes[0] + slopes[1]])
         # A node is at `mean + std * node`, and d std / d variance = 1 / (2 std).
         by_mean = by_node @ WEIGHTS
         by_variance = by_node @ _MEAN_AND_COVARIANCE[1] / np.maximum(2.0 * std_y, 1e-9)
@@ -219,9 +222,10 @@ class LayerTable:
             skewed=values[..., 9],
         )
 
-    def _chain_at(self, y: Array) -> Array:
+    def _evaluate(self, chain: CubicSpline, y: Array) -> Array:
+        """Returns the columns of `chain` at `y`, the first of them continued beyond the grid."""
         inside = self._clip(y)
-        values = np.asarray(self._chain(inside))
+        values = np.asarray(chain(inside))
         if inside is not y:
             values[..., 0] += self._continue(y, inside)[..., 0]
         return values

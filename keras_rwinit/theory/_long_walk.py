@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._backward_pass import Gradient, initial_gradient
+from ._collocation import divide
 from ._layer_table import WEIGHTS, Layer
 from ._mean_field import MeanFieldWalk, mean_field_walk
 from ._segment_gradient import LAYER_FIELDS, Part, pass_back_smooth, pass_back_walked
-from ._segments import TOLERANCE, Chain, Segment, State, segment_lengths
+from ._segments import FINE, Accuracy, Chain, Segment, State
 from .activation import Activation
 from .distributions import Distribution
 
@@ -64,13 +65,13 @@ def _follow(
     width: int,
     depth: int,
     distribution: Distribution,
-    tolerance: float = TOLERANCE,
+    accuracy: Accuracy = FINE,
 ) -> _LongWalk:
-    chain = Chain(activation, log_gain2, width, distribution, tolerance)
+    chain = Chain(activation, log_gain2, width, distribution, accuracy)
     segments: list[Segment] = []
     state = State(log_gain2, np.zeros_like(log_gain2))
-    for length in segment_lengths(depth - 1):
-        more, state = chain.segments(state, length)
+    for stretch in divide(depth - 1, accuracy.growth):
+        more, state = chain.segments(state, stretch)
         segments += more
     last = chain.table.describe(state.mean_y, np.maximum(state.var_y, 0.0))
     above = initial_gradient(last)
@@ -81,9 +82,13 @@ def _follow(
         else:
             part, above = pass_back_smooth(segment, segment.rule, log_gain2, above)
         parts.append(part)
-        # Below the layer where a chain left the floats the recursion starts anew.
-        above = Gradient(*(np.where(np.isnan(field), 0.0, field) for field in above))
-    return _LongWalk(_fill_escaped(chain.escaped, parts[::-1]), last, chain.escaped)
+        if chain.escaped.any():
+            # Below the layer where a chain left the floats the recursion starts anew.
+            above = Gradient(*(np.where(np.isnan(field), 0.0, field) for field in above))
+    parts.reverse()
+    return _LongWalk(
+        _fill_escaped(chain.escaped, parts) if chain.escaped.any() else parts, last, chain.escaped
+    )
 
 
 def _fill_escaped(escaped: Array, parts: list[Part]) -> list[Part]:
@@ -106,7 +111,7 @@ def walk_totals(
     depth: int,
     distribution: Distribution,
     *,
-    tolerance: float = TOLERANCE,
+    accuracy: Accuracy = FINE,
 ) -> WalkTotals:
     """Returns the whole walk at each of `gains`, in memory that does not grow with the depth.
 
@@ -116,7 +121,7 @@ def walk_totals(
         width: Units of a layer.
         depth: Number of hidden layers.
         distribution: Distribution of the kernels.
-        tolerance: Error of a layer's log-variance, in nats, beyond 256 layers.
+        accuracy: How exactly segments are solved beyond 256 layers.
     """
     if depth <= _LONGEST_WALKED:
         walk = mean_field_walk(activation, gains, width, depth, distribution)
@@ -127,7 +132,7 @@ def walk_totals(
             misalignment=walk.misalignment.max(axis=1),
         )
     log_gain2 = 2.0 * np.log(np.asarray(gains, np.float64))
-    parts, last, escaped = _follow(activation, log_gain2, width, depth, distribution, tolerance)
+    parts, last, escaped = _follow(activation, log_gain2, width, depth, distribution, accuracy)
     noise = sum(part.sum(part.noise) for part in parts)
     variance = noise + parts[0].slope[:, 0] ** 2 * parts[0].var_y[:, 0]
     largest = np.max([part.misalignment.max(axis=1) for part in parts], axis=0)

@@ -1,32 +1,27 @@
 r"""Tabulates the Gaussian moments of an activation over the pre-activation's log-variance.
 
 For `a ~ N(0, q)` and `y = ln q` the mean-field theory needs a few expectations of the activation. They are
-computed once for each activation on a grid of `y`, by Gauss-Legendre quadrature on panels whose edges
-include the activation's kinks, and interpolated by cubic splines.
+computed once for each activation on a grid of `y` by the rules of `_quadrature`, and interpolated by cubic
+splines.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple, Self, TypeAlias
+from functools import cached_property
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from ._quadrature import LOG_VARIANCE, SCALE, NormalQuadrature
 from .activation import Activation
 from .memo import cache_by_value
 
 __all__ = ["MomentTable", "Moments", "moment_table"]
 
 Array: TypeAlias = NDArray[np.float64]
-
-_LOG_VARIANCE = np.arange(-200, 161) / 10.0
-_REACH = 9.0  # standard deviations of x; what lies beyond weighs 2e-19
-_PANELS = np.arange(-_REACH, _REACH + 1.0)
-# Panels in units of the activation's own argument, for q so large that f' is a narrow peak in x.
-_SCALES = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0, 96.0, 192.0])
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class MomentTable:
         integrals = _integrate(activation)
         stacked = integrals.stack()
         usable = np.logical_and.reduce(np.isfinite(stacked), axis=1)
-        center = int(np.searchsorted(_LOG_VARIANCE, 0.0))
+        center = int(np.searchsorted(LOG_VARIANCE, 0.0))
         if not usable[center]:
             f2, df2 = np.exp(integrals.log_f2[center]), np.exp(integrals.log_df2[center])
             raise ValueError(_why_no_gain(activation.name, f2, df2))
@@ -113,18 +108,20 @@ class MomentTable:
         below, above = np.flatnonzero(~usable[:center]), np.flatnonzero(~usable[center:])
         first = int(below[-1]) + 1 if below.size else 0
         last = center + int(above[0]) if above.size else len(usable)
-        y, integrals = _LOG_VARIANCE[first:last], _Integrals.unstack(stacked[first:last])
-        moments = Moments(
-            **vars(integrals),
-            curvature_f=_curvature(y, integrals.log_f2),
-            curvature_df=_curvature(y, integrals.log_df2),
-        )
-        self.grid, self.at_grid = y, moments
+        y, integrals = LOG_VARIANCE[first:last], _Integrals.unstack(stacked[first:last])
+        logs = CubicSpline(y, np.stack([integrals.log_f2, integrals.log_df2], axis=-1))
+        slopes = logs(y, 1)
+        # `q^2 (d/dq)^2 M / M` is `L'' + L'^2 - L'` for `L = ln M` as a function of `y`.
+        curvature_f, curvature_df = (logs(y, 2) + slopes**2 - slopes).T
+        self.grid = y
+        self.at_grid = Moments(**vars(integrals), curvature_f=curvature_f, curvature_df=curvature_df)
         self.lowest, self.highest = float(y[0]), float(y[-1])
-        self._spline = CubicSpline(y, moments.stack())
-        low, high = (Moments.unstack(self._spline(edge, 1)) for edge in (self.lowest, self.highest))
-        # Slopes of `ln E f^2` and `ln m1` at both ends
-        self.outer_slopes = tuple(np.array([edge.log_f2, edge.log_df2]) for edge in (low, high))
+        self.outer_slopes = slopes[0], slopes[-1]
+        """Slopes of `ln E f^2` and `ln m1` at both ends."""
+
+    @cached_property
+    def _spline(self) -> CubicSpline:
+        return CubicSpline(self.grid, self.at_grid.stack())
 
     def __call__(self, y: Array) -> Moments:
         """Returns the moments at log-variances `y`; beyond the grid E f^2 and m1 continue as powers of q."""
@@ -155,56 +152,10 @@ def _why_no_gain(name: str, f2: float, df2: float) -> str:
     )
 
 
-def _curvature(y: Array, log_moment: Array) -> Array:
-    """Returns `q^2 (d/dq)^2 M / M`, which is `L'' + L'^2 - L'` for `L = ln M` as a function of `y`."""
-    spline = CubicSpline(y, log_moment)
-    return np.asarray(spline(y, 2) + spline(y, 1) ** 2 - spline(y, 1))
-
-
 @cache_by_value(maxsize=64)
 def moment_table(activation: Activation) -> MomentTable:
     """Returns the `MomentTable` of an activation, built at its first use."""
     return MomentTable(activation)
-
-
-class _Quadrature(NamedTuple):
-    """Rules for expectations over a normal variable, one for each log-variance of the grid.
-
-    Args:
-        x: Nodes of the panels of all rules, one rule after another, shape (panels, nodes).
-        weight: Their weights, same shape.
-        row: Index of each panel's log-variance.
-    """
-
-    x: Array
-    weight: Array
-    row: NDArray[np.intp]
-
-    def mean(self, values: Array) -> Array:
-        """Returns the expectation of values at the nodes for each log-variance."""
-        of_panels = np.einsum("pn,pn->p", self.weight, values)
-        return np.asarray(np.bincount(self.row, of_panels, len(_LOG_VARIANCE)))
-
-
-def _quadrature(kinks: tuple[float, ...]) -> _Quadrature:
-    """Returns the rules for an integrand that is not smooth where `a` is one of `kinks`."""
-    # Panels: whole numbers of x, then growing numbers of a and the kinks, clipped to the reach in x.
-    scale = np.exp(_LOG_VARIANCE / 2.0)[:, None]
-    in_argument = np.concatenate([-_SCALES, [0.0], _SCALES, kinks])
-    edges = np.concatenate(
-        [
-            np.broadcast_to(_PANELS, (len(scale), len(_PANELS))),
-            np.clip(in_argument / scale, -_REACH, _REACH),
-        ],
-        axis=1,
-    )
-    edges.sort(axis=1)
-    # Many panels are empty: edges beyond the reach were clipped.
-    row, column = np.nonzero(np.diff(edges, axis=1) > 0.0)
-    first, last = edges[row, column, None], edges[row, column + 1, None]
-    half = (last - first) / 2.0
-    x = (first + last) / 2.0 + half * _NODES
-    return _Quadrature(x, half * _WEIGHTS * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi), row)
 
 
 def _integrate(activation: Activation) -> _Integrals:
@@ -234,27 +185,44 @@ def _integrate(activation: Activation) -> _Integrals:
 
 def _integrate_unit(activation: Activation) -> Array:
     """Returns the expectations of one unit's activation that are averaged over the units."""
-    rule = _quadrature(activation.kinks)
-    x, mean = rule.x, rule.mean
-    a = np.exp(_LOG_VARIANCE / 2.0)[rule.row, None] * x
+    rule = NormalQuadrature(activation.kinks)
+    a = np.stack([rule.a, -rule.a])
     f = np.asarray(activation.function(a), np.float64)
     df = np.asarray(activation.slope_at(a), np.float64)
-    f_f, df_df, x_x = f * f, df * df, x * x
+    f_f, df_df, a_a = f * f, df * df, a * a
+    integrands = [
+        f_f,
+        df_df,
+        f_f * f_f,
+        df_df * df_df,
+        f_f * df_df,
+        a_a * f_f,
+        a_a * df_df,
+        a * f * df,
+        1.0 * (df == 0.0),
+    ]
+    at_nodes = np.stack([values.sum(axis=0) for values in integrands], axis=-1)
+    # A log-variance that reaches a node without a value has no moments.
+    known = np.isfinite(at_nodes).all(axis=-1, keepdims=True)
+    means = rule.mean(np.where(known, at_nodes, 0.0))
+    if not known.all():
+        means[rule.mean(1.0 - known)[:, 0] > 0.0] = np.nan
     # No node is at 0, where an activation may have no value: celu(0) has none. Then there are no moments.
     zero = np.zeros(1)
-    at_zero = np.asarray(activation.function(zero) + activation.slope_at(zero), np.float64)[0]
-    f2, df2 = mean(f_f) + 0.0 * at_zero, mean(df_df) + 0.0 * at_zero
+    means += 0.0 * np.asarray(activation.function(zero) + activation.slope_at(zero), np.float64)[0]
+    f2, df2, f4, df4, both, a2_f2, a2_df2, a_f_df, flat = means.T
+    q = SCALE * SCALE
     return np.stack(
         [
             f2,
             df2,
-            mean(f_f * f_f),
-            mean(df_df * df_df),
-            mean(f_f * df_df),
-            mean(x_x * f_f),
-            mean(x_x * df_df),
-            mean(x * f * df),
-            np.log(mean(1.0 * (df == 0.0))),
+            f4,
+            df4,
+            both,
+            a2_f2 / q,
+            a2_df2 / q,
+            a_f_df / SCALE,
+            np.log(flat),
             f2 * f2,
             df2 * df2,
             f2 * df2,

@@ -2,7 +2,7 @@
 
 The recursions of `_backward_pass` are linear. In a smooth segment (see `_segments`) they are solved on the
 collocation points of the forward chain; in one that is walked they are followed layer by layer. Sums over the
-layers of a segment are sums of polynomials over integers, for which the Euler-Maclaurin formula is exact.
+layers of a segment are sums of its polynomials.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from ._backward_pass import Gradient, carry_back
+from ._collocation import Rule
 from ._layer_table import WEIGHTS
-from ._segments import POINTS, Rule, Segment, collocation_points
+from ._segments import Segment
 
 __all__ = ["LAYER_FIELDS", "Part", "pass_back_smooth", "pass_back_walked"]
 
@@ -61,17 +62,16 @@ class Part:
         fields = {name: getattr(self, name)[0] for name in LAYER_FIELDS}
         if self.segment.rule is None:
             return fields
-        length = self.segment.length
-        values = np.stack(list(fields.values()), axis=1)
-        known = chebyshev.chebvander(2.0 * collocation_points(length) / (length - 1) - 1.0, POINTS - 1)
         # The higher coefficients vanish where the chain has settled.
-        coefficients = np.linalg.solve(known, values)
+        values = np.stack(list(fields.values()), axis=1)
+        coefficients = self.segment.rule.series @ values
         large = np.abs(coefficients) > 1e-16 * np.abs(values).max(axis=0)
         degree = int(np.flatnonzero(large.any(axis=1)).max(initial=0))
-        at = np.empty((length, len(fields)))
-        for first in range(0, length, _BLOCK):
-            block = np.arange(first, min(first + _BLOCK, length), dtype=np.float64)
-            wanted = chebyshev.chebvander(2.0 * block / (length - 1) - 1.0, degree)
+        stretch = self.segment.stretch
+        at = np.empty((stretch.length, len(fields)))
+        for first in range(0, stretch.length, _BLOCK):
+            block = np.arange(first, min(first + _BLOCK, stretch.length), dtype=np.float64)
+            wanted = chebyshev.chebvander(stretch.variable(block), degree)
             at[first : first + _BLOCK] = wanted @ coefficients[: degree + 1]
         return dict(zip(fields, at.T, strict=True))
 
@@ -116,7 +116,7 @@ def pass_back_smooth(
         misalignment=np.abs(np.swapaxes(aligned @ rule.at_points.T, 1, 2)) @ WEIGHTS,
         flat=layer.flat,
     )
-    first = Gradient(aligned=aligned[..., 0], x_df=layer.x_df[:, 0], slope=slope[..., 0])
+    first = Gradient(aligned=aligned[..., 0], x_df=rule.first @ layer.x_df, slope=slope[..., 0])
     return part, first
 
 
@@ -132,7 +132,7 @@ def _solve_backward(rule: Rule, factor: Array, added: Array, end: Array) -> Arra
     matrix = rule.at_points - factor[..., None] * rule.after_points
     right = added - matrix[..., -1] * end[..., None]
     usable = np.isfinite(matrix).all(axis=(-1, -2)) & np.isfinite(right).all(axis=-1)
-    values = np.full((*end.shape, POINTS + 1), np.nan)
+    values = np.full((*end.shape, matrix.shape[-1]), np.nan)
     values[usable, :-1] = np.linalg.solve(matrix[usable][..., :-1], right[usable][..., None])[..., 0]
     values[usable, -1] = end[usable]
     return values

@@ -9,7 +9,8 @@ the theory's gain counts on pre-activations of variance gain^2. The walk of ten 
 by 0.29 +- 0.02 nats, and is by 0.01 +- 0.02. So has what it makes of networks with data: their outputs had a
 root mean square of 0.1, with which 50 tanh layers were at a loss of 0.149 where they are at 0.003 with 1.
 The gains of tanh, selu and arctan leave no drift now, and differ by up to 2e-6, with all that is drawn by
-them.
+them. The expectations of curved activations have since been taken at other nodes: their gains and walks
+differ by up to 2e-12, and the kernels not at all.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_rwinit.theory import ACTIVATIONS, DISTRIBUTIONS, gain, plan_width, predict_walk
+from keras_rwinit.theory import ACTIVATIONS, DISTRIBUTIONS, NoGainError, gain, plan_width, predict_walk
+from keras_rwinit.theory._collocation import Stretch, collocation_rule, divide
 from keras_rwinit.theory._long_walk import walk_layers, walk_totals
 from keras_rwinit.theory._mean_field import mean_field_walk
 
@@ -98,3 +99,43 @@ def test_no_gain_where_the_mean_jumps_through_zero() -> None:
     """The gain was 1.0748, at which the walk falls by 15,928 nats."""
     with pytest.raises(ValueError, match="the gradient lines up with the pre-activations"):
         gain("softplus", 100, 30_000)
+
+
+@pytest.mark.parametrize("depth", [32, 257, 999, 10**6, 10**12])
+def test_stretches_grow_towards_the_middle(depth: int) -> None:
+    stretches = divide(depth, growth=16.0)
+    assert sum(stretch.length for stretch in stretches) == depth
+    place = 0
+    for stretch in stretches:
+        assert (stretch.before, stretch.after) == (place, depth - place - stretch.length)
+        place += stretch.length
+    # Rounding to whole layers makes a stretch longer by one.
+    assert all(stretch.log_growth < np.log(17.0) for stretch in stretches)
+
+
+@pytest.mark.parametrize("stretch", [Stretch(500, 7_000, 20_000), Stretch(20_000, 7_000, 500)])
+def test_rule_of_a_stretch(stretch: Stretch) -> None:
+    """What the matrices make of `1 / (layers from the nearer end)`, which is smooth in the logarithm."""
+    rule = collocation_rule(stretch, 18)
+    layers = np.arange(stretch.length + 1.0)
+
+    def inverse(layer: np.ndarray) -> np.ndarray:
+        return 1.0 / (500.0 + (layer if stretch.before < stretch.after else stretch.length - layer))
+
+    def at(variable: np.ndarray) -> np.ndarray:
+        return inverse(stretch.layer(variable))
+
+    np.testing.assert_allclose(stretch.layer(stretch.variable(layers)), layers, atol=1e-9)
+    nodes = at(np.polynomial.chebyshev.chebpts2(19))
+    points = rule.at_points @ nodes
+    np.testing.assert_allclose(rule.shift @ points, rule.after_points @ nodes, rtol=1e-11)
+    np.testing.assert_allclose(rule.first @ points, inverse(layers[0]), rtol=1e-11)
+    np.testing.assert_allclose(rule.weights @ points, inverse(layers[:-1]).sum(), rtol=1e-12)
+    # Twin: one layer more is another sum.
+    assert abs(rule.weights @ points / inverse(layers).sum() - 1.0) > 1e-6
+
+
+def test_a_singular_equation_is_no_error_of_its_own() -> None:
+    """It raised LinAlgError."""
+    with pytest.raises(NoGainError, match="for exponential at width 64 and depth 300"):
+        gain("exponential", 64, 300)
