@@ -28,7 +28,6 @@ __all__ = [
     "HELD_OUT",
     "PHOTOGRAPHS",
     "PLANS",
-    "RETRIED",
     "SEARCH",
     "Plan",
     "Row",
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 SEARCH, HELD_OUT, FITTED = "search.csv", "held_out.csv", "fitted.csv"
-PHOTOGRAPHS, RETRIED = "photographs.csv", "retried.csv"
+PHOTOGRAPHS = "photographs.csv"
 # What the search looks at, for each table of results
 OBJECTIVES = {HELD_OUT: "searched_db", FITTED: "fitted_db"}
 DRAWN_DEPTH = 20
@@ -79,12 +78,10 @@ MAIN = ("siren", "siren, larger output", "walk", "walk, phases")
 PLANS = (
     Plan(20, (*MAIN, "walk, normal", "siren, zero biases", "glorot", "fourier")),
     Plan(5, (*MAIN, "siren, zero biases", "glorot", "fourier")),
-    Plan(50, ("siren, larger output", "walk", "walk, phases")),
+    Plan(50, MAIN),
     Plan(20, MAIN, photograph="flower", settings_of=20),
     Plan(5, ("siren", "walk", "walk, phases"), table=FITTED),
 )
-# Network, depth, rate and scale of single runs where no search was run, with the seed 1 of the results
-RETRIED_RUNS = (("siren", 50, 1e-4, 0.5), ("siren", 50, 3e-5, 0.25), ("siren", 50, 1e-4, 0.25))
 QUICK = Plan(3, ("siren", "walk"), size=16, steps=50, seeds=1)
 
 
@@ -95,8 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     pairs = dict.fromkeys((plan.photograph, plan.size) for plan in plans)
     experiment.run([{"photograph": name, "size": size} for name, size in pairs], describe, PHOTOGRAPHS)
     rows = [row for plan in plans for name in plan.networks for row in repeat(experiment, plan, name)]
-    if not experiment.quick:
-        retry(experiment)
     draw_errors(experiment, [row for row in rows if row["table"] == HELD_OUT])
     draw_pictures(experiment, rows)
     return rows
@@ -134,14 +129,6 @@ def repeat(experiment: Experiment, plan: Plan, name: str) -> list[Row]:
     chosen = {**base, "photograph": plan.photograph, "rate": rate, "scale": scale}
     runs = [{**chosen, "seed": seed} for seed in range(1, plan.seeds + 1)]
     return [{**row, "table": plan.table} for row in experiment.run(runs, fit, plan.table)]
-
-
-def retry(experiment: Experiment) -> list[Row]:
-    """Returns the results of `RETRIED_RUNS`."""
-    base = {"photograph": "china", "size": Plan.size, "width": WIDTH, "steps": Plan.steps, "seed": 1}
-    keys = ("network", "depth", "rate", "scale")
-    runs = [{**base, **dict(zip(keys, values, strict=True))} for values in RETRIED_RUNS]
-    return experiment.run(runs, fit, RETRIED)
 
 
 def found_settings(experiment: Experiment, name: str, depth: int) -> tuple[float, float]:

@@ -16,7 +16,6 @@ from compare_networks import (
     FITTED,
     HELD_OUT,
     PHOTOGRAPHS,
-    RETRIED,
     SEARCH,
     Row,
     distinct,
@@ -96,11 +95,6 @@ def network_values() -> dict[str, str]:
                 f"{prefix}.highest": decibels(max(row["held_out_db"] for row in group)),
                 f"{prefix}.omega": f"{OMEGA * first['scale']:g}",
             }
-    retried = read(RESULTS / "networks" / RETRIED)
-    for name in map(str, distinct(retried, "network")):
-        tried = select(retried, network=name)
-        values[f"retried.{name}.settings"] = str(len(tried))
-        values[f"retried.{name}.best"] = decibels(max(row["held_out_db"] for row in tried))
     best = max(row["held_out_db"] for row in select(rows, photograph="flower", network="walk, phases"))
     (known,) = select(read(RESULTS / "networks" / PHOTOGRAPHS), photograph="flower")
     first = rows[0]
@@ -251,7 +245,7 @@ def run_values() -> dict[str, str]:
     """Returns machine, number of runs and minutes."""
     values = {}
     tables = {
-        "networks": (SEARCH, HELD_OUT, FITTED, RETRIED),
+        "networks": (SEARCH, HELD_OUT, FITTED),
         "siren": ("results.csv",),
         "interpolation": ("results.csv",),
     }
