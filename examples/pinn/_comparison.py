@@ -37,7 +37,7 @@ __all__ = [
     "select",
 ]
 
-MARKERS = "osD^v<>P"
+MARKERS = "osD^v<>PX*dhp8"
 TEST_FACTOR = 4  # points of the test loss per point of training
 
 
@@ -107,10 +107,9 @@ class Network:
     def _input_gain(self) -> float:
         if not self.form.sines:
             return 1.0
-        gain = theory.gain("tanh", WIDTH, self.depth, distribution="orthogonal")
-        return theory.input_gain(
-            "tanh", self.depth, gain, self.problem.frequency, inputs=self.points.shape[1]
-        )
+        activation, inputs = self.form.activation, self.points.shape[1]
+        gain = theory.gain(activation, WIDTH, self.depth, distribution="orthogonal")
+        return theory.input_gain(activation, self.depth, gain, self.problem.frequency, inputs=inputs)
 
     def _loss(self, weights: list[Any]) -> Any:
         residual = self.problem.residual(self.points, self._solve(self.points, weights))
@@ -196,9 +195,11 @@ def draw(experiment: Experiment, rows: Iterable[Row]) -> None:
     for number, name in enumerate(names):
         places, medians = [], []
         for place, depth in enumerate(depths):
-            errors = [row["error"] for row in select(rows, network=name, depth=depth)]
+            of_depth = select(rows, depth=depth)
+            errors = [row["error"] for row in select(of_depth, network=name)]
             if errors:
-                shifted = place + 0.08 * (number - (len(names) - 1) / 2.0)
+                present = distinct(of_depth, "network")
+                shifted = place + 0.08 * (present.index(name) - (len(present) - 1) / 2.0)
                 ax.plot([shifted] * len(errors), errors, ".", color=f"C{number}", markersize=3)
                 places.append(shifted)
                 medians.append(np.median(errors))

@@ -1,7 +1,8 @@
-"""The networks that are compared: plain with several distributions, with adaptive slopes, and gated."""
+"""The networks that are compared: plain ones, adaptive slopes, gated blocks and SIREN."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ Weights: TypeAlias = list[Array]
 WIDTH = 32
 # n of Jagtap, Kawaguchi & Karniadakis: the slope is n times a weight that begins at 1 / n
 SLOPE_FACTOR = 10.0
+SIREN_FREQUENCY = 30.0  # omega_0 of Sitzmann et al., arXiv:2006.09661
 NOISE = 0.085  # of near-identity kernels; Lee, Choi & Kim, arXiv:2410.02242
 
 
@@ -34,11 +36,14 @@ class Form:
             points).
         sines: Whether the first layer is one of sines with random phases. Its gain is then computed for the
             signal; elsewhere it multiplies the kernel that the distribution gives.
+        activation: Activation of the hidden layers as random layers of this package's gain, for which that
+            of the sines is computed.
     """
 
     draw: Callable[[int, int, float, int], Weights]
     apply: Callable[[list[Any], Jet], Jet]
     sines: bool
+    activation: str = "tanh"
 
 
 # Forward
@@ -53,14 +58,23 @@ def _run_layers(step: Callable[[Jet, list[Any]], Jet], jet: Jet, weights: list[A
     return jet
 
 
-def _apply_plain(first: str) -> Callable[[list[Any], Jet], Jet]:
+def _apply_plain(first: str, others: str = "tanh", frequency: float = 1.0) -> Callable[[list[Any], Jet], Jet]:
+    """Returns the forward pass of a plain network; `frequency` multiplies all pre-activations."""
+
     def apply(weights: list[Any], jet: Jet) -> Jet:
         kernel, bias, kernels, biases, last, offset = weights
-        h = activate(affine(jet, kernel, bias), first)
-        h = _run_layers(lambda h, w: activate(affine(h, *w), "tanh"), h, [kernels, biases])
+        h = activate(frequency * affine(jet, kernel, bias), first)
+        h = _run_layers(lambda h, w: activate(frequency * affine(h, *w), others), h, [kernels, biases])
         return affine(h, last, offset)[..., 0]
 
     return apply
+
+
+def _apply_slow(weights: list[Any], jet: Jet) -> Jet:
+    """Applies `_apply_plain` to hidden kernels divided by their number: by so much Adam moves them less."""
+    kernel, bias, kernels, biases, last, offset = weights
+    divided = [kernel, bias, kernels / kernels.shape[0], biases, last, offset]
+    return _apply_plain("sin", "silu")(divided, jet)
 
 
 def _apply_adaptive(weights: list[Any], jet: Jet) -> Jet:
@@ -97,14 +111,48 @@ def _apply_gated(weights: list[Any], jet: Jet) -> Jet:
 # Weights
 
 
-def _draw_mlp(inputs: int, depth: int, seed: int, **arguments: Any) -> Weights:
+def _draw_mlp(inputs: int, depth: int, seed: int, activation: str = "tanh", **arguments: Any) -> Weights:
     """Returns the weights of a `deep_mlp` with one output, in the order of `_apply_plain`."""
-    model = model_zoo.deep_mlp(depth, WIDTH, "tanh", input_shape=(inputs,), classes=1, seed=seed, **arguments)
+    model = model_zoo.deep_mlp(
+        depth, WIDTH, activation, input_shape=(inputs,), classes=1, seed=seed, **arguments
+    )
     return [np.asarray(weight, np.float64) for weight in model.get_weights()]
 
 
-def _draw_walk(inputs: int, depth: int, seed: int) -> Weights:
-    return _draw_mlp(inputs, depth, seed, distribution="orthogonal", input_gain=1.0, output_gain=1.0)
+def _draw_walk(inputs: int, depth: int, seed: int, activation: str = "tanh") -> Weights:
+    return _draw_mlp(
+        inputs, depth, seed, activation, distribution="orthogonal", input_gain=1.0, output_gain=1.0
+    )
+
+
+def _draw_mirrored(inputs: int, depth: int, seed: int) -> Weights:
+    """Returns a first layer, and a SiLU network after it that is linear when it starts."""
+    kernel, bias, kernels, biases, *last = _draw_mlp(
+        WIDTH, depth - 1, seed, "silu", distribution="looks_linear"
+    )
+    of_sines = [np.zeros((inputs, WIDTH)), np.zeros(WIDTH)]  # which `_with_sines` draws
+    return [*of_sines, np.stack([kernel, *kernels]), np.stack([bias, *biases]), *last]
+
+
+def _draw_slow(inputs: int, depth: int, seed: int) -> Weights:
+    weights = _draw_mirrored(inputs, depth, seed)
+    weights[2] = weights[2] * len(weights[2])
+    return weights
+
+
+def _draw_siren(inputs: int, depth: int, seed: int) -> Weights:
+    """Returns SIREN's weights: those of the authors' code, with the biases of PyTorch's linear layers."""
+    rng = np.random.default_rng(seed)
+    bound = np.sqrt(6.0 / WIDTH) / SIREN_FREQUENCY
+    at_first, later = 1.0 / np.sqrt(inputs), 1.0 / np.sqrt(WIDTH)
+    return [
+        rng.uniform(-1.0 / inputs, 1.0 / inputs, (inputs, WIDTH)),
+        rng.uniform(-at_first, at_first, WIDTH),
+        rng.uniform(-bound, bound, (depth - 1, WIDTH, WIDTH)),
+        rng.uniform(-later, later, (depth - 1, WIDTH)),
+        rng.uniform(-bound, bound, (WIDTH, 1)),
+        rng.uniform(-later, later, 1),
+    ]
 
 
 def _draw_glorot(inputs: int, depth: int, seed: int) -> Weights:
@@ -118,6 +166,13 @@ def _draw_near_identity(inputs: int, depth: int, seed: int) -> Weights:
     noise = rng.standard_normal(weights[2].shape) * NOISE / np.sqrt(WIDTH)
     weights[0] = rng.standard_normal(weights[0].shape) / np.sqrt(inputs)
     weights[2] = np.eye(WIDTH) + noise
+    return weights
+
+
+def _draw_siren_for_signal(inputs: int, depth: int, gain: float, seed: int) -> Weights:
+    """Returns SIREN's weights with the first kernel's frequencies up to sqrt(3) times the gain."""
+    weights = _draw_siren(inputs, depth, seed)
+    weights[0] = weights[0] * gain * np.sqrt(3.0) / SIREN_FREQUENCY
     return weights
 
 
@@ -177,6 +232,20 @@ FORMS = {
     "near_identity, sines": Form(_with_sines(_draw_near_identity), _apply_plain("sin"), sines=True),
     "walk, sines": Form(_with_sines(_draw_walk), _apply_plain("sin"), sines=True),
     "gated, sines": Form(_with_sines(_draw_gated), _apply_gated, sines=True),
+    "mirrored, sines": Form(
+        _with_sines(_draw_mirrored), _apply_plain("sin", "silu"), sines=True, activation="linear"
+    ),
+    "mirrored slow, sines": Form(_with_sines(_draw_slow), _apply_slow, sines=True, activation="linear"),
+    "walk, all sines": Form(
+        _with_sines(functools.partial(_draw_walk, activation="sin")),
+        _apply_plain("sin", "sin"),
+        sines=True,
+        activation="sin",
+    ),
+    "siren": Form(_scale_first(_draw_siren), _apply_plain("sin", "sin", SIREN_FREQUENCY), sines=False),
+    "siren, signal": Form(
+        _draw_siren_for_signal, _apply_plain("sin", "sin", SIREN_FREQUENCY), sines=True, activation="linear"
+    ),
 }
 
 # Names in tables and pictures
@@ -189,4 +258,9 @@ LABELS = {
     "near_identity, sines": "sines, then near-identity",
     "walk, sines": "sines, then random walk",
     "gated, sines": "sines, then gated blocks",
+    "mirrored, sines": "sines, then mirrored SiLU",
+    "mirrored slow, sines": "sines, then mirrored SiLU, slow",
+    "walk, all sines": "random walk of sines",
+    "siren": "SIREN",
+    "siren, signal": "SIREN, omega_0 for the signal",
 }

@@ -44,7 +44,7 @@ def shift(jet: Jet, bias: Any) -> Jet:
 
 
 def activate(jet: Jet, name: str) -> Jet:
-    """Returns the jet of the activation `"tanh"` or `"sin"` of a jet."""
+    """Returns the jet of the activation `"tanh"`, `"sin"` or `"silu"` of a jet."""
     value, slope, curvature = _DERIVATIVES[name](jet[0])
     x, xx, *t = (jet[row] for row in range(1, jet.shape[0]))
     return ops.stack([value, slope * x, curvature * x * x + slope * xx, *(slope * row for row in t)])
@@ -76,5 +76,11 @@ def _sin(a: Any) -> tuple[Any, Any, Any]:
     return value, _functions().cos(a), -value
 
 
+def _silu(a: Any) -> tuple[Any, Any, Any]:
+    gate = 0.5 + 0.5 * _functions().tanh(0.5 * a)  # the sigmoid
+    bend = gate * (1.0 - gate)
+    return a * gate, gate + a * bend, bend * (2.0 + a * (1.0 - 2.0 * gate))
+
+
 # An activation with its first and second derivative.
-_DERIVATIVES: dict[str, Callable[[Any], tuple[Any, Any, Any]]] = {"tanh": _tanh, "sin": _sin}
+_DERIVATIVES: dict[str, Callable[[Any], tuple[Any, Any, Any]]] = {"tanh": _tanh, "sin": _sin, "silu": _silu}

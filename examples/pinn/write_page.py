@@ -5,6 +5,7 @@ python examples/pinn/write_page.py
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -53,16 +54,21 @@ def problem_values(problem: str) -> dict[str, str]:
     }
     for depth in distinct(results, "depth"):
         of_depth = select(results, depth=depth)
-        names = distinct(of_depth, "network")
+        names = sorted(distinct(of_depth, "network"), key=functools.partial(_error, of_depth))
         values[f"{problem}.{depth}.table"] = markdown_table(
             COLUMNS, [line(select(of_depth, network=n)) for n in names]
         )
         values[f"{problem}.{depth}.seeds"] = str(len(distinct(of_depth, "seed")))
         for name in names:
             chosen = select(of_depth, network=name)
-            for column in ("adam_error", "error", "test_loss"):
+            values[f"{problem}.{depth}.{name}.seeds"] = str(len(chosen))
+            for column in ("adam_error", "error", "loss", "test_loss"):
                 values[f"{problem}.{depth}.{name}.{column}"] = short(median(chosen, column))
     return values
+
+
+def _error(rows: list[Row], network: object) -> float:
+    return median(select(rows, network=network), "error")
 
 
 def theory_values(depth: int) -> dict[str, str]:

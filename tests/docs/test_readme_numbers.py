@@ -107,6 +107,21 @@ def test_goal_reaching() -> None:
     assert f"five seeds | {text}" in README
 
 
+def test_physics_informed_networks() -> None:
+    rows = rows_of(ROOT / "examples" / "pinn" / "results" / "poisson" / "results.csv")
+
+    def error(depth: int, network: str) -> float:
+        at = {"depth": str(depth), "network": network}
+        return median(float(row["error"]) for row in rows if at.items() <= row.items() and row["seed"] != "0")
+
+    for depth, times, words in (
+        (20, 3, "at 20 layers, gated residual blocks had a third"),
+        (40, 12, "at 40 layers a twelfth"),
+    ):
+        assert round(error(depth, "mirrored, sines") / error(depth, "gated, sines")) == times
+        assert words in " ".join(README.split())
+
+
 def test_time_to_first_step_and_per_step() -> None:
     sizes = json.loads((RESULTS / "stacks_compared_cpu.json").read_text(encoding="utf-8"))["sizes"]
     (size,) = (size for size in sizes if (size["depth"], size["width"]) == (1000, 100))

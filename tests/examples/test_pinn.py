@@ -29,6 +29,11 @@ FORMS = (
     "near_identity, sines",
     "walk, sines",
     "gated, sines",
+    "mirrored, sines",
+    "mirrored slow, sines",
+    "walk, all sines",
+    "siren",
+    "siren, signal",
 )
 
 
@@ -63,7 +68,8 @@ def values_by(function: Callable[[Array], Any], points: Array) -> Array:
 def test_the_derivatives_of_a_network_are_those_of_its_values(name: str, inputs: int) -> None:
     form, jets, descent = module("_forms").FORMS[name], module("_jets"), module("_descent")
     points = np.random.default_rng(0).uniform(-0.9, 0.9, (7, inputs))
-    weights = form.draw(inputs, 4, 1.5, 0)
+    # The frequencies of SIREN are too high for finite differences.
+    weights = form.draw(inputs, 4, 0.1 if name.startswith("siren") else 1.5, 0)
     if name == "gated, sines":
         weights[6][:] = 0.3  # the blocks' shares, which begin at zero
 
@@ -75,6 +81,27 @@ def test_the_derivatives_of_a_network_are_those_of_its_values(name: str, inputs:
 
     expected = values_by(lambda moved: run(moved)[0], points)
     np.testing.assert_allclose(run(points), expected, rtol=1e-5, atol=1e-5)
+
+
+def nonlinear_share(name: str) -> float:
+    """The share of a network that is no linear function of its sines, at its first weights."""
+    form, jets, descent = module("_forms").FORMS[name], module("_jets"), module("_descent")
+    points = np.linspace(-1.0, 1.0, 200)[:, None]
+    weights = form.draw(1, 5, 4.0, 0)
+    with descent.double_precision():
+        tensors = [keras.ops.convert_to_tensor(weight) for weight in weights]
+        u = form.apply(tensors, jets.from_inputs(keras.ops.convert_to_tensor(points)))[0]
+        u = np.asarray(keras.ops.convert_to_numpy(u))
+    sines = np.sin(points @ weights[0] + weights[1])
+    fitted = sines @ np.linalg.lstsq(sines, u, rcond=1e-13)[0]
+    return float(np.linalg.norm(u - fitted) / np.linalg.norm(u))
+
+
+def test_gated_and_mirrored_networks_begin_as_linear_functions_of_the_sines() -> None:
+    assert nonlinear_share("gated, sines") < 1e-9
+    assert nonlinear_share("mirrored, sines") < 1e-9
+    assert nonlinear_share("mirrored slow, sines") < 1e-9
+    assert nonlinear_share("walk, sines") > 1e-6
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
