@@ -79,8 +79,13 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            # Before anything imports Keras
-            env={**os.environ, **({"KERAS_BACKEND": backend} if (backend := backend_of(name)) else {})},
+            env={
+                **os.environ,
+                # Before anything imports Keras
+                **({"KERAS_BACKEND": backend} if (backend := backend_of(name)) else {}),
+                # Else PyTorch finds on disk what an earlier run has compiled.
+                "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+            },
         )
         self.result: Record = {**self._read_answer(), "steps": []}
         self._signal(signal.SIGSTOP)
