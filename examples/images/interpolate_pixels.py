@@ -32,8 +32,9 @@ KERNELS: dict[str, Kernel] = {
     "Gaussian kernel": lambda squared: np.exp(-squared / 2.0),
     "kernel of 20 layers with phases": lambda squared: phase_correlation(20, squared / 2.0),
 }
-METHODS = ("linear", "cubic spline", *KERNELS, "filter of 4 neighbors", "filter of 16 neighbors")
-# In pixels, and as a share of the variance. Nothing is below no noise.
+DISTANCES = {"filter of 4 neighbors": 1, "filter of 16 neighbors": 2}  # of the neighbors, in fitted pixels
+METHODS = ("linear", "cubic spline", *KERNELS, *DISTANCES)
+# Lengths in pixels, noise as a share of the variance; a noise of 0 may be the best
 LENGTHS = tuple(2.0**power for power in range(8))
 NOISES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _JITTER = 1e-8  # the Gaussian kernel of neighboring pixels is singular in float64
@@ -114,7 +115,7 @@ def predict(photograph: Photograph, method: str) -> tuple[Array, Row]:
         return _search_kernel(photograph, KERNELS[method])
     settings: Row = {"length": "", "noise": ""}
     if method.startswith("filter"):
-        return filter_neighbors(photograph, 1 if "4" in method else 2), settings
+        return filter_neighbors(photograph, DISTANCES[method]), settings
     return photograph.interpolate(3 if method == "cubic spline" else 1), settings
 
 

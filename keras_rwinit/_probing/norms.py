@@ -33,7 +33,7 @@ FLAT = 0.01
 """A unit is dead or saturated where its slope is below this share of the activation's steepest."""
 
 _FIRST_ROWS = 16
-_CHUNK_SIZE = 2**17  # that are converted to float64 at a time: a MiB, which malloc need not map anew
+_CHUNK_SIZE = 2**17  # numbers converted to float64 at a time: 1 MiB, for which malloc maps no new memory
 
 
 def log_norm(vectors: Floats) -> Array:

@@ -53,7 +53,7 @@ def gram_matrices(vectors: Floats, log_norms: Array) -> Array:
     longest = np.where(alive, log_norms, -np.inf).max(axis=1)
     # Twice, so that it stays within float64
     scale = np.exp(np.where(np.isfinite(longest), longest, 0.0) / -2.0)[:, None, None]
-    wide = kept.dtype == np.float64  # float64 holds the products of float32 numbers, and not of its own
+    wide = kept.dtype == np.float64  # products of float32 numbers stay within float64
     gram = np.zeros((len(vectors), *[vectors.shape[1]] * 2))
     for start in range(0, kept.shape[2], _COLUMNS):
         part = kept[:, :, start : start + _COLUMNS].astype(np.float64)

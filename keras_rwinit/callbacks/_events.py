@@ -60,7 +60,9 @@ class Events:
             finite = values[np.isfinite(values)]
             if finite.size:
                 summaries.append(histogram_pb(f"gradient/{name}", finite))
-        # In one event: each takes its way through the writer's thread.
+        if not summaries:
+            return
+        # One event for all: each event is a message to the writer's thread.
         event = Event(wall_time=time.time(), step=record.step)
         for summary in summaries:
             event.summary.value.extend(summary.value)

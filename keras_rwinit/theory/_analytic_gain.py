@@ -42,7 +42,8 @@ _FORWARD_LIMIT = float(np.log(100.0))
 _FORWARD_LIMIT_PER_LAYER = 0.01
 
 _SMALLER_GAINS = 19
-"""Gains of the first scan that come first: up to 1.3 times the one that balances unit variance."""
+"""Number of gains of the first scan that are tried before the larger ones: up to 1.3 times the gain that
+balances unit variance."""
 
 _MARGIN = 1.001
 """Factor by which the second scan reaches beyond the bracket: at its ends the first may have a wrong sign."""

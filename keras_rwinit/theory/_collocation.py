@@ -158,7 +158,8 @@ def _series_sums(stretch: Stretch, count: int) -> Array:
         places = stretch.variable(np.arange(stretch.length, dtype=np.float64))
         return np.asarray(chebyshev.chebvander(places, count - 1).sum(axis=0))
     # Euler-Maclaurin: the integral, the ends, and the derivatives there, where T_k = (+-1)^k and T_k' is
-    # (+-1)^(k+1) k^2. The next term is far below rounding.
+    # (+-1)^(k+1) k^2. The next term is at most 5e-5, for T_17 in 4,097 layers, and polynomials of a solved
+    # segment have small coefficients there.
     places, weights = _gauss_rule()
     integral = weights * stretch.layers_per_unit(places) @ chebyshev.chebvander(places, count - 1)
     k = np.arange(count)

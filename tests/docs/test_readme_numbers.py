@@ -119,7 +119,13 @@ def test_physics_informed_networks() -> None:
         (40, 12, "at 40 layers a twelfth"),
     ):
         assert round(error(depth, "mirrored, sines") / error(depth, "gated, sines")) == times
+        assert error(depth, "mirrored, sines") < error(depth, "walk, sines")  # the other of this package
         assert words in " ".join(README.split())
+
+
+@pytest.mark.parametrize("page", ["studies/pinn", "studies/images", "studies/goal_reaching", "results"])
+def test_every_mark_of_a_page_is_filled(page: str) -> None:
+    assert "{{" not in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
 
 
 def test_time_to_first_step_and_per_step() -> None:

@@ -268,6 +268,29 @@ def test_forward_mode_on_jax() -> None:
         assert relative_error(to_numpy(one), to_numpy(other)) < 1e-4
 
 
+@pytest.mark.skipif(
+    BACKEND != "jax", reason="of JAX's loop, which differentiates by what the activation holds"
+)
+def test_a_parameter_of_the_activation_on_jax() -> None:
+    """The logarithm has no value at 0, which must not reach the gradient at its factor."""
+    import jax
+
+    kernels, x = np.full((3, WIDTH, WIDTH), 0.1, "float32"), np.zeros((BATCH, WIDTH), "float32")
+    biases = np.full((3, WIDTH), 3.0, "float32")
+
+    def stacked(factor: Any) -> Any:
+        return run_stack(x, kernels, biases, lambda a: factor * jax.numpy.log(a)).sum()
+
+    def separate(factor: Any) -> Any:
+        h = x
+        for kernel, bias in zip(kernels, biases, strict=True):
+            h = factor * jax.numpy.log(h @ kernel + bias)
+        return h.sum()
+
+    found, expected = (float(jax.grad(value)(1.0)) for value in (stacked, separate))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("inputs", [0.0, -1.0])
 def test_an_activation_without_a_slope_at_the_inputs(inputs: float) -> None:
     """The root has an infinite slope at 0, and below neither value nor slope: the inputs do not pass it."""

@@ -2,13 +2,13 @@
 
 JAX keeps for the gradient what the loop's body computes. From pre-activations to pre-activations under
 `jax.checkpoint`, that is one array a layer, from which the activation and its slope are computed again. From
-outputs to outputs it would be the inputs and the slopes, at the least: a step takes a fifth longer.
+outputs to outputs it would be the inputs and the slopes, at the least: a step of tanh layers then takes a
+quarter longer, and one of relu layers as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,14 @@ def run_stack(
         # A scan's carry keeps its dtype; some of Keras's functions return float32 for float64.
         return activation(a).astype(a.dtype)
 
-    def layer(carry: tuple[Tensor, Tensor], weights: tuple[Tensor, Tensor]) -> tuple[Any, None]:
+    def layer(
+        carry: tuple[Tensor, Tensor], weights: tuple[Tensor, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], None]:
         a, is_first = carry
         w, b = weights
-        # Zeros for the activation, which may have no slope at the inputs of the first layer
-        h = jnp.where(is_first, a, activate(jnp.where(is_first, 0, a)))
+        # The first layer's inputs do not pass the activation. 0.5 stands for them: there sqrt, log and arcsin
+        # have values and slopes.
+        h = jnp.where(is_first, a, activate(jnp.where(is_first, 0.5, a)))
         a = h @ w.astype(h.dtype)
         return (a if b is None else a + b.astype(h.dtype), jnp.zeros((), bool)), None
 
