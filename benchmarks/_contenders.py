@@ -20,9 +20,10 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ADAM", "CONTENDERS", "Epoch", "backend_of", "stack_builder"]
+__all__ = ["ADAM", "CONTENDERS", "EPOCH", "Epoch", "backend_of", "stack_builder"]
 
 INPUTS, CLASSES, LEARNING_RATE = 64, 10, 1e-6
+EPOCH = 32  # steps
 ADAM, ADAM_PASSES = "Adam's seven passes over the weights", 7
 
 # Makes one training step; the result is not used.
@@ -38,12 +39,38 @@ def _draw_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch, INPUTS)).astype("float32"), rng.integers(0, CLASSES, batch)
 
 
-def _compile(model: keras.Model, batch: int, jit_compile: bool | str) -> Step:
-    """Compiles a Keras model and returns its training step."""
+class Epoch:
+    """One epoch of `fit`, which reads the state of the model back once; the first epoch has one step.
+
+    Args:
+        model: A compiled model.
+        batch: Examples per step.
+    """
+
+    def __init__(self, model: keras.Model, batch: int) -> None:
+        self.model, self.batch, self.steps = model, batch, 1
+        self._x, self._y = _draw_batch(EPOCH * batch)
+
+    def __call__(self) -> None:
+        """Makes the steps."""
+        examples = self.steps * self.batch
+        self.model.fit(self._x[:examples], self._y[:examples], self.batch, shuffle=False, verbose=0)
+        self.steps = EPOCH
+
+
+def _compile(model: keras.Model, batch: int, jit_compile: bool | str, steps_per_execution: int = 1) -> Step:
+    """Compiles a Keras model and returns its training step; an epoch of `fit` for several steps at once."""
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss, jit_compile=jit_compile)
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE),
+        loss,
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
+    if steps_per_execution > 1:
+        return Epoch(model, batch)
     x, y = _draw_batch(batch)
     return lambda: model.train_on_batch(x, y)
 
@@ -53,6 +80,7 @@ def stack_builder(
     remat: str | None = None,
     activation: str = "tanh",
     distribution: str | None = "normal",
+    steps_per_execution: int = 1,
 ) -> Build:
     """Returns the builder of this package's network."""
 
@@ -69,42 +97,9 @@ def stack_builder(
             dtype=dtype,
             remat=remat,
         )
-        return _compile(model, batch, jit_compile)
+        return _compile(model, batch, jit_compile, steps_per_execution)
 
     return build
-
-
-class Epoch:
-    """One epoch of `fit`, with eight steps at once as in `keras-rwinit train`; the first has one step.
-
-    Args:
-        model: A compiled model.
-        batch: Examples per step.
-    """
-
-    def __init__(self, model: keras.Model, batch: int) -> None:
-        self.model, self.batch, self.steps = model, batch, 1
-        self._x, self._y = _draw_batch(32 * batch)
-
-    def __call__(self) -> None:
-        """Makes the steps."""
-        examples = self.steps * self.batch
-        self.model.fit(self._x[:examples], self._y[:examples], self.batch, shuffle=False, verbose=0)
-        self.steps = 32
-
-
-def _fit(depth: int, width: int, batch: int, dtype: str) -> Step:
-    """Builds this package's network in `fit`, which reads the state of the model back once an epoch."""
-    import keras
-
-    from keras_rwinit import model_zoo
-
-    model = model_zoo.deep_mlp(
-        depth, width, "tanh", input_shape=(INPUTS,), distribution="normal", seed=0, dtype=dtype
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss, steps_per_execution=8)
-    return Epoch(model, batch)
 
 
 def _dense(depth: int, width: int, batch: int, dtype: str) -> Step:
@@ -405,7 +400,7 @@ CONTENDERS: dict[str, Build] = {
     "bare matmuls, JAX": _on("jax", _matmuls(different=False)),
     "matmuls of different kernels, JAX": _on("jax", _matmuls(different=True)),
     "keras_rwinit, JAX": _on("jax", stack_builder("auto")),
-    "keras_rwinit, JAX, fit": _on("jax", _fit),
+    "keras_rwinit, JAX, fit": _on("jax", stack_builder("auto", steps_per_execution=8)),
     "Keras Dense, JAX": _on("jax", _dense),
     "JAX lax.scan by hand": _scan(),
     "JAX lax.scan by hand, unroll=4": _scan(unroll=4),

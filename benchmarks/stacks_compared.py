@@ -33,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Nothing here imports Keras: a process begins with the peak memory of the one that started it.
 import numpy as np
-from _contenders import ADAM, CONTENDERS, Epoch, backend_of
+from _contenders import ADAM, CONTENDERS, EPOCH, Epoch, backend_of
 from _output import describe_machine, new_file, write_json
 from rich.console import Console
 from rich.table import Table
@@ -147,7 +147,7 @@ def measure_size(depth: int, width: int, options: argparse.Namespace) -> dict[st
         elif depth > (deepest := deepest_of(name, options)):
             records[name] = {"left_out": f"compiles for minutes to hours beyond {deepest} layers"}
         elif name.endswith("fit") and depth * width > _LARGEST_EPOCH:
-            records[name] = {"left_out": "32 steps at a time take long"}
+            records[name] = {"left_out": f"{EPOCH} steps at a time take long"}
         else:
             alive.append(Contender(name, size))
             if not together:

@@ -32,23 +32,22 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
 
 
 def curve(row: Row) -> tuple[list[int], list[float]]:
-    """Returns the steps at which the success of a run was measured, and the success.
-
-    A run that was stopped keeps its last success.
-    """
+    """Returns the steps at which the success of a run was measured, and the success."""
     steps, found = [], []
     for name, value in row.items():
-        if match := re.fullmatch(r"success_(\d+)", name):
+        if (match := re.fullmatch(r"success_(\d+)", name)) and value != "":
             steps.append(int(match[1]))
-            found.append(float(value) if value != "" else found[-1])
+            found.append(float(value))
     return steps, found
 
 
 def curves(rows: Sequence[Row]) -> tuple[list[int], Array]:
-    """Returns the steps at which the success of some runs was measured, and a row with it for each run."""
+    """Returns the steps at which the success of some runs was measured, and a row with it for each run.
+
+    A run that was stopped keeps its last success.
+    """
     each = [curve(row) for row in rows]
     steps = max((steps for steps, _ in each), key=len)
-    # A row of this process has no entries after the end of a run that was stopped, one that was read has.
     return steps, np.array([found + found[-1:] * (len(steps) - len(found)) for _, found in each])
 
 

@@ -29,9 +29,20 @@ from keras_rwinit import model_zoo
 
 # The table of results and the options are those of the paper's experiments.
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
-from _experiment import Experiment, Row, distinct, markdown_table, parse_options, read, select
+from _experiment import Experiment, Row, distinct, fill_marks, markdown_table, parse_options, read, select
 
-__all__ = ["PLANS", "RATES", "Plan", "Row", "distinct", "main", "markdown_table", "read", "select"]
+__all__ = [
+    "PLANS",
+    "RATES",
+    "Plan",
+    "Row",
+    "distinct",
+    "fill_marks",
+    "main",
+    "markdown_table",
+    "read",
+    "select",
+]
 
 NAME = "maze"
 ROOMS, MAZE_SEED, DISCOUNT = 4, 0, 0.95

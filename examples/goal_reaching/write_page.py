@@ -5,13 +5,12 @@ python examples/goal_reaching/write_page.py
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 from _encoders import LABELS
 from _pictures import bootstrap
-from reach_goals import BATCH, FAR, NAME, ROOMS, Row, distinct, markdown_table, read, select
+from reach_goals import BATCH, FAR, NAME, ROOMS, Row, distinct, fill_marks, markdown_table, read, select
 
 from keras_rwinit import model_zoo
 
@@ -39,7 +38,7 @@ def make_page() -> str:
         computed = model_zoo.learning_rate(depth, rows[0]["width"], decays=True)
         values[f"{depth}.computed"] = f"{computed:.1g}"
     template = TEMPLATE.read_text(encoding="utf-8")
-    return re.sub(r"\{\{(.+?)\}\}", lambda mark: values[mark[1]], template)
+    return fill_marks(template, values)
 
 
 def run_values(rows: list[Row]) -> dict[str, str]:

@@ -6,7 +6,6 @@ python examples/images/write_images_page.py
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from compare_networks import (
     SEARCH,
     Row,
     distinct,
+    fill_marks,
     markdown_table,
     read,
     select,
@@ -55,7 +55,7 @@ def make_page() -> str:
     for depth in DEPTHS:
         values |= theory_values(depth)
     template = TEMPLATE.read_text(encoding="utf-8")
-    return re.sub(r"\{\{(.+?)\}\}", lambda mark: values[mark[1]], template)
+    return fill_marks(template, values)
 
 
 def photograph_values() -> dict[str, str]:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "Experiment",
     "Row",
     "distinct",
+    "fill_marks",
     "markdown_table",
     "mean_and_deviation",
     "parse_options",
@@ -131,6 +133,11 @@ def read(path: Path) -> list[Row]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def fill_marks(template: str, values: Mapping[str, str]) -> str:
+    """Returns a text with the value in place of each `{{name}}`, whose words may stand on several lines."""
+    return re.sub(r"\{\{([^{}]+)\}\}", lambda mark: values[" ".join(mark[1].split())], template)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from _experiment import fill_marks
 from _tables import page_values
 
 TEMPLATE = Path(__file__).parent / "page.md"
@@ -24,7 +25,7 @@ def make_page() -> str:
     """Returns the page: the template with its marks filled and its paragraphs wrapped."""
     values = page_values()
     template = TEMPLATE.read_text(encoding="utf-8").strip()
-    filled = re.sub(r"\{\{(.+?)\}\}", lambda mark: values[mark[1]], template)
+    filled = fill_marks(template, values)
     return "\n\n".join(map(wrap, filled.split("\n\n"))) + "\n"
 
 

@@ -21,7 +21,7 @@ from keras_rwinit.plots import new_figure
 
 # The table of results, the options and the search are those of the paper's experiments.
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
-from _experiment import Experiment, Row, distinct, markdown_table, parse_options, read, select
+from _experiment import Experiment, Row, distinct, fill_marks, markdown_table, parse_options, read, select
 from _ladders import RATES, SCALES, climb
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Row",
     "compare",
     "distinct",
+    "fill_marks",
     "markdown_table",
     "read",
     "select",

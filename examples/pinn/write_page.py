@@ -6,11 +6,10 @@ python examples/pinn/write_page.py
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
 
 import numpy as np
-from _comparison import WIDTH, Row, distinct, markdown_table, read, select
+from _comparison import WIDTH, Row, distinct, fill_marks, markdown_table, read, select
 from _forms import LABELS
 from _problems import PROBLEMS as PROBLEMS_BY_NAME
 
@@ -36,7 +35,7 @@ def make_page() -> str:
     values = {name: text for problem in PROBLEMS for name, text in problem_values(problem).items()}
     values |= {name: text for depth in (4, 20, 40) for name, text in theory_values(depth).items()}
     template = TEMPLATE.read_text(encoding="utf-8")
-    return re.sub(r"\{\{(.+?)\}\}", lambda mark: values[mark[1]], template)
+    return fill_marks(template, values)
 
 
 def problem_values(problem: str) -> dict[str, str]:

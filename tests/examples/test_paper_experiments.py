@@ -219,3 +219,11 @@ def test_equal_parameters() -> None:
 
 def test_the_page_agrees_with_the_tables() -> None:
     module("make_page").main(["--check"])
+
+
+def test_marks_are_filled_across_lines() -> None:
+    experiments = importlib.import_module("_experiment")
+    values = {"one": "1", "two words": "2"}
+    assert experiments.fill_marks("{{one}}, {{two\nwords}} and ${x}$", values) == "1, 2 and ${x}$"
+    with pytest.raises(KeyError, match="three"):
+        experiments.fill_marks("{{three}}", values)
