@@ -44,7 +44,7 @@ def curve(row: Row) -> tuple[list[int], list[float]]:
 def curves(rows: Sequence[Row]) -> tuple[list[int], Array]:
     """Returns the steps at which the success of some runs was measured, and a row with it for each run.
 
-    A run that was stopped keeps its last success.
+    A run that was stopped before others keeps its last success; where all were, the curve ends.
     """
     each = [curve(row) for row in rows]
     steps = max((steps for steps, _ in each), key=len)
