@@ -53,6 +53,8 @@ Array: TypeAlias = NDArray[np.float64]
 
 _MIDDLE = len(NODES) // 2
 
+_STATIONARY_STEPS = 50  # of the iteration for a stationary state; most need seven
+
 MISALIGNMENT_LIMIT = 2.0
 """Largest `|t - 1|` at which the drift was found, by simulation, to agree with the expansion."""
 
@@ -158,14 +160,21 @@ def stationary_state(
     var_y = np.full_like(log_variance, 1e-6)
     stable = np.ones(log_variance.shape, bool)
     # Fixed-point iteration for the variance of y, which noise feeds and the chain's contraction drains.
-    for _ in range(30):
-        m = table(log_variance[:, None] + np.sqrt(var_y)[:, None] * NODES)
+    moving = np.arange(len(log_variance))  # those whose variance still changes
+    for _ in range(_STATIONARY_STEPS):
+        before = var_y[moving]
+        m = table(log_variance[moving, None] + np.sqrt(before)[:, None] * NODES)
         step = layer_step(m, width, distribution)
-        chain = step.chain_mean @ WEIGHTS
-        kept = (step.chain_mean - chain[:, None]) ** 2 @ WEIGHTS / var_y
-        var_y = step.chain_variance @ WEIGHTS / np.maximum(1.0 - kept, 1e-6)
-        stable &= (kept < 1.0) & (var_y < 1.0)
-        var_y = np.where(stable, var_y, 1.0)
+        kept = (step.chain_mean - (step.chain_mean @ WEIGHTS)[:, None]) ** 2 @ WEIGHTS / before
+        after = step.chain_variance @ WEIGHTS / np.maximum(1.0 - kept, 1e-6)
+        stable[moving] &= (kept < 1.0) & (after < 1.0)
+        var_y[moving] = np.where(stable[moving], after, 1.0)
+        moving = moving[np.abs(var_y[moving] - before) > 1e-13]
+        if not moving.size:
+            break
+    m = table(log_variance[:, None] + np.sqrt(var_y)[:, None] * NODES)
+    step = layer_step(m, width, distribution)
+    chain = step.chain_mean @ WEIGHTS
     log_gain2 = log_variance - chain
     # The alignment's own fixed point, at the mean of y.
     x_df, alignment = m.x_df[:, _MIDDLE] - 1.0, m.alignment[:, _MIDDLE]

@@ -207,6 +207,13 @@ def test_great_depth_is_the_limit_of_depth(activation: str) -> None:
     assert away[2] < 0.03 * limit
 
 
+def test_the_limit_is_that_of_a_state_that_no_longer_changes() -> None:
+    """Wide hard_tanh settles slowly; its gain falls from 1.0015 at depth 1,000 to the limit."""
+    limit, deep = gain("hard_tanh", 10_000), gain("hard_tanh", 10_000, 100_000)
+    assert limit == pytest.approx(deep, abs=1e-4)
+    assert gain("hard_tanh", 10_000, 1_000) > deep + 1e-3
+
+
 @pytest.mark.parametrize(("activation", "critical"), [("tanh", 1.0), ("sin", 1.0), ("elu", 1.0)])
 def test_orthogonal_limit_is_the_critical_gain(activation: str, critical: float) -> None:
     """Without noise in the lengths the variance dies out, and f is linear at zero: 1 / f'(0)."""
