@@ -53,6 +53,7 @@ class Plan:
         steps: Steps of Adam.
         iterations: Iterations of L-BFGS after them.
         seeds: Number of seeds behind a result; the search has another one.
+        search_iterations: Iterations of L-BFGS in the search. `None`: as many as for the results.
     """
 
     depth: int
@@ -61,6 +62,7 @@ class Plan:
     steps: int
     iterations: int
     seeds: int
+    search_iterations: int | None = None
 
 
 QUICK = Plan(3, ("glorot", "walk, sines"), points=32, steps=150, iterations=30, seeds=1)
@@ -182,9 +184,12 @@ def repeat(experiment: Experiment, problem: str, plan: Plan, name: str) -> list[
         "steps": plan.steps,
         "iterations": plan.iterations,
     }
-    fixed = {**base, "rate": 3e-3, "input_scale": 1.0}
-    chosen = fixed if experiment.quick else search(experiment, base)
-    return experiment.run([{**chosen, "seed": seed} for seed in range(1, plan.seeds + 1)], train)
+    chosen = {"rate": 3e-3, "input_scale": 1.0}
+    if not experiment.quick:
+        searched = search(experiment, {**base, "iterations": plan.search_iterations or plan.iterations})
+        chosen = {name: searched[name] for name in chosen}
+    seeds = range(1, plan.seeds + 1)
+    return experiment.run([{**base, **chosen, "seed": seed} for seed in seeds], train)
 
 
 def draw(experiment: Experiment, rows: Iterable[Row]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from _comparison import Plan, Row, compare
 
-NETWORKS = ("walk, sines", "near_identity, sines", "gated, sines", "glorot")
-PLANS = (Plan(8, NETWORKS, points=128, steps=1000, iterations=200, seeds=3),)
+NETWORKS = ("mirrored, sines", "walk, sines", "near_identity, sines", "gated, sines", "glorot")
+PLANS = (Plan(8, NETWORKS, points=512, steps=1000, iterations=5000, seeds=5, search_iterations=200),)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:

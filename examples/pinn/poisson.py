@@ -23,12 +23,11 @@ NETWORKS = (
 )
 ALL_SINES = ("walk, all sines", "siren", "siren, signal")
 AT_4 = ("mirrored, sines", "walk, sines", "near_identity, sines", "glorot, sines", "near_identity")
-AT_40 = ("mirrored, sines", "walk, sines", "near_identity, sines", "gated, sines")
 PLANS = (
     Plan(4, AT_4, points=64, steps=1000, iterations=200, seeds=10),
     Plan(20, NETWORKS, points=64, steps=1000, iterations=200, seeds=10),
     Plan(20, ALL_SINES, points=64, steps=1000, iterations=200, seeds=5),
-    Plan(40, AT_40, points=64, steps=1000, iterations=200, seeds=5),
+    Plan(40, NETWORKS, points=64, steps=1000, iterations=200, seeds=10),
 )
 
 

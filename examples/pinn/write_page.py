@@ -41,12 +41,13 @@ def make_page() -> str:
 def problem_values(problem: str) -> dict[str, str]:
     """Returns the text of every mark of a problem: tables, medians, and how it was run."""
     rows = read(RESULTS / problem / "results.csv")
-    results = [row for row in rows if row["seed"] != 0]
+    searched, results = select(rows, seed=0), [row for row in rows if row["seed"] != 0]
     first = results[0]
     values = {
-        f"{problem}.points": str(first["points"]),
+        f"{problem}.points": f"{first['points']:,}",
         f"{problem}.steps": f"{first['steps']:,}",
-        f"{problem}.iterations": str(first["iterations"]),
+        f"{problem}.iterations": f"{first['iterations']:,}",
+        f"{problem}.search_iterations": f"{searched[0]['iterations']:,}",
         f"{problem}.machine": "; ".join(str(machine) for machine in distinct(rows, "machine")),
         f"{problem}.minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
         f"{problem}.runs": str(len(rows)),
@@ -58,12 +59,28 @@ def problem_values(problem: str) -> dict[str, str]:
             COLUMNS, [line(select(of_depth, network=n)) for n in names]
         )
         values[f"{problem}.{depth}.seeds"] = str(len(distinct(of_depth, "seed")))
+        values |= {f"{problem}.{depth}.{name}": text for name, text in false_solutions(of_depth).items()}
         for name in names:
             chosen = select(of_depth, network=name)
             values[f"{problem}.{depth}.{name}.seeds"] = str(len(chosen))
             for column in ("adam_error", "error", "loss", "test_loss"):
                 values[f"{problem}.{depth}.{name}.{column}"] = short(median(chosen, column))
     return values
+
+
+def false_solutions(rows: list[Row]) -> dict[str, str]:
+    """Returns how many runs have a residual that is small at the points alone, and their errors."""
+    false = [row for row in rows if row["loss"] < 0.01 and row["test_loss"] > 1.0]
+    errors = [row["error"] for row in false]
+    return {
+        "runs": str(len(rows)),
+        "false": str(len(false)),
+        "false.lowest": f"{min(errors):.2f}" if false else "",
+        "false.highest": f"{max(errors):.2f}" if false else "",
+        "false.networks": ", ".join(
+            f"{LABELS[name]} ({len(select(false, network=name))})" for name in distinct(false, "network")
+        ),
+    }
 
 
 def _error(rows: list[Row], network: object) -> float:
