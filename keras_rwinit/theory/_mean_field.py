@@ -53,7 +53,8 @@ Array: TypeAlias = NDArray[np.float64]
 
 _MIDDLE = len(NODES) // 2
 
-_STATIONARY_STEPS = 50  # of the iteration for a stationary state; most need seven
+_STATIONARY_STEPS = 50  # of the iteration for a stationary state; most need two to four
+_UNDAMPED_STEPS = 10  # of these; wide hard_tanh would go to and fro between two states
 
 MISALIGNMENT_LIMIT = 2.0
 """Largest `|t - 1|` at which the drift was found, by simulation, to agree with the expansion."""
@@ -161,14 +162,17 @@ def stationary_state(
     stable = np.ones(log_variance.shape, bool)
     # Fixed-point iteration for the variance of y, which noise feeds and the chain's contraction drains.
     moving = np.arange(len(log_variance))  # those whose variance still changes
-    for _ in range(_STATIONARY_STEPS):
+    for number in range(_STATIONARY_STEPS):
         before = var_y[moving]
         m = table(log_variance[moving, None] + np.sqrt(before)[:, None] * NODES)
         step = layer_step(m, width, distribution)
         kept = (step.chain_mean - (step.chain_mean @ WEIGHTS)[:, None]) ** 2 @ WEIGHTS / before
         after = step.chain_variance @ WEIGHTS / np.maximum(1.0 - kept, 1e-6)
         stable[moving] &= (kept < 1.0) & (after < 1.0)
+        if number >= _UNDAMPED_STEPS:
+            after = np.sqrt(before * after)
         var_y[moving] = np.where(stable[moving], after, 1.0)
+        # An error of the variance is one of the log-gain, in nats, of the same order.
         moving = moving[np.abs(var_y[moving] - before) > 1e-13]
         if not moving.size:
             break
