@@ -112,9 +112,14 @@ def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
             "resample them to one length first."
         ) from error
     if array.dtype.kind not in "biuf":
+        way = f"{name}.astype('float32')"
+        try:
+            array.astype(np.float64)
+        except (TypeError, ValueError):
+            way = f"np.unique({name}, return_inverse=True)[1]"  # names of classes
         raise ValueError(
             f"`{name}` must hold real numbers. Received: dtype {array.dtype}; convert it, for "
-            f"example with `{name}.astype('float32')`."
+            f"example with `{way}`."
         )
     if array.size == 0:
         raise ValueError(

@@ -44,9 +44,11 @@ def validate(x: ArrayLike, y: ArrayLike, classes: int) -> None:
         )
     labels = np.asarray(y)
     if labels.ndim != 1:
+        # The argmax of a single column is zero whatever it holds.
+        column = labels.ndim == 2 and labels.shape[1] == 1
+        way = "pass `y[:, 0]`" if column else "for one-hot labels pass `np.argmax(y, axis=1)`"
         raise ValueError(
-            f"`y` must be a vector of labels, one per example. Received: shape {labels.shape}; "
-            "for one-hot labels pass `np.argmax(y, axis=1)`."
+            f"`y` must be a vector of labels, one per example. Received: shape {labels.shape}; {way}."
         )
     if labels.size and labels.dtype.kind not in "iu":
         raise ValueError(

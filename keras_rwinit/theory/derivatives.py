@@ -250,6 +250,8 @@ def input_gain(
 
 
 def _check_not_negative(name: str, value: float) -> float:
+    if isinstance(value, float | int) and not 0.0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be a finite number, at least 0. Received: {name}={value!r}")
     return 0.0 if value == 0 else check_positive(name, value)
 
 

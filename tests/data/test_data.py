@@ -28,6 +28,7 @@ class TestValidate:
             (np.eye(3), [0, 1], 2, r"equally many examples.*3 inputs and 2 labels"),
             (np.eye(3), [], 2, r"equally many examples.*3 inputs and 0 labels"),
             (np.eye(3), np.eye(3, dtype=int), 3, r"vector of labels.*\(3, 3\).*argmax"),
+            (np.eye(2), [[0], [1]], 2, r"vector of labels.*\(2, 1\); pass `y\[:, 0\]`"),
             (np.eye(2), [0.0, 1.0], 2, r"integer labels.*float64.*astype"),
             (np.eye(2), ["a", "b"], 2, r"integer labels.*<U1.*number the classes"),
             (np.eye(2), [False, True], 2, r"integer labels.*bool"),

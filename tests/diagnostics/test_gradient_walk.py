@@ -225,7 +225,8 @@ X = np.ones((EXAMPLES, FEATURES))
 BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "empty": ((X[:0],), "`x` must hold at least one example"),
     "NaN": ((X * np.nan,), "`x` must be finite.*18 NaN"),
-    "text": ((X.astype(str),), "`x` must hold real numbers"),
+    "text": ((X.astype(str),), "`x` must hold real numbers.*astype"),
+    "names": ((np.full(X.shape, "a"),), r"`x` must hold real numbers.*np\.unique\(x"),
     "one vector": ((X[0],), r"`x` must.*\(6,\)"),
     "scalar": ((1.0,), r"`x` must.*\(\)"),
     "too few features": ((X[:, :5],), r"`x` must.*\(3, 5\)"),
