@@ -102,6 +102,14 @@ def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
+def _holds_numbers(text: NDArray[np.str_]) -> bool:
+    try:
+        text.astype(np.float64)
+    except ValueError:
+        return False
+    return True
+
+
 def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
     """Returns `values` as an array; ValueError unless they are rectangular, non-empty, real and finite."""
     try:
@@ -113,10 +121,8 @@ def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
         ) from error
     if array.dtype.kind not in "biuf":
         way = f"{name}.astype('float32')"
-        try:
-            array.astype(np.float64)
-        except (TypeError, ValueError):
-            way = f"np.unique({name}, return_inverse=True)[1]"  # names of classes
+        if array.dtype.kind == "U" and not _holds_numbers(array):  # names of classes
+            way = f"np.unique({name}, return_inverse=True)[1]"
         raise ValueError(
             f"`{name}` must hold real numbers. Received: dtype {array.dtype}; convert it, for "
             f"example with `{way}`."
