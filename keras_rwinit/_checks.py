@@ -46,14 +46,15 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_positive(name: str, value: object) -> float:
-    """Returns `value` as a float; ValueError unless it is a finite number above zero."""
+def check_positive(name: str, value: object, *, allow_zero: bool = False) -> float:
+    """Returns `value` as a float; ValueError unless it is a finite number above zero, or zero if allowed."""
     try:
         number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     except OverflowError:  # an integer beyond the floats
         number = math.inf
-    if not (math.isfinite(number) and number > 0.0):
-        raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
+    if not (math.isfinite(number) and (number > 0.0 or (allow_zero and number == 0.0))):
+        bound = ", at least 0" if allow_zero else " above 0"
+        raise ValueError(f"`{name}` must be a finite number{bound}. Received: {name}={value!r}")
     return number
 
 
@@ -102,12 +103,17 @@ def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _holds_numbers(text: NDArray[np.str_]) -> bool:
-    try:
-        text.astype(np.float64)
-    except ValueError:
+def _holds_names(array: NDArray[Any]) -> bool:
+    """Returns whether an array holds text that is no number, such as names of classes."""
+    if array.dtype.kind not in "SUO":
         return False
-    return True
+    try:
+        array.astype(np.float64)
+    except ValueError:
+        return True
+    except (TypeError, OverflowError):  # other objects, and integers beyond the floats
+        pass
+    return False
 
 
 def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
@@ -121,7 +127,7 @@ def check_real(name: str, values: ArrayLike) -> NDArray[Any]:
         ) from error
     if array.dtype.kind not in "biuf":
         way = f"{name}.astype('float32')"
-        if array.dtype.kind == "U" and not _holds_numbers(array):  # names of classes
+        if _holds_names(array):
             way = f"np.unique({name}, return_inverse=True)[1]"
         raise ValueError(
             f"`{name}` must hold real numbers. Received: dtype {array.dtype}; convert it, for "

@@ -169,7 +169,8 @@ def predict_derivatives(
     resolved = check_smooth(resolve_activation(activation, depth))
     depth, gain = check_count("depth", depth), check_positive("gain", gain)
     first = gain if input_gain is None else check_positive("input_gain", input_gain)
-    start = _first_layer(first, _check_not_negative("input_bias_stddev", input_bias_stddev), point, axis)
+    bias_stddev = check_positive("input_bias_stddev", input_bias_stddev, allow_zero=True)
+    start = _first_layer(first, bias_stddev, point, axis)
     check_duration(_LAYER_SECONDS * depth, f"A prediction of `depth`={depth:,} layers")
     entry = resolved
     if input_activation is not None:
@@ -247,12 +248,6 @@ def input_gain(
         point=(0.0,) * inputs,
     )
     return frequency / float(of_unit_gain.frequency[-1])
-
-
-def _check_not_negative(name: str, value: float) -> float:
-    if isinstance(value, float | int) and not 0.0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be a finite number, at least 0. Received: {name}={value!r}")
-    return 0.0 if value == 0 else check_positive(name, value)
 
 
 def _first_layer(gain: float, bias_stddev: float, point: Sequence[float], axis: int) -> Array:

@@ -227,6 +227,8 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "NaN": ((X * np.nan,), "`x` must be finite.*18 NaN"),
     "text": ((X.astype(str),), "`x` must hold real numbers.*astype"),
     "names": ((np.full(X.shape, "a"),), r"`x` must hold real numbers.*np\.unique\(x"),
+    "bytes": ((np.full(X.shape, b"a"),), r"`x` must hold real numbers.*np\.unique\(x"),
+    "objects": ((np.full(X.shape, "a", object),), r"`x` must hold real numbers.*np\.unique\(x"),
     "one vector": ((X[0],), r"`x` must.*\(6,\)"),
     "scalar": ((1.0,), r"`x` must.*\(\)"),
     "too few features": ((X[:, :5],), r"`x` must.*\(3, 5\)"),

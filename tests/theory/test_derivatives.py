@@ -188,6 +188,8 @@ def test_a_jump_of_the_curvature_alone_is_not_refused(name: str) -> None:
         ({"point": 1.0}, "`point` must be a sequence of finite numbers"),
         ({"point": (1.0, 2.0), "axis": 2}, "`axis` must be the number of an input, from 0 to 1"),
         ({"input_bias_stddev": -1.0}, "`input_bias_stddev` must be a finite number, at least 0"),
+        ({"input_bias_stddev": math.nan}, "`input_bias_stddev` must be a finite number, at least 0"),
+        ({"input_bias_stddev": "pi"}, "`input_bias_stddev` must be a finite number, at least 0"),
         ({"output_gain": 0.0}, "output_gain"),
     ],
 )
